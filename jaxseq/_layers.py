@@ -1,0 +1,122 @@
+"""Layers put together: one over the other, or both directions over one sequence.
+
+A layer is a function `(x, state, *, lengths, resets, reverse) -> (state, y)`, such
+as `partial(lstm, params)`. What these functions make of layers is a layer again
+(but for `reverse`, which they choose themselves), so a stack of bidirectional
+layers is a stack of `partial(bidirectional, forward, backward)`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._check import check
+
+Layer = Callable[..., tuple[Any, Any]]
+
+MERGES = {
+    "concat": lambda forward, backward: jnp.concatenate([forward, backward], axis=-1),
+    "sum": lambda forward, backward: forward + backward,
+    "mean": lambda forward, backward: (forward + backward) / 2,
+    None: lambda forward, backward: (forward, backward),
+}
+
+
+def stack(
+    layers: Sequence[Layer],
+    x: Array,
+    state: Sequence[Any] | None = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    dropout: float = 0.0,
+    key: Array | None = None,
+) -> tuple[tuple[Any, ...], Array]:
+    """Runs layers one over the other, each on the outputs of the one below.
+
+    Args:
+        layers: the layers from the input up, each a function
+            `(x, state, *, lengths, resets) -> (state, y)`.
+        x: inputs, `(..., T, D)`.
+        state: initial state of each layer; zeros if None.
+        lengths: valid steps of each sequence, `(...)`; all T if None.
+        resets: booleans `(..., T)`, where a new segment starts.
+        dropout: probability in [0, 1) that a value between two layers is set to
+            zero; the others are scaled by 1 / (1 - dropout), so 0 is right for use.
+        key: random key of the dropout; needed only if `dropout` is not 0.
+
+    Returns:
+        `(state, y)`: a tuple of the final state of each layer, and the outputs of
+        the last one, `(..., T, H)`.
+
+    Raises:
+        ValueError: if there is no layer, `state` is not one for each layer, or
+            `dropout` is out of range or has no key.
+
+    Dropout is on the connections between layers only, as in Zaremba, Sutskever
+    and Vinyals, "Recurrent Neural Network Regularization", 2014,
+    https://arxiv.org/abs/1409.2329.
+    """
+    n = len(layers)
+    check(n >= 1, "layers", "at least one layer", n)
+    check(0 <= dropout < 1, "dropout", "a probability in [0, 1)", dropout)
+    ok = key is not None or dropout == 0 or n == 1
+    check(ok, "key", "a random key for dropout", key)
+    starts = [None] * n if state is None else state
+    ok = isinstance(starts, (tuple, list)) and len(starts) == n
+    check(ok, "state", f"a tuple of the states of {n} layers", starts)
+    ends = []
+    for i, (layer, start) in enumerate(zip(layers, starts, strict=True)):
+        if i > 0 and dropout > 0 and key is not None:
+            key, layer_key = jax.random.split(key)
+            kept = jax.random.bernoulli(layer_key, 1 - dropout, x.shape)
+            x = jnp.where(kept, x / (1 - dropout), 0)
+        end, x = layer(x, start, lengths=lengths, resets=resets)
+        ends.append(end)
+    return tuple(ends), x
+
+
+def bidirectional(
+    forward: Layer,
+    backward: Layer,
+    x: Array,
+    state: tuple[Any, Any] | None = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    merge: str | None = "concat",
+) -> tuple[tuple[Any, Any], Any]:
+    """Runs two layers over one sequence, the second from its end to its start.
+
+    Args:
+        forward: a layer `(x, state, *, lengths, resets) -> (state, y)`.
+        backward: a layer that takes `reverse=True` as well.
+        x: inputs, `(..., T, D)`.
+        state: initial states `(forward, backward)`; zeros if None.
+        lengths: valid steps of each sequence, `(...)`; all T if None. `backward`
+            starts at the last valid step.
+        resets: booleans `(..., T)`, where a new segment starts.
+        merge: what becomes of the two outputs at each step: "concat", "sum",
+            "mean", or None for both, as a tuple.
+
+    Returns:
+        `((forward state, backward state), y)`, with `y` `(..., T, 2H)` for
+        "concat", `(..., T, H)` for "sum" and "mean", and a tuple of two
+        `(..., T, H)` for None.
+
+    Raises:
+        ValueError: if `merge` is none of these or `state` is not a pair.
+
+    See Schuster and Paliwal, "Bidirectional Recurrent Neural Networks", 1997,
+    https://doi.org/10.1109/78.650093.
+    """
+    check(merge in MERGES, "merge", f"one of {list(MERGES)}", repr(merge))
+    starts = (None, None) if state is None else state
+    ok = isinstance(starts, (tuple, list)) and len(starts) == 2
+    check(ok, "state", "a pair (forward, backward)", starts)
+    end_f, y_f = forward(x, starts[0], lengths=lengths, resets=resets)
+    end_b, y_b = backward(x, starts[1], lengths=lengths, resets=resets, reverse=True)
+    return (end_f, end_b), MERGES[merge](y_f, y_b)

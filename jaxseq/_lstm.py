@@ -1,0 +1,156 @@
+"""Long short-term memory.
+
+    i_t = σ(W_xi x_t + W_hi h_{t-1} + b_i)        input gate
+    f_t = σ(W_xf x_t + W_hf h_{t-1} + b_f)        forget gate
+    g_t = tanh(W_xg x_t + W_hg h_{t-1} + b_g)     candidate
+    o_t = σ(W_xo x_t + W_ho h_{t-1} + b_o)        output gate
+    c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t               cell
+    h_t = o_t ⊙ tanh(c_t)                         hidden, also the output
+
+Weights are stored side by side in the order i, f, g, o, the order of cuDNN,
+PyTorch and Flax. There are no peepholes and one bias.
+
+Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997,
+https://doi.org/10.1162/neco.1997.9.8.1735; the forget gate is from Gers,
+Schmidhuber and Cummins, "Learning to Forget", 2000,
+https://doi.org/10.1162/089976600300015015. Symbols follow Graves, "Generating
+Sequences With Recurrent Neural Networks", 2013, https://arxiv.org/abs/1308.0850,
+equations 7 to 11 without peepholes, but for g, which Graves leaves unnamed.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._check import check_params
+from jaxseq._init import init_gates
+from jaxseq._scan import Maps, run, run_step, state_dtype
+
+
+class LSTMParams(NamedTuple):
+    """Weights of an LSTM for input width D and hidden width H; gates i f g o."""
+
+    w_x: Array  # (D, 4H)
+    w_h: Array  # (H, 4H)
+    b: Array | None  # (4H,)
+
+
+class LSTMState(NamedTuple):
+    """State of an LSTM: hidden first."""
+
+    h: Array  # (..., H)
+    c: Array  # (..., H)
+
+
+def lstm_update(z_x: Array, z_h: Array, state: LSTMState) -> LSTMState:
+    i, f, g, o = jnp.split(z_x + z_h, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
+
+
+def lstm_init(
+    key: Array, D: int, H: int, *, forget_bias: float = 1.0, dtype: Any = jnp.float32
+) -> LSTMParams:
+    """Draws weights for input width `D` and hidden width `H`.
+
+    Args:
+        key: a random key.
+        D: input width.
+        H: hidden width.
+        forget_bias: bias of the forget gate. At 1 the cell remembers from the
+            start; see Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration
+            of Recurrent Network Architectures", 2015
+            (https://proceedings.mlr.press/v37/jozefowicz15.html).
+        dtype: dtype of the weights.
+
+    Returns:
+        `w_x` Glorot uniform and `w_h` orthogonal, gate by gate; `b` zero but for
+        the forget gate.
+
+    Raises:
+        ValueError: if `D` or `H` is less than 1.
+
+    See Glorot and Bengio, "Understanding the difficulty of training deep
+    feedforward neural networks", 2010, and Saxe et al., "Exact solutions to the
+    nonlinear dynamics of learning in deep linear neural networks", 2014
+    (https://arxiv.org/abs/1312.6120), for the two distributions.
+    """
+    w_x, w_h, b = init_gates(key, D, H, 4, dtype)
+    return LSTMParams(w_x, w_h, b.at[H : 2 * H].set(forget_bias))
+
+
+def lstm_zeros(params: LSTMParams, batch: tuple[int, ...] = ()) -> LSTMState:
+    """Returns the state of zeros, parts `(*batch, H)`; float32 for 16-bit weights."""
+    _, H = check_params(params, LSTMParams, 4)
+    zeros = jnp.zeros((*batch, H), state_dtype(params.w_x.dtype))
+    return LSTMState(zeros, zeros)
+
+
+def lstm_step(
+    params: LSTMParams, state: LSTMState, x: Array
+) -> tuple[LSTMState, Array]:
+    """Does one step of an LSTM; `partial(lstm_step, params)` is a `lax.scan` body.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        state: previous hidden and cell states, each `(..., H)`.
+        x: input at this step, `(..., D)`.
+
+    Returns:
+        `(state, y)`: the new state and its hidden part, `(..., H)`, in the dtype
+        of `x`.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit.
+    """
+    check_params(params, LSTMParams, 4)
+    return run_step(lstm_update, Maps(*params), partial(lstm_zeros, params), state, x)
+
+
+def lstm(
+    params: LSTMParams,
+    x: Array,
+    state: LSTMState | None = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
+    implementation: str | None = None,
+) -> tuple[LSTMState, Array]:
+    """Runs an LSTM over time.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        x: inputs, `(..., T, D)`, in the dtype of `params`.
+        state: initial hidden and cell states, each `(..., H)`; zeros if None.
+        lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            Past them the state stands still and `y` is zero.
+        resets: booleans `(..., T)`; where True a new segment starts, from a state
+            of zeros, with this step as its first (its last if `reverse`).
+        reverse: whether to run from the last valid step to the first. `y` stays
+            at the position of its input.
+        implementation: "scan" is `jax.lax.scan`; None is the fastest one here.
+
+    Returns:
+        `(state, y)`: the final state, each part `(..., H)`, and the hidden state
+        at every step, `(..., T, H)`, in the dtype of `x`. For the 16-bit dtypes
+        the state, like all sums, is float32.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
+    """
+    check_params(params, LSTMParams, 4)
+    return run(
+        lstm_update,
+        Maps(*params),
+        partial(lstm_zeros, params),
+        x,
+        state,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
+        implementation=implementation,
+    )

@@ -1,0 +1,86 @@
+"""The equations of the cells in NumPy float64, from the papers, one sequence at a time.
+
+Written to be read beside the paper: one gate a line, one step an iteration, and
+nothing shared with the library. A sequence is `(T, D)`.
+"""
+
+import numpy as np
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def relu(a):
+    return np.maximum(a, 0)
+
+
+def rnn(params, h, x, activation=np.tanh):
+    """Elman 1990, with any activation."""
+    W_x, W_h, b = params
+    y = []
+    for x_t in x:
+        h = activation(W_x.T @ x_t + W_h.T @ h + b)
+        y.append(h)
+    return h, np.array(y).reshape(len(x), len(h))
+
+
+def lstm(params, state, x):
+    """Graves 2013 (arXiv:1308.0850), equations 7 to 11, without peepholes."""
+    w_x, w_h, b = params
+    h, c = state
+    W_xi, W_xf, W_xg, W_xo = np.split(w_x, 4, axis=1)
+    W_hi, W_hf, W_hg, W_ho = np.split(w_h, 4, axis=1)
+    b_i, b_f, b_g, b_o = np.split(b, 4)
+    y = []
+    for x_t in x:
+        i = sigmoid(W_xi.T @ x_t + W_hi.T @ h + b_i)
+        f = sigmoid(W_xf.T @ x_t + W_hf.T @ h + b_f)
+        g = np.tanh(W_xg.T @ x_t + W_hg.T @ h + b_g)
+        o = sigmoid(W_xo.T @ x_t + W_ho.T @ h + b_o)
+        c = f * c + i * g
+        h = o * np.tanh(c)
+        y.append(h)
+    return (h, c), np.array(y).reshape(len(x), len(h))
+
+
+def gru(params, h, x):
+    """Cho 2014 (arXiv:1406.1078), equations 5 to 8, reset after the product."""
+    w_x, w_h, b, b_hn = params
+    W_xr, W_xz, W_xn = np.split(w_x, 3, axis=1)
+    W_hr, W_hz, W_hn = np.split(w_h, 3, axis=1)
+    b_r, b_z, b_n = np.split(b, 3)
+    y = []
+    for x_t in x:
+        r = sigmoid(W_xr.T @ x_t + W_hr.T @ h + b_r)
+        z = sigmoid(W_xz.T @ x_t + W_hz.T @ h + b_z)
+        n = np.tanh(W_xn.T @ x_t + b_n + r * (W_hn.T @ h + b_hn))
+        h = (1 - z) * n + z * h
+        y.append(h)
+    return h, np.array(y).reshape(len(x), len(h))
+
+
+def sequence(cell, params, state, x, length=None, resets=None, reverse=False):
+    """Runs `cell` over the valid steps of `x`, each segment apart, then joins them.
+
+    Forwards, the first segment starts from `state` unless it begins with a reset.
+    Backwards, the last segment is read first and starts from `state`; each is read
+    from its last step to its first. `y` is zero past `length`.
+    """
+    T = len(x)
+    length = T if length is None else length
+    resets = np.zeros(T, bool) if resets is None else resets
+    cuts = [t for t in range(1, length) if resets[t]]
+    segments = list(zip([0, *cuts], [*cuts, length], strict=True))
+    zeros = tuple(map(np.zeros_like, state)) if isinstance(state, tuple) else 0 * state
+    if not reverse and length > 0 and resets[0]:
+        state = zeros
+    H = len(state[0] if isinstance(state, tuple) else state)
+    y = np.zeros((T, H))
+    flip = slice(None, None, -1 if reverse else 1)
+    for k, (start, stop) in enumerate(segments[flip]):
+        if k > 0:
+            state = zeros
+        state, piece = cell(params, state, x[start:stop][flip])
+        y[start:stop] = piece[flip]
+    return state, y
