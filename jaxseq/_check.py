@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import Array
 
@@ -28,10 +29,11 @@ def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
     check(a.dtype == dtype, name, f"dtype {jnp.dtype(dtype)}", a.dtype)
 
 
-def check_params(params: Any, kind: type, gates: int) -> tuple[int, int]:
-    """Checks the weights of a cell with `gates` gates and returns `(D, H)`."""
+def check_params(params: Any, kind: type, gates: int) -> Any:
+    """Checks the weights of a cell with `gates` gates and returns them."""
     check(isinstance(params, kind), "params", kind.__name__, type(params).__name__)
-    ranks = jnp.ndim(params.w_x), jnp.ndim(params.w_h)
+    params = jax.tree.map(jnp.asarray, params)
+    ranks = params.w_x.ndim, params.w_h.ndim
     check(ranks == (2, 2), "params", "w_x and w_h of rank 2", f"ranks {ranks}")
     D, H, dtype = params.w_x.shape[0], params.w_h.shape[0], params.w_x.dtype
     check_dtype(dtype, "params.w_x")
@@ -40,7 +42,7 @@ def check_params(params: Any, kind: type, gates: int) -> tuple[int, int]:
     for name, w in params._asdict().items():
         if w is not None:
             check_array(w, f"params.{name}", shapes[name], dtype)
-    return D, H
+    return params
 
 
 def check_x(x: Any, shape: tuple[Any, ...], dtype: Any) -> Array:

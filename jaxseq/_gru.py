@@ -73,8 +73,9 @@ def gru_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> GRUPara
 
 def gru_zeros(params: GRUParams, batch: tuple[int, ...] = ()) -> Array:
     """Returns the state `h` of zeros, `(*batch, H)`; float32 for 16-bit weights."""
-    _, H = check_params(params, GRUParams, 3)
-    return jnp.zeros((*batch, H), state_dtype(params.w_x.dtype))
+    params = check_params(params, GRUParams, 3)
+    shape = (*batch, params.w_h.shape[0])
+    return jnp.zeros(shape, state_dtype(params.w_x.dtype))
 
 
 def gru_step(params: GRUParams, state: Array, x: Array) -> tuple[Array, Array]:
@@ -91,7 +92,7 @@ def gru_step(params: GRUParams, state: Array, x: Array) -> tuple[Array, Array]:
     Raises:
         ValueError: if a shape or dtype does not fit.
     """
-    check_params(params, GRUParams, 3)
+    params = check_params(params, GRUParams, 3)
     return run_step(gru_update, gru_maps(params), partial(gru_zeros, params), state, x)
 
 
@@ -127,7 +128,7 @@ def gru(
     Raises:
         ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
     """
-    check_params(params, GRUParams, 3)
+    params = check_params(params, GRUParams, 3)
     return run(
         gru_update,
         gru_maps(params),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._check import check_dtype, check_sizes
+from jaxseq._scan import state_dtype
 
 
 def init_gates(
@@ -19,7 +20,7 @@ def init_gates(
     """
     check_sizes(D=D, H=H)
     check_dtype(dtype, "dtype")
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = state_dtype(dtype)
     key_x, key_h = jax.random.split(key)
     glorot, orthogonal = (
         jax.nn.initializers.glorot_uniform,

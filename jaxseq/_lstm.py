@@ -84,8 +84,9 @@ def lstm_init(
 
 def lstm_zeros(params: LSTMParams, batch: tuple[int, ...] = ()) -> LSTMState:
     """Returns the state of zeros, parts `(*batch, H)`; float32 for 16-bit weights."""
-    _, H = check_params(params, LSTMParams, 4)
-    zeros = jnp.zeros((*batch, H), state_dtype(params.w_x.dtype))
+    params = check_params(params, LSTMParams, 4)
+    shape = (*batch, params.w_h.shape[0])
+    zeros = jnp.zeros(shape, state_dtype(params.w_x.dtype))
     return LSTMState(zeros, zeros)
 
 
@@ -106,7 +107,7 @@ def lstm_step(
     Raises:
         ValueError: if a shape or dtype does not fit.
     """
-    check_params(params, LSTMParams, 4)
+    params = check_params(params, LSTMParams, 4)
     return run_step(lstm_update, Maps(*params), partial(lstm_zeros, params), state, x)
 
 
@@ -142,7 +143,7 @@ def lstm(
     Raises:
         ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
     """
-    check_params(params, LSTMParams, 4)
+    params = check_params(params, LSTMParams, 4)
     return run(
         lstm_update,
         Maps(*params),

@@ -59,8 +59,9 @@ def rnn_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> RNNPara
 
 def rnn_zeros(params: RNNParams, batch: tuple[int, ...] = ()) -> Array:
     """Returns the state `h` of zeros, `(*batch, H)`; float32 for 16-bit weights."""
-    _, H = check_params(params, RNNParams, 1)
-    return jnp.zeros((*batch, H), state_dtype(params.w_x.dtype))
+    params = check_params(params, RNNParams, 1)
+    shape = (*batch, params.w_h.shape[0])
+    return jnp.zeros(shape, state_dtype(params.w_x.dtype))
 
 
 def rnn_step(
@@ -84,7 +85,7 @@ def rnn_step(
     Raises:
         ValueError: if a shape or dtype does not fit.
     """
-    check_params(params, RNNParams, 1)
+    params = check_params(params, RNNParams, 1)
     update = partial(rnn_update, activation=activation)
     return run_step(update, Maps(*params), partial(rnn_zeros, params), state, x)
 
@@ -123,7 +124,7 @@ def rnn(
     Raises:
         ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
     """
-    check_params(params, RNNParams, 1)
+    params = check_params(params, RNNParams, 1)
     return run(
         partial(rnn_update, activation=activation),
         Maps(*params),

@@ -34,7 +34,7 @@ class Maps(NamedTuple):
 
 def state_dtype(dtype: Any) -> Any:
     """The dtype of states and sums: float32 for the 16-bit dtypes, else `dtype`."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def hidden(state: Any) -> Array:
@@ -72,6 +72,16 @@ def select(mask: Array | None, on: Any, off: Any) -> Any:
     if mask is None:
         return on
     return jax.tree.map(lambda a, b: jnp.where(mask[..., None], a, b), on, off)
+
+
+def vary_like(state: Any, inputs: Any) -> Any:
+    """`state` with the `shard_map` axes that any of `inputs` varies over added.
+
+    A scan needs its carry to vary over the same axes going in as coming out.
+    """
+    dtype = hidden(state).dtype
+    zeros = [jnp.zeros_like(a, shape=(), dtype=dtype) for a in jax.tree.leaves(inputs)]
+    return jax.tree.map(lambda s: sum(zeros, start=s), state)
 
 
 def run_step(
@@ -118,6 +128,7 @@ def run(
         return select(valid, new, state), select(valid, y, 0)
 
     inputs = jnp.moveaxis(x, -2, 0), valid, keep
+    state = vary_like(state, (maps, inputs))
     state, y = lax.scan(body, state, inputs, reverse=reverse)
     return state, jnp.moveaxis(y, 0, -2)
 

@@ -1,0 +1,1 @@
+"""Times jaxseq beside the libraries that people use today; see README.md."""

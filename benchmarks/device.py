@@ -1,0 +1,61 @@
+"""The device measured on, its name, and the commit measured."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import jax
+
+from benchmarks.errors import UsageError
+
+ROOT = Path(__file__).parent.parent
+
+
+def find_device(name: str) -> jax.Device:
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"platform {name} is absent: {reason}") from error
+
+
+def cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = info.exists() and re.search(r"model name\s*: (.*)", info.read_text())
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def device_name(device: jax.Device) -> str:
+    """A short name in lower case, good for a file: `cpu-intel-xeon-2`."""
+    if device.platform == "cpu":
+        text = f"cpu {processor()} {cores()}"
+    else:
+        text = device.device_kind
+        if device.platform not in text.lower():
+            text = f"{device.platform} {text}"
+    text = re.sub(r"\((r|tm|c)\)|@.*hz|processor|\bcpu (?!\S)", " ", text.lower())
+    return "-".join(re.findall(r"[a-z0-9.]+", text))
+
+
+def commit() -> str | None:
+    """The commit, with `+dirty` if any code measured differs from it."""
+    try:
+        name = git("rev-parse", "--short", "HEAD")
+        changed = git("status", "--porcelain", "--", "jaxseq/*.py", "benchmarks/*.py")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name + ("+dirty" if changed else "")
+
+
+def git(*args: str) -> str:
+    command = ["git", "-C", str(ROOT), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,137 @@
+"""The cells under test, each with its equations, and random problems for them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxseq
+from tests import reference
+
+# float64; chex's own default is rtol=1e-6
+assert_close = partial(chex.assert_trees_all_close, rtol=0, atol=1e-12)
+
+
+class Cell(NamedTuple):
+    sequence: Callable
+    step: Callable
+    init: Callable
+    zeros: Callable
+    reference: Callable  # of one sequence, in NumPy
+    params: type
+    gates: int
+
+
+RNN = Cell(
+    jaxseq.rnn,
+    jaxseq.rnn_step,
+    jaxseq.rnn_init,
+    jaxseq.rnn_zeros,
+    reference.rnn,
+    jaxseq.RNNParams,
+    1,
+)
+CELLS = {
+    "rnn": RNN,
+    "rnn_relu": RNN._replace(
+        sequence=partial(jaxseq.rnn, activation=jax.nn.relu),
+        step=partial(jaxseq.rnn_step, activation=jax.nn.relu),
+        reference=partial(reference.rnn, activation=reference.relu),
+    ),
+    "lstm": Cell(
+        jaxseq.lstm,
+        jaxseq.lstm_step,
+        jaxseq.lstm_init,
+        jaxseq.lstm_zeros,
+        reference.lstm,
+        jaxseq.LSTMParams,
+        4,
+    ),
+    "gru": Cell(
+        jaxseq.gru,
+        jaxseq.gru_step,
+        jaxseq.gru_init,
+        jaxseq.gru_zeros,
+        reference.gru,
+        jaxseq.GRUParams,
+        3,
+    ),
+}
+
+
+def random_params(cell: Cell, rng: np.random.Generator, D: int, H: int) -> Any:
+    """Weights in which nothing is zero or equal, as NumPy arrays in float64."""
+    Z = cell.gates * H
+    shapes = {"w_x": (D, Z), "w_h": (H, Z), "b": (Z,), "b_hn": (H,)}
+    weights = (rng.standard_normal(shapes[name]) for name in cell.params._fields)
+    # small enough for relu not to grow without bound
+    return cell.params(*(w / np.sqrt(len(w)) if w.ndim == 2 else w for w in weights))
+
+
+def random_state(cell: Cell, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    if cell.params is jaxseq.LSTMParams:
+        h, c = rng.uniform(-1, 1, (2, *shape))
+        return jaxseq.LSTMState(h, c)
+    return rng.uniform(-1, 1, shape)
+
+
+def random_problem(
+    cell: Cell, *, batch: tuple[int, ...] = (), T: int, D: int, H: int, seed: int = 0
+) -> tuple[Any, Any, Any]:
+    """Returns `(params, x, state)` as NumPy arrays."""
+    rng = np.random.default_rng(seed)
+    params = random_params(cell, rng, D, H)
+    x = rng.standard_normal((*batch, T, D))
+    return params, x, random_state(cell, rng, (*batch, H))
+
+
+def expected(
+    cell: Cell,
+    params: Any,
+    x: np.ndarray,
+    state: Any,
+    *,
+    lengths: np.ndarray | None = None,
+    resets: np.ndarray | None = None,
+    reverse: bool = False,
+) -> tuple[Any, np.ndarray]:
+    """What `cell.sequence` must return, one sequence of the batch after the other."""
+    batch, T = x.shape[:-2], x.shape[-2]
+    H = params.w_h.shape[0]
+    y = np.zeros((*batch, T, H))
+    end = jax.tree.map(np.array, state)
+    for i in np.ndindex(batch):
+        end_i, y[i] = reference.sequence(
+            cell.reference,
+            params,
+            jax.tree.map(lambda s, i=i: s[i], tuple_or_array(state)),
+            x[i],
+            None if lengths is None else lengths[i],
+            None if resets is None else resets[i],
+            reverse,
+        )
+        for whole, part in zip(
+            jax.tree.leaves(end), jax.tree.leaves(end_i), strict=True
+        ):
+            whole[i] = part
+    return end, y
+
+
+def tuple_or_array(state: Any) -> Any:
+    return tuple(state) if isinstance(state, tuple) else state
+
+
+def weighted_sum(tree: Any, seed: int = 1) -> Any:
+    """A scalar that depends on every value of a result, each with its own weight."""
+    rng = np.random.default_rng(seed)
+    return sum(
+        (leaf * rng.standard_normal(leaf.shape)).sum() for leaf in jax.tree.leaves(tree)
+    )
+
+
+def to_jax(tree: Any, dtype: Any = jnp.float64) -> Any:
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)

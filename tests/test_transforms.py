@@ -1,0 +1,134 @@
+"""Every JAX transformation of every cell, against the plain run or the equations."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from tests.cells import CELLS, assert_close, expected, random_problem, weighted_sum
+
+every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+LENGTHS = np.array([4, 0, 2])
+RESETS = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]], bool)
+
+
+def problem_and_loss(cell):
+    problem = random_problem(cell, batch=(3,), T=4, D=2, H=3)
+
+    def loss(params, x, state):
+        return weighted_sum(
+            cell.sequence(params, x, state, lengths=LENGTHS, resets=RESETS)
+        )
+
+    return problem, loss
+
+
+@every_cell
+def test_one_trace_per_shape(cell):
+    params, x, state = random_problem(cell, batch=(3,), T=4, D=2, H=3)
+    chex.clear_trace_counter()  # it counts by the function's name
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(params, x, state, lengths, resets):
+        return cell.sequence(params, x, state, lengths=lengths, resets=resets)
+
+    for lengths, resets in [(LENGTHS, RESETS), (LENGTHS[::-1].copy(), ~RESETS)]:
+        got = run(params, x, state, lengths, resets)
+        want = expected(cell, params, x, state, lengths=lengths, resets=resets)
+        assert_close(got, want)
+
+
+@every_cell
+def test_vmap_over_everything(cell):
+    """An ensemble: each member its own weights, input, state, lengths and resets."""
+    problems = [random_problem(cell, T=4, D=2, H=3, seed=s) for s in range(3)]
+    stacked = jax.tree.map(lambda *a: np.stack(a), *problems)
+
+    def run(problem, lengths, resets):
+        return cell.sequence(*problem, lengths=lengths, resets=resets)
+
+    got = jax.vmap(run)(stacked, LENGTHS, RESETS)
+    want = [
+        expected_one(cell, p, LENGTHS[i], RESETS[i]) for i, p in enumerate(problems)
+    ]
+    assert_close(got, jax.tree.map(lambda *a: np.stack(a), *want))
+
+
+def expected_one(cell, problem, length, resets):
+    params, x, state = problem
+    one = lambda a: np.asarray(a)[None]
+    got = expected(
+        cell,
+        params,
+        one(x),
+        jax.tree.map(one, state),
+        lengths=one(length),
+        resets=one(resets),
+    )
+    return jax.tree.map(lambda a: a[0], got)
+
+
+@every_cell
+def test_first_and_second_order_by_finite_differences(cell):
+    """grad, jvp, and each over the other, through the library's own function."""
+    if cell is CELLS["rnn_relu"]:
+        pytest.skip("relu has no second derivative at its kink")
+    problem, loss = problem_and_loss(cell)
+    check_grads(jax.jit(loss), problem, order=2, modes=["fwd", "rev"], atol=1e-7)
+
+
+@every_cell
+def test_jacfwd_hessian_and_checkpoint_agree_with_grad(cell):
+    problem, loss = problem_and_loss(cell)
+    grads = jax.jit(jax.grad(loss))(*problem)
+    assert_close(jax.jit(jax.jacfwd(loss))(*problem), grads)
+    assert_close(jax.jit(jax.grad(jax.checkpoint(loss)))(*problem), grads)
+    forward_over_reverse = jax.jit(jax.hessian(loss))(*problem)
+    reverse_over_reverse = jax.jit(jax.jacrev(jax.grad(loss)))(*problem)
+    assert_close(forward_over_reverse, reverse_over_reverse)
+
+
+@every_cell
+def test_shards_over_batch(cell):
+    params, x, state = random_problem(cell, batch=(4,), T=4, D=2, H=3)
+    devices = jax.devices()
+    assert len(devices) == 2
+    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+    P = jax.sharding.PartitionSpec
+    sharded = partial(jax.shard_map, mesh=mesh, out_specs=P("batch"))
+    run = sharded(cell.sequence, in_specs=(P(), P("batch"), P("batch")))
+    want = expected(cell, params, x, state)
+    assert_close(jax.jit(run)(params, x, state), want)
+    run = sharded(
+        lambda params, x: cell.sequence(params, x, resets=jnp.zeros(x.shape[:2], bool)),
+        in_specs=(P(), P("batch")),
+    )
+    zeros = jax.tree.map(np.zeros_like, state)
+    assert_close(jax.jit(run)(params, x), expected(cell, params, x, zeros))
+
+    def loss(params, x):
+        return weighted_sum(run(params, x))
+
+    def whole_loss(params, x):
+        return weighted_sum(cell.sequence(params, x))
+
+    grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, x)
+    assert_close(grads, jax.grad(whole_loss, argnums=(0, 1))(params, x))
+
+
+@every_cell
+def test_grad_under_vmap_is_the_gradient_of_each(cell):
+    params, x, state = random_problem(cell, batch=(3,), T=4, D=2, H=3)
+
+    def loss(params, x, state):
+        return weighted_sum(cell.sequence(params, x, state))
+
+    got = jax.vmap(jax.grad(loss), (None, 0, 0))(params, jnp.asarray(x), state)
+    for i in range(3):
+        alone = jax.grad(loss)(params, x[i], jax.tree.map(lambda s, i=i: s[i], state))
+        assert_close(jax.tree.map(lambda g, i=i: g[i], got), alone)
