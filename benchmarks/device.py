@@ -36,13 +36,13 @@ def processor() -> str:
 def device_name(device: jax.Device) -> str:
     """A short name in lower case, good for a file: `cpu-intel-xeon-2`."""
     if device.platform == "cpu":
-        text = f"cpu {processor()} {cores()}"
-    else:
+        noise = r"\((r|tm|c)\)|@.*|\b(processor|cpu)\b"
+        text = f"cpu {re.sub(noise, ' ', processor(), flags=re.I)} {cores()}"
+    elif device.platform in device.device_kind.lower():
         text = device.device_kind
-        if device.platform not in text.lower():
-            text = f"{device.platform} {text}"
-    text = re.sub(r"\((r|tm|c)\)|@.*hz|processor|\bcpu (?!\S)", " ", text.lower())
-    return "-".join(re.findall(r"[a-z0-9.]+", text))
+    else:
+        text = f"{device.platform} {device.device_kind}"
+    return "-".join(re.findall(r"[a-z0-9.]+", text.lower()))
 
 
 def commit() -> str | None:

@@ -1,0 +1,211 @@
+"""RNN, LSTM and GRU as modules: weights; the arithmetic is `stack`, `bidirectional`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+import jaxseq
+from jaxseq._check import check, check_dtype, check_sizes
+
+
+class _Weights(nnx.Module):
+    """The weights of one cell, each field of its params an `nnx.Param`."""
+
+    def __init__(self, params: Any):
+        for name, w in params._asdict().items():
+            setattr(self, name, nnx.Param(w))
+
+    def params(self, kind: type, dtype: Any) -> Any:
+        fields = kind._fields  # pyright: ignore
+        return kind(*(getattr(self, name)[...].astype(dtype) for name in fields))
+
+
+class _Recurrent(nnx.Module):
+    """What the three modules share; each names its functions and its params."""
+
+    _init: Callable
+    _sequence: Callable
+    _kind: type
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        check_sizes(
+            in_features=in_features,
+            hidden_features=hidden_features,
+            num_layers=num_layers,
+        )
+        check(0 <= dropout < 1, "dropout", "a probability in [0, 1)", dropout)
+        check_dtype(param_dtype, "param_dtype")
+        if dtype is not None:
+            check_dtype(dtype, "dtype")
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.dtype = dtype
+        self.deterministic = False
+        directions = 2 if bidirectional else 1
+        widths = [in_features] + [directions * hidden_features] * (num_layers - 1)
+        init = partial(self._init, dtype=param_dtype)
+        self.layers = nnx.List(
+            nnx.List(
+                _Weights(init(rngs.params(), width, hidden_features))
+                for _ in range(directions)
+            )
+            for width in widths
+        )
+        # a stream of keys only where one is drawn, so that use needs none
+        self.rngs = rngs.dropout.fork() if dropout > 0 and num_layers > 1 else None
+
+    def __call__(
+        self,
+        x: Array,
+        state: Any = None,
+        *,
+        lengths: Array | None = None,
+        resets: Array | None = None,
+        deterministic: bool | None = None,
+    ) -> tuple[Any, Array]:
+        """Runs all layers over time.
+
+        Args:
+            x: inputs, `(..., T, in_features)`.
+            state: a tuple with the initial state of each layer, as returned; that
+                of a bidirectional layer is a pair. Zeros if None.
+            lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            resets: booleans `(..., T)`, where a new segment starts.
+            deterministic: whether to leave out dropout; if None, as set by
+                `module.train()` and `module.eval()`, and False before either.
+
+        Returns:
+            `(state, y)`: a tuple with the final state of each layer, and the
+            outputs of the last one, `(..., T, hidden_features)`, or twice as wide
+            if bidirectional, in `dtype` or else the dtype of `x`.
+
+        Raises:
+            ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
+        """
+        x = jnp.asarray(x)
+        dtype = x.dtype if self.dtype is None else self.dtype
+        check_dtype(x.dtype, "x")
+        if deterministic is None:
+            deterministic = self.deterministic
+        rate = 0.0 if deterministic or self.rngs is None else self.dropout
+        return jaxseq.stack(
+            [self._layer(directions, dtype) for directions in self.layers],
+            x.astype(dtype),
+            state,
+            lengths=lengths,
+            resets=resets,
+            dropout=rate,
+            key=self.rngs() if self.rngs is not None and rate > 0 else None,
+        )
+
+    def _layer(self, directions: Any, dtype: Any) -> Callable:
+        cells = [
+            partial(self._sequence, weights.params(self._kind, dtype))
+            for weights in directions
+        ]
+        return partial(jaxseq.bidirectional, *cells) if self.bidirectional else cells[0]
+
+
+class RNN(_Recurrent):
+    """Elman networks over time; see `jaxseq.rnn` for the equations.
+
+    Arguments, calls and weights are those of `LSTM`, and `activation`, a pointwise
+    function, besides. Each layer's weights are drawn by `jaxseq.rnn_init`.
+    """
+
+    _init = staticmethod(jaxseq.rnn_init)
+    _kind = jaxseq.RNNParams
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        activation: Callable[[Array], Array] = jnp.tanh,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            in_features,
+            hidden_features,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.activation = activation
+
+    def _sequence(self, *args: Any, **kwargs: Any) -> tuple[Any, Array]:
+        return jaxseq.rnn(*args, activation=self.activation, **kwargs)
+
+
+class LSTM(_Recurrent):
+    """LSTMs over time; see `jaxseq.lstm` for the equations.
+
+    Args:
+        in_features: width of the input.
+        hidden_features: width of the state of each layer and direction.
+        num_layers: layers, one over the other.
+        bidirectional: whether each layer also reads from the end to the start; the
+            two outputs are then put side by side.
+        dropout: probability that a value between two layers is set to zero in
+            training; see `jaxseq.stack`.
+        dtype: dtype of the computation and of the outputs; that of `x` if None.
+            States are float32 for the 16-bit dtypes.
+        param_dtype: dtype of the stored weights.
+        rngs: random keys: "params" for the weights, "dropout" for dropout.
+
+    Raises:
+        ValueError: if a size is less than 1, a dtype is not a supported float, or
+            `dropout` is out of range.
+
+    The weights of a layer and direction (0 forward, 1 backward) are those of
+    `jaxseq.lstm_init` and stand in `module.layers[layer][direction]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> module = LSTM(3, 8, num_layers=2, rngs=nnx.Rngs(0))
+        >>> state, y = module(jnp.ones((5, 20, 3)))
+        >>> y.shape
+        (5, 20, 8)
+    """
+
+    _init = staticmethod(jaxseq.lstm_init)
+    _sequence = staticmethod(jaxseq.lstm)
+    _kind = jaxseq.LSTMParams
+
+
+class GRU(_Recurrent):
+    """GRUs over time; see `jaxseq.gru` for the equations.
+
+    Arguments, calls and weights are those of `LSTM`, but that each layer's weights
+    are drawn by `jaxseq.gru_init`.
+    """
+
+    _init = staticmethod(jaxseq.gru_init)
+    _sequence = staticmethod(jaxseq.gru)
+    _kind = jaxseq.GRUParams
