@@ -1,0 +1,122 @@
+"""Trains a character model on text, and writes text with it."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from experiments.errors import InputError
+from experiments.language_model.settings import Settings
+
+RUN = Path("runs/language_model")
+INF = float("inf")
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def number(kind: type, low: float, high: float = INF, *, above=False) -> Callable:
+    """An argparse type: a number from `low`, or only `above` it, to `high`."""
+
+    def parse(string: str) -> float:
+        expected = "a whole number" if kind is int else "a number"
+        expected += f" above {low:g}" if above else f" of at least {low:g}"
+        expected += f" and at most {high:g}" if high < INF else ""
+        try:
+            value = kind(string)
+        except ValueError:
+            value = INF
+        if not low <= value <= high or value == INF or (above and value == low):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {string}")
+        return value
+
+    return parse
+
+
+SEED = number(int, 0, 2**31 - 1)
+SAMPLING = {
+    "prompt": (str, "", "text to go on from"),
+    "length": (number(int, 1), 500, "characters to write"),
+    "temperature": (number(float, 0), 0.8, "0 always takes the likeliest"),
+    "top-p": (number(float, 0, 1, above=True), 0.95, "share of probability drawn from"),
+}
+SETTINGS = {
+    "data": (str, "UTF-8 text file; without it, Python's own documentation"),
+    "held-out": (number(float, 0, 0.9, above=True), "share of the text, at its end"),
+    "cell": (str, "rnn, lstm or gru"),
+    "layers": (number(int, 1), "layers, one over the other"),
+    "hidden": (number(int, 1), "width of the state"),
+    "embedding": (number(int, 1), "width of a character's vector"),
+    "dropout": (number(float, 0, 0.95), "probability, between layers and at the head"),
+    "batch": (number(int, 1), "streams of text read side by side"),
+    "window": (number(int, 1), "steps of truncated backpropagation"),
+    "steps": (number(int, 1), "updates of the weights"),
+    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
+    "weight-decay": (number(float, 0), "of AdamW"),
+    "seed": (SEED, "of weights, text offsets, dropout and sample"),
+}
+
+
+def parser() -> Parser:
+    main = Parser(prog="language_model", description=__doc__)
+    commands = main.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train, evaluate, sample and report")
+    generate = commands.add_parser("generate", help="write text from a checkpoint")
+    shown = lambda text, default: f"{text} (default: {default!r})"
+
+    for command in (train, generate):
+        group = command.add_argument_group("the sample")
+        for name, (kind, default, text) in SAMPLING.items():
+            text = shown(text, default)
+            group.add_argument(f"--{name}", type=kind, default=default, help=text)
+    generate.add_argument("--seed", type=SEED, default=0, help="of the draws")
+    generate.add_argument("--run", type=Path, default=RUN, help=f"(default: {RUN})")
+
+    run = train.add_argument_group("the run")
+    run.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
+    text = "go on from the newest checkpoint in --out, if there is one"
+    run.add_argument("--resume", action="store_true", help=text)
+    text = shown("time between checkpoints", 30)
+    run.add_argument("--save-seconds", type=number(float, 0), default=30.0, help=text)
+    settings = train.add_argument_group("the text, the model and its training")
+    for name, (kind, text) in SETTINGS.items():
+        text = shown(text, getattr(Settings, name.replace("-", "_")))
+        choices = ["rnn", "lstm", "gru"] if name == "cell" else None
+        # absent unless given, so that the rest can come from a checkpoint
+        settings.add_argument(
+            f"--{name}",
+            type=kind,
+            choices=choices,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
+    return main
+
+
+def main(argv: list[str] | None = None) -> int:
+    options: dict[str, Any] = vars(parser().parse_args(argv))
+    # after parsing, so that --help and a bad option answer at once
+    from experiments.language_model import run, sample
+
+    command = options.pop("command")
+    take = lambda *names: {name: options.pop(name) for name in names}
+    asked = take("prompt", "length", "temperature", "top_p")
+    sampling = sample.Sampling(**asked, seed=options.get("seed", Settings.seed))
+    try:
+        if command == "train":
+            own = take("out", "resume", "save_seconds")
+            return run.train(options, sampling=sampling, **own)
+        model, vocabulary = sample.load(options["run"])
+        sampling.check_prompt(vocabulary)
+        print(sample.sample(model, vocabulary, sampling))
+        return 0
+    except InputError as e:
+        print(f"language_model: error: {e}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

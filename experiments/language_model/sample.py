@@ -1,0 +1,57 @@
+"""Text from a trained model."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.errors import InputError
+from experiments.language_model.checkpoint import Checkpoints
+from experiments.language_model.data import decode, encode
+from experiments.language_model.model import LanguageModel, generate
+from experiments.language_model.settings import Settings
+from experiments.language_model.train import make_parts
+
+
+class Sampling(NamedTuple):
+    prompt: str
+    length: int
+    temperature: float
+    top_p: float
+    seed: int
+
+    def check_prompt(self, vocabulary: str) -> None:
+        strange = sorted(set(self.prompt) - set(vocabulary))
+        if strange:
+            raise InputError(
+                f"--prompt: {', '.join(map(repr, strange))} not among the "
+                f"{len(vocabulary)} characters that the model knows"
+            )
+
+
+def sample(model: LanguageModel, vocabulary: str, sampling: Sampling) -> str:
+    """The prompt and what the model writes after it."""
+    # without a prompt it starts as after a line's end
+    prompt = sampling.prompt or ("\n" if "\n" in vocabulary else vocabulary[0])
+    tokens = generate(
+        model,
+        jnp.asarray(encode(prompt, vocabulary)),
+        jax.random.key(sampling.seed),
+        sampling.temperature,
+        sampling.top_p,
+        length=sampling.length,
+    )
+    return sampling.prompt + decode(np.asarray(tokens), vocabulary)
+
+
+def load(run: Path) -> tuple[LanguageModel, str]:
+    """The model and the vocabulary of the newest checkpoint in the folder `run`."""
+    if not (run / "checkpoints").is_dir():
+        raise InputError(f"--run {run}: no checkpoint there")
+    checkpoints = Checkpoints(run)
+    facts = checkpoints.facts()
+    parts = make_parts(Settings(**facts["settings"]), len(facts["vocabulary"]))
+    state = checkpoints.arrays(parts.state)
+    return parts.model(state.weights), facts["vocabulary"]
