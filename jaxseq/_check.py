@@ -71,15 +71,16 @@ def check_state(state: Any, zeros: Any) -> Any:
 
 
 def check_lengths(lengths: Any, batch: tuple[int, ...], T: int) -> Array:
-    lengths = jnp.asarray(lengths)
-    check(lengths.shape == batch, "lengths", f"shape {batch}", lengths.shape)
-    ok = jnp.issubdtype(lengths.dtype, jnp.integer)
-    check(ok, "lengths", "an integer dtype", lengths.dtype)
-    if lengths.size and not isinstance(lengths, jax.core.Tracer):
-        with jax.ensure_compile_time_eval():
-            low, high = int(lengths.min()), int(lengths.max())
-        check(low >= 0, "lengths", f"values from 0 to {T}", low)
-        check(high <= T, "lengths", f"values from 0 to {T}", high)
+    traced = isinstance(lengths, jax.core.Tracer)
+    with jax.ensure_compile_time_eval():
+        lengths = jnp.asarray(lengths)
+        check(lengths.shape == batch, "lengths", f"shape {batch}", lengths.shape)
+        ok = jnp.issubdtype(lengths.dtype, jnp.integer)
+        check(ok, "lengths", "an integer dtype", lengths.dtype)
+        if lengths.size and not traced:
+            for extreme in (int(lengths.min()), int(lengths.max())):
+                expected = f"values from 0 to {T}"
+                check(0 <= extreme <= T, "lengths", expected, extreme)
     return lengths
 
 

@@ -1,0 +1,168 @@
+"""Dtypes: kept from input to output; 16 bits in, sums and states in float32."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxseq
+from tests.cells import CELLS, expected, random_problem, to_jax
+
+every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+DTYPES = [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16]
+SIXTEEN = [jnp.bfloat16, jnp.float16]
+
+
+def state_dtype(dtype):
+    return jnp.float32 if dtype in SIXTEEN else dtype
+
+
+def problem(cell, dtype, **sizes):
+    """A problem rounded to `dtype`, and the same values in float64."""
+    params, x, state = random_problem(cell, **sizes)
+    params, x = to_jax((params, x), dtype)
+    state = to_jax(state, state_dtype(dtype))
+    wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (params, x, state))
+    return (params, x, state), wide
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_output_has_the_dtype_of_the_input(cell, dtype):
+    (params, x, state), _ = problem(cell, dtype, batch=(2,), T=4, D=3, H=4)
+    for start in (None, state):
+        end, y = cell.sequence(params, x, start)
+        chex.assert_type(y, dtype)
+        chex.assert_type(jax.tree.leaves(end), state_dtype(dtype))
+    chex.assert_type(jax.tree.leaves(cell.zeros(params)), state_dtype(dtype))
+    end, y = cell.step(params, state, x[:, 0])
+    chex.assert_type(y, dtype)
+    chex.assert_type(jax.tree.leaves(end), state_dtype(dtype))
+    chex.assert_type(
+        jax.tree.leaves(cell.init(jax.random.key(0), 3, 4, dtype=dtype)), dtype
+    )
+
+    def loss(params, x, state):
+        end, y = cell.sequence(params, x, state)
+        return y.sum().astype(jnp.float32) + weighted_float32(end)
+
+    grads = jax.grad(loss, argnums=(0, 1, 2))(params, x, state)
+    jax.tree.map(lambda g, a: chex.assert_type(g, a.dtype), grads, (params, x, state))
+
+
+def weighted_float32(tree):
+    return sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves(tree))
+
+
+@every_cell
+def test_float32_is_close_to_the_equations(cell):
+    sizes = {"batch": (2,), "T": 50, "D": 16, "H": 32}
+    (params, x, state), wide = problem(cell, jnp.float32, **sizes)
+    got = jax.jit(cell.sequence)(params, x, state)
+    # a few roundings in each of T steps, which a contracting state mostly forgets
+    scale = max(1, np.abs(expected(cell, *wide)[1]).max())
+    atol = 8 * np.finfo(np.float32).eps * np.sqrt(50) * scale
+    chex.assert_trees_all_close(
+        to_jax(got), to_jax(expected(cell, *wide)), rtol=0, atol=atol
+    )
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_only_h_is_rounded_in_16_bits(cell, dtype):
+    """Equal to the equations in float64 with h, and only h, rounded in the product.
+
+    A step rounds nothing else, so the state differs by float32 roundings alone.
+    """
+    (params, x, state), wide = problem(cell, dtype, batch=(2,), T=1, D=16, H=32)
+    end, y = cell.step(params, state, x[:, 0])
+    hidden = np.asarray(jax.tree.leaves(state)[0])
+    rounded = hidden.astype(dtype).astype(np.float64)
+    assert (rounded != hidden).any()
+    want = one_step_with_rounded_h(cell, *wide, rounded)
+    chex.assert_trees_all_close(to_jax(end), to_jax(want), rtol=3e-6, atol=3e-6)
+    chex.assert_trees_all_equal(y, jax.tree.leaves(end)[0].astype(dtype))
+
+
+def one_step_with_rounded_h(cell, params, x, state, rounded):
+    """The equations with the recurrent product of `rounded` and the state's own h.
+
+    z_x + rounded w_h is moved into the input, and h's product taken out of it by
+    zero weights; the GRU, which keeps the two products apart, has it in b_hn.
+    """
+    ends = []
+    for i in range(len(x)):
+        take = lambda s, i=i: s[i]
+        start = jax.tree.map(take, tuple(state) if isinstance(state, tuple) else state)
+        z_h = rounded[i] @ params.w_h
+        moved = params._replace(w_h=0 * params.w_h)
+        if cell.params is jaxseq.GRUParams:
+            r, z, n = np.split(z_h, 3)
+            b = params.b + np.concatenate([r, z, 0 * n])
+            moved = moved._replace(b=b, b_hn=params.b_hn + n)
+        else:
+            moved = moved._replace(b=params.b + z_h)
+        ends.append(cell.reference(moved, start, x[i])[0])
+    stacked = jax.tree.map(lambda *a: np.stack(a), *ends)
+    return type(state)(*stacked) if isinstance(state, tuple) else stacked
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_pieces_equal_the_whole_in_16_bits(cell, dtype):
+    (params, x, state), _ = problem(cell, dtype, batch=(2,), T=9, D=3, H=4)
+    whole = cell.sequence(params, x, state)
+    middle, y_1 = cell.sequence(params, x[:, :4], state)
+    end, y_2 = cell.sequence(params, x[:, 4:], middle)
+    chex.assert_trees_all_equal((end, jnp.concatenate([y_1, y_2], 1)), whole)
+
+
+def test_cell_state_counts_past_the_16_bit_grid():
+    """c grows by about 1 a step: 256 + 1 is 256 in bfloat16, so it must be wider."""
+    big = 20.0
+    b = jnp.array([big, big, big, big], jnp.bfloat16)  # all gates open, candidate 1
+    params = jaxseq.LSTMParams(
+        jnp.zeros((1, 4), jnp.bfloat16), jnp.zeros((1, 4), jnp.bfloat16), b
+    )
+    (_, c), _ = jaxseq.lstm(params, jnp.zeros((400, 1), jnp.bfloat16))
+    np.testing.assert_allclose(c, 400, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_gradients_are_summed_in_float32(dtype):
+    """1000 equal terms: in bfloat16 a sum of ones stops at 256, in float16 at 2048."""
+    T = 4000
+    zeros = jnp.zeros((1, 1), dtype)
+    params = jaxseq.RNNParams(zeros, zeros, jnp.zeros(1, dtype))
+    x = jnp.ones((T, 1), dtype)
+
+    def loss(params, x):
+        _, y = jaxseq.rnn(params, x, activation=lambda z: z)
+        return y.astype(jnp.float32).sum()
+
+    grads = jax.grad(loss)(params, x)
+    want = float(jnp.asarray(T, dtype))
+    assert grads.b.astype(jnp.float32).item() == want
+    assert grads.w_x.astype(jnp.float32).item() == want
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_16_bit_gradients_are_close_to_float64(cell, dtype):
+    (params, x, state), wide = problem(cell, dtype, batch=(3,), T=12, D=8, H=16)
+
+    def loss(params, x, state):
+        end, y = cell.sequence(params, x, state)
+        y = y.astype(jnp.float64 if y.dtype == jnp.float64 else jnp.float32)
+        rng = np.random.default_rng(0)
+        weigh = lambda a: (a * rng.standard_normal(a.shape).astype(a.dtype)).sum()
+        return weigh(y) + sum(map(weigh, jax.tree.leaves(end)))
+
+    grad = jax.grad(loss, argnums=(0, 1, 2))
+    got, want = to_jax(grad(params, x, state)), grad(*to_jax(wide))
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        # half an ulp of the 16-bit result and of each h that the product read
+        assert (
+            jnp.abs(g - w).max() <= 6 * float(jnp.finfo(dtype).eps) * jnp.abs(w).max()
+        )

@@ -1,0 +1,117 @@
+"""Wrong arguments: a ValueError that names the argument, the need and what came."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxseq
+from tests.cells import CELLS, random_problem, to_jax
+
+LSTM = CELLS["lstm"]
+PARAMS, X, STATE = to_jax(random_problem(LSTM, batch=(2,), T=5, D=3, H=4))
+GRU_PARAMS = to_jax(random_problem(CELLS["gru"], T=5, D=3, H=4)[0])
+RNN_PARAMS = to_jax(random_problem(CELLS["rnn"], T=5, D=3, H=4)[0])
+H = jnp.zeros((2, 4))
+KEY = jax.random.key(0)
+DONES = jnp.zeros((2, 5), bool)
+
+
+def lstm(params=PARAMS, x=X, state=STATE, **options):
+    return lambda: jaxseq.lstm(params, x, state, **options)
+
+
+CASES = {
+    # x
+    "x: expected shape (..., T, 3), got (2, 5, 2)": lstm(x=X[..., :2]),
+    "x: expected shape (..., T, 3), got (3,)": lstm(x=X[0, 0]),
+    "x: expected shape (..., 3), got ()": lambda: jaxseq.lstm_step(
+        PARAMS, STATE, jnp.zeros(())
+    ),
+    "x: expected dtype float64, that of params, got float32": lstm(
+        x=X.astype(jnp.float32)
+    ),
+    "x: expected dtype float64, that of params, got int64": lstm(x=X.astype(int)),
+    # state
+    "state: expected LSTMState(h, c), got tuple": lstm(state=(H, H)),
+    "state: expected LSTMState(h, c), got ArrayImpl": lstm(state=H),
+    "state.h: expected shape (2, 4), got (4,)": lstm(state=jaxseq.LSTMState(H[0], H)),
+    "state.c: expected shape (2, 4), got (2, 3)": lstm(
+        state=jaxseq.LSTMState(H, H[:, :3])
+    ),
+    "state.c: expected dtype float64, got float32": lstm(
+        state=jaxseq.LSTMState(H, H.astype(jnp.float32))
+    ),
+    "state: expected an array, got LSTMState": lambda: jaxseq.gru(GRU_PARAMS, X, STATE),
+    "state: expected an array, got tuple": lambda: jaxseq.rnn(RNN_PARAMS, X, (H,)),
+    "state: expected shape (2, 4), got (2, 5)": lambda: jaxseq.gru(
+        GRU_PARAMS, X, jnp.zeros((2, 5))
+    ),
+    # params
+    "params: expected LSTMParams, got GRUParams": lstm(params=GRU_PARAMS),
+    "params: expected RNNParams, got tuple": lambda: jaxseq.rnn(tuple(RNN_PARAMS), X),
+    "params.w_h: expected shape (4, 16), got (4, 12)": lstm(
+        params=PARAMS._replace(w_h=PARAMS.w_h[:, :12])
+    ),
+    "params.w_x: expected shape (3, 16), got (3, 15)": lstm(
+        params=PARAMS._replace(w_x=PARAMS.w_x[:, :15])
+    ),
+    "params.b: expected shape (16,), got (4,)": lstm(
+        params=PARAMS._replace(b=PARAMS.b[:4])
+    ),
+    "params.b_hn: expected shape (4,), got (12,)": lambda: jaxseq.gru(
+        GRU_PARAMS._replace(b_hn=GRU_PARAMS.b), X
+    ),
+    "params.b: expected dtype float64, got float32": lstm(
+        params=PARAMS._replace(b=PARAMS.b.astype(jnp.float32))
+    ),
+    "params: expected w_x and w_h of rank 2, got ranks (3, 2)": lstm(
+        params=PARAMS._replace(w_x=PARAMS.w_x[None])
+    ),
+    "params.w_x: expected a dtype among ('float64', 'float32', 'bfloat16', "
+    "'float16'), got int32": lstm(
+        params=jax.tree.map(lambda w: w.astype("int32"), PARAMS)
+    ),
+    # lengths and resets
+    "lengths: expected shape (2,), got ()": lstm(lengths=jnp.array(3)),
+    "lengths: expected shape (2,), got (5,)": lstm(lengths=jnp.arange(5)),
+    "lengths: expected an integer dtype, got float64": lstm(lengths=jnp.ones(2)),
+    "lengths: expected values from 0 to 5, got 6": lstm(lengths=jnp.array([6, 1])),
+    "lengths: expected values from 0 to 5, got -1": lstm(lengths=np.array([-1, 1])),
+    "resets: expected dtype bool, got float64": lstm(resets=jnp.zeros((2, 5))),
+    "resets: expected shape (2, 5), got (2,)": lstm(resets=DONES[:, 0]),
+    # options
+    "implementation: expected None or 'scan', got 'fast'": lstm(implementation="fast"),
+    "D: expected a size of at least 1, got 0": lambda: jaxseq.lstm_init(KEY, 0, 4),
+    "H: expected a size of at least 1, got -1": lambda: jaxseq.gru_init(KEY, 3, -1),
+    "dtype: expected a dtype among ('float64', 'float32', 'bfloat16', 'float16'), "
+    "got int32": lambda: jaxseq.rnn_init(KEY, 3, 4, dtype="int32"),
+    "dones: expected dtype bool, got float64": lambda: jaxseq.resets_from_dones(
+        jnp.zeros((2, 5))
+    ),
+    "dones: expected shape (..., T), got ()": lambda: jaxseq.resets_from_dones(True),
+    "last_done: expected shape (2,), got (5,)": lambda: jaxseq.resets_from_dones(
+        DONES, DONES[0]
+    ),
+    "last_done: expected dtype bool, got float64": lambda: jaxseq.resets_from_dones(
+        DONES, jnp.zeros(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("message", CASES)
+def test_message(message):
+    with pytest.raises(ValueError) as e:
+        CASES[message]()
+    assert str(e.value) == message
+
+
+def test_messages_under_jit():
+    with pytest.raises(ValueError, match="x: expected shape"):
+        jax.jit(jaxseq.lstm)(PARAMS, X[..., :2])
+    # a length that only the run knows is taken as T, or as 0, where it is beyond
+    far, full = jnp.array([9, -3]), jnp.array([5, 0])
+    run = jax.jit(lambda n: jaxseq.lstm(PARAMS, X, STATE, lengths=n))
+    np.testing.assert_array_equal(run(far)[1], run(full)[1])
+    with pytest.raises(ValueError, match="lengths: expected values from 0 to 5, got 9"):
+        jax.jit(lambda: jaxseq.lstm(PARAMS, X, lengths=np.array([9, 1])))()
