@@ -44,14 +44,12 @@ def pick(y: np.ndarray) -> np.ndarray:
 
 def some_rows(problem: Problem) -> np.ndarray:
     """The output for some sequences, from the equations in NumPy."""
-    op, x, *weights = (a for a in problem[:-1])
-    params = [w.astype(np.float64) for w in weights]
+    params = [w.astype(np.float64) for w in problem.weights]
     zeros = np.zeros(problem.shape.H)
-    state = (zeros, zeros) if op == "lstm" else zeros
-    if op == "gru":
-        params.append(zeros)
-    cell = getattr(reference, op)
-    return np.stack([cell(params, state, x_b.astype(np.float64))[1] for x_b in pick(x)])
+    state = (zeros, zeros) if problem.op == "lstm" else zeros
+    cell = getattr(reference, problem.op)
+    rows = pick(problem.x).astype(np.float64)
+    return np.stack([cell(params, state, x)[1] for x in rows])
 
 
 def worst(got: Values, want: Values) -> tuple[str, float]:

@@ -5,15 +5,18 @@ import platform
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from benchmarks.errors import UsageError
 
+# that is jax.Device, which is not a type for type checkers
+Device = Any
 ROOT = Path(__file__).parent.parent
 
 
-def find_device(name: str) -> jax.Device:
+def find_device(name: str) -> Device:
     try:
         return jax.devices(name)[0]
     except RuntimeError as error:
@@ -33,7 +36,7 @@ def processor() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def device_name(device: jax.Device) -> str:
+def device_name(device: Device) -> str:
     """A short name in lower case, good for a file: `cpu-intel-xeon-2`."""
     if device.platform == "cpu":
         noise = r"\((r|tm|c)\)|@.*|\b(processor|cpu)\b"

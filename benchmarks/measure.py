@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from benchmarks.check import TOLERANCE, Values, worst
 from benchmarks.contenders import Prepare, version
+from benchmarks.device import Device
 from benchmarks.errors import NoSuchCell
 from benchmarks.prepare import Prepared
 from benchmarks.problem import Problem
@@ -22,7 +21,7 @@ def measure(
     mode: str,
     want: Values,
     contenders: Mapping[str, Prepare],
-    device: jax.Device,
+    device: Device,
     rounds: int,
 ) -> list[Row]:
     """Rows of all contenders; one whose numbers are wrong has no times."""

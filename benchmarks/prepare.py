@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from benchmarks.device import Device
 from benchmarks.problem import Problem
 
 
@@ -31,7 +32,7 @@ class Layer(NamedTuple):
 
 
 def compile_layer(
-    layer: Layer, problem: Problem, mode: str, device: jax.Device
+    layer: Layer, problem: Problem, mode: str, device: Device
 ) -> Prepared:
     def forward(weights: Any, x: Any) -> Any:
         return layer.apply(weights, x)

@@ -20,7 +20,14 @@ class Problem(NamedTuple):
 
     @property
     def shape(self) -> Shape:
-        return Shape(*self.x.shape, self.w_h.shape[0])
+        B, T, D = self.x.shape
+        return Shape(B, T, D, self.w_h.shape[0])
+
+    @property
+    def weights(self) -> tuple[np.ndarray, ...]:
+        """Those of jaxseq: `w_x`, `w_h`, `b` and, for the gru, `b_hn` of zeros."""
+        zeros = np.zeros(self.shape.H, self.b.dtype)
+        return self[2:5] + ((zeros,) if self.op == "gru" else ())
 
 
 def draw(op: str, shape: Shape, seed: int = 0) -> Problem:

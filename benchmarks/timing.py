@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.device import Device
 from benchmarks.shapes import GATES, Shape
 
 SHORTEST_MS = 5.0  # of a sample; what takes less is called several times
@@ -49,7 +50,7 @@ def median_iqr(times: list[float]) -> tuple[float, float]:
     return float(median), float(high - low)
 
 
-def product(device: jax.Device) -> tuple[Callable[[], Any], int]:
+def product(device: Device) -> tuple[Callable[[], Any], int]:
     """A large product, the best this device does, and its operations."""
     N = 2048 if device.platform == "cpu" else 8192
     a, b = np.random.default_rng(0).standard_normal((2, N, N), np.float32)
@@ -59,7 +60,7 @@ def product(device: jax.Device) -> tuple[Callable[[], Any], int]:
 
 
 def step_products(
-    op: str, shape: Shape, device: jax.Device
+    op: str, shape: Shape, device: Device
 ) -> tuple[Callable[[], Any], int]:
     """The recurrent products of a sequence one after another, and their operations."""
     B, T, _, H = shape

@@ -4,13 +4,12 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable
 
-import jax
-
+from benchmarks.device import Device
 from benchmarks.errors import UsageError
 from benchmarks.prepare import Prepared
 from benchmarks.problem import Problem
 
-Prepare = Callable[[Problem, str, jax.Device], Prepared]
+Prepare = Callable[[Problem, str, Device], Prepared]
 
 # name of the file here: name of the package
 CONTENDERS = {

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from benchmarks.device import Device
 from benchmarks.errors import NoSuchCell
 from benchmarks.prepare import Layer, Prepared, compile_layer
 from benchmarks.problem import Problem
@@ -13,7 +14,7 @@ from benchmarks.problem import Problem
 CELLS = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}
 
 
-def prepare(problem: Problem, mode: str, device: jax.Device) -> Prepared:
+def prepare(problem: Problem, mode: str, device: Device) -> Prepared:
     if problem.op not in CELLS:
         raise NoSuchCell(f"no cell for {problem.op}")
     _, _, D, H = problem.shape

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from benchmarks.device import Device
 from benchmarks.prepare import Layer, Prepared, compile_layer
 from benchmarks.problem import Problem
 
 CELLS = {"rnn": nnx.SimpleCell, "lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
 
 
-def prepare(problem: Problem, mode: str, device: jax.Device) -> Prepared:
+def prepare(problem: Problem, mode: str, device: Device) -> Prepared:
     _, _, D, H = problem.shape
     cell = CELLS[problem.op](D, H, rngs=nnx.Rngs(0))
     biased = "dense_h" if problem.op == "lstm" else "dense_i"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import haiku as hk
-import jax
 import numpy as np
 
+from benchmarks.device import Device
 from benchmarks.prepare import Layer, Prepared, compile_layer
 from benchmarks.problem import Problem, permute
 
@@ -56,7 +56,7 @@ def flip(w: np.ndarray, gate: int) -> np.ndarray:
     return np.concatenate(gates, axis=-1)
 
 
-def prepare(problem: Problem, mode: str, device: jax.Device) -> Prepared:
+def prepare(problem: Problem, mode: str, device: Device) -> Prepared:
     B, _, _, H = problem.shape
 
     def unroll(x: Any) -> Any:

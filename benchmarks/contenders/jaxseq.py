@@ -2,29 +2,27 @@
 
 from typing import Any
 
-import jax
-import numpy as np
-
 import jaxseq
+from benchmarks.device import Device
 from benchmarks.prepare import Layer, Prepared, compile_layer
 from benchmarks.problem import Problem
 
+OPS: dict[str, tuple[Any, Any]] = {
+    "rnn": (jaxseq.rnn, jaxseq.RNNParams),
+    "lstm": (jaxseq.lstm, jaxseq.LSTMParams),
+    "gru": (jaxseq.gru, jaxseq.GRUParams),
+}
+
 
 def layer(problem: Problem, implementation: str | None = None) -> Layer:
-    op, _, w_x, w_h, b, _ = problem
-    weights = {
-        "rnn": lambda: jaxseq.RNNParams(w_x, w_h, b),
-        "lstm": lambda: jaxseq.LSTMParams(w_x, w_h, b),
-        "gru": lambda: jaxseq.GRUParams(w_x, w_h, b, np.zeros_like(b[: len(w_h)])),
-    }[op]()
-    f = {"rnn": jaxseq.rnn, "lstm": jaxseq.lstm, "gru": jaxseq.gru}[op]
+    f, Params = OPS[problem.op]
 
     def apply(weights: Any, x: Any) -> Any:
         _, y = f(weights, x, implementation=implementation)
         return y
 
-    return Layer(apply, weights, lambda gradients: gradients._asdict())
+    return Layer(apply, Params(*problem.weights), lambda gradients: gradients._asdict())
 
 
-def prepare(problem: Problem, mode: str, device: jax.Device) -> Prepared:
+def prepare(problem: Problem, mode: str, device: Device) -> Prepared:
     return compile_layer(layer(problem), problem, mode, device)

@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
-import jax
 import numpy as np
 
+from benchmarks.device import Device
 from benchmarks.prepare import Layer, Prepared, compile_layer
 from benchmarks.problem import Problem, permute
 
@@ -20,7 +20,7 @@ LAYERS = {
 }
 
 
-def prepare(problem: Problem, mode: str, device: jax.Device) -> Prepared:
+def prepare(problem: Problem, mode: str, device: Device) -> Prepared:
     op, _, w_x, w_h, b, _ = problem
     B, T, D, H = problem.shape
     layer = LAYERS[op](H, return_sequences=True)

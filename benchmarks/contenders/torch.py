@@ -6,10 +6,9 @@ On a CPU with all cores or with one, whichever is faster for the problem.
 import os
 from typing import Any
 
-import jax
 import numpy as np
 
-from benchmarks.device import cores
+from benchmarks.device import Device, cores
 from benchmarks.prepare import Prepared
 from benchmarks.problem import Problem
 from benchmarks.timing import sample
@@ -24,10 +23,10 @@ NETS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 
 def runs_on(platform: str) -> bool:
-    return platform == "cpu" or platform == "gpu" and torch.cuda.is_available()
+    return platform == "cpu" or (platform == "gpu" and torch.cuda.is_available())
 
 
-def prepare(problem: Problem, mode: str, device: jax.Device) -> Prepared:
+def prepare(problem: Problem, mode: str, device: Device) -> Prepared:
     torch.backends.cudnn.allow_tf32 = False
     on = "cpu" if device.platform == "cpu" else "cuda"
     op, _, w_x, w_h, b, _ = problem

@@ -1,6 +1,7 @@
 """Text as character indices, cut into windows that follow each other."""
 
 import hashlib
+import random
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,9 +34,12 @@ def load(path: str | None, held_out: float) -> Text:
 
 
 def documentation() -> str:
+    """The help topics of Python, in an order of chance: the tail is like the rest."""
     from pydoc_data.topics import topics
 
-    return "\n\n".join(topics.values())
+    names = sorted(topics)
+    random.Random(0).shuffle(names)
+    return "\n\n".join(topics[name] for name in names)
 
 
 def read(path: Path) -> str:

@@ -1,0 +1,63 @@
+"""The public face: names, docstrings, examples, and what an import brings in."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import jaxseq
+import jaxseq.nn
+
+ROOT = Path(__file__).parent.parent
+NAMES = [name for name in dir(jaxseq) if not name.startswith("_") and name != "nn"]
+PUBLIC = [getattr(jaxseq, name) for name in NAMES]
+PUBLIC += [jaxseq.nn.RNN, jaxseq.nn.LSTM, jaxseq.nn.GRU]
+
+
+def test_names():
+    cells = [
+        f"{cell}{suffix}"
+        for cell in ("rnn", "lstm", "gru")
+        for suffix in ("", "_init", "_step", "_zeros")
+    ]
+    types = ["RNNParams", "LSTMParams", "LSTMState", "GRUParams"]
+    others = ["bidirectional", "resets_from_dones", "stack"]
+    assert sorted(NAMES) == sorted(cells + types + others)
+
+
+@pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)
+def test_docstring_names_every_argument(thing):
+    doc = inspect.getdoc(thing)
+    assert doc
+    if inspect.isfunction(thing) and not thing.__name__.endswith("_zeros"):
+        assert all(f" {name}:" in doc for name in inspect.signature(thing).parameters)
+        assert "Returns:" in doc and "Raises:" in doc
+
+
+MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]
+
+
+@pytest.mark.parametrize("name", ["jaxseq", *MODULES])
+def test_examples_in_docstrings(name):
+    jax.config.update("jax_enable_x64", False)  # as a user has it
+    try:
+        result = doctest.testmod(importlib.import_module(name))
+    finally:
+        jax.config.update("jax_enable_x64", True)
+    assert result.failed == 0
+
+
+def test_imports_only_jax():
+    code = (
+        "import jax, sys; before = set(sys.modules); import jaxseq; "
+        "new = {m.split('.')[0] for m in set(sys.modules) - before}; "
+        "print(*sorted(new - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["jaxseq"], done.stderr
