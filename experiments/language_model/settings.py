@@ -10,11 +10,11 @@ class Settings:
     cell: str = "lstm"
     layers: int = 1
     hidden: int = 256
-    embedding: int = 64
-    dropout: float = 0.0
+    embedding: int = 32
+    dropout: float = 0.2
     batch: int = 32
     window: int = 64
-    steps: int = 3000
-    learning_rate: float = 4e-3
+    steps: int = 2800
+    learning_rate: float = 6e-3
     weight_decay: float = 0.01
     seed: int = 0
