@@ -21,7 +21,8 @@ def check_dtype(dtype: Any, name: str) -> None:
 
 def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        check(size >= 1, name, "a size of at least 1", size)
+        ok = hasattr(size, "__index__") and size >= 1
+        check(ok, name, "a size of at least 1", size)
 
 
 def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -47,6 +48,7 @@ def check_params(params: Any, kind: type, gates: int) -> Any:
 
 def check_x(x: Any, shape: tuple[Any, ...], dtype: Any) -> Array:
     """Checks an input of `shape`, `(..., T, D)` or `(..., D)`, and returns it."""
+    check(not isinstance(x, (tuple, list)), "x", "an array", type(x).__name__)
     x = jnp.asarray(x)
     expected = "shape (" + ", ".join(map(str, shape)) + ")"
     ok = x.ndim >= len(shape) - 1 and x.shape[-1] == shape[-1]
@@ -59,29 +61,37 @@ def check_state(state: Any, zeros: Any) -> Any:
     """Checks a state against `zeros`, one of the right type, shape and dtype."""
     got = type(state).__name__
     if isinstance(zeros, tuple):
-        expected = f"{type(zeros).__name__}({', '.join(zeros._fields)})"  # pyright: ignore
+        fields = zeros._fields  # pyright: ignore
+        expected = f"{type(zeros).__name__}({', '.join(fields)})"
         check(type(state) is type(zeros), "state", expected, got)
     else:
-        check(not isinstance(state, (tuple, list, dict)), "state", "an array", got)
-    state = jax.tree.map(jnp.asarray, state)
-    leaves = jax.tree.leaves_with_path(state)
-    for (path, s), z in zip(leaves, jax.tree.leaves(zeros), strict=True):
-        check_array(s, "state" + jax.tree_util.keystr(path), z.shape, z.dtype)
-    return state
+        fields, state, zeros = None, (state,), (zeros,)
+    parts = []
+    for k, (part, zero) in enumerate(zip(state, zeros, strict=True)):
+        name = f"state.{fields[k]}" if fields else "state"
+        ok = part is not None and not isinstance(part, (tuple, list, dict))
+        check(ok, name, "an array", type(part).__name__)
+        parts.append(jnp.asarray(part))
+        check_array(parts[-1], name, zero.shape, zero.dtype)
+    return type(zeros)(*parts) if fields else parts[0]
 
 
 def check_lengths(lengths: Any, batch: tuple[int, ...], T: int) -> Array:
-    traced = isinstance(lengths, jax.core.Tracer)
-    with jax.ensure_compile_time_eval():
-        lengths = jnp.asarray(lengths)
-        check(lengths.shape == batch, "lengths", f"shape {batch}", lengths.shape)
-        ok = jnp.issubdtype(lengths.dtype, jnp.integer)
-        check(ok, "lengths", "an integer dtype", lengths.dtype)
-        if lengths.size and not traced:
-            for extreme in (int(lengths.min()), int(lengths.max())):
-                expected = f"values from 0 to {T}"
-                check(0 <= extreme <= T, "lengths", expected, extreme)
-    return lengths
+    """Checks lengths, and their values where these are known, and returns them."""
+    array = jnp.asarray(lengths)
+    check(array.shape == batch, "lengths", f"shape {batch}", array.shape)
+    ok = jnp.issubdtype(array.dtype, jnp.integer) or array.size == 0
+    check(ok, "lengths", "an integer dtype", array.dtype)
+    # of what came and not of `array`, which may have wrapped to 32 bits
+    for part in jax.tree.leaves(lengths):
+        if isinstance(part, jax.core.Tracer) or getattr(part, "size", 1) == 0:
+            continue
+        with jax.ensure_compile_time_eval():
+            is_array = hasattr(part, "min")
+            extremes = (part.min(), part.max()) if is_array else (part,)
+            for n in map(int, extremes):
+                check(0 <= n <= T, "lengths", f"values from 0 to {T}", n)
+    return array.astype(jnp.int32)
 
 
 def check_resets(resets: Any, shape: tuple[int, ...]) -> Array:

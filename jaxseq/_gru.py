@@ -64,7 +64,7 @@ def gru_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> GRUPara
         `w_x` Glorot uniform and `w_h` orthogonal, gate by gate; `b` and `b_hn` zero.
 
     Raises:
-        ValueError: if `D` or `H` is less than 1.
+        ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
 
     The two distributions and their sources are those of `lstm_init`.
     """
@@ -126,7 +126,8 @@ def gru(
         state, like all sums, is float32.
 
     Raises:
-        ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
+        ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
+            length known only under `jit` or `vmap` is clipped to it instead.
     """
     params = check_params(params, GRUParams, 3)
     return run(

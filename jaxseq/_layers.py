@@ -66,8 +66,9 @@ def stack(
     ok = key is not None or dropout == 0 or n == 1
     check(ok, "key", "a random key for dropout", key)
     starts = [None] * n if state is None else state
-    ok = isinstance(starts, (tuple, list)) and len(starts) == n
-    check(ok, "state", f"a tuple of the states of {n} layers", starts)
+    # by its very type: a single LSTMState is a tuple too
+    ok = type(starts) in (tuple, list) and len(starts) == n
+    check(ok, "state", f"a tuple with states of {n} layers", described(starts))
     ends = []
     for i, (layer, start) in enumerate(zip(layers, starts, strict=True)):
         if i > 0 and dropout > 0 and key is not None:
@@ -108,15 +109,23 @@ def bidirectional(
         `(..., T, H)` for None.
 
     Raises:
-        ValueError: if `merge` is none of these or `state` is not a pair.
+        ValueError: if `merge` is none of these, `state` is not a pair, or outputs
+            to be added differ in width.
 
     See Schuster and Paliwal, "Bidirectional Recurrent Neural Networks", 1997,
     https://doi.org/10.1109/78.650093.
     """
-    check(merge in MERGES, "merge", f"one of {list(MERGES)}", repr(merge))
+    check(merge in list(MERGES), "merge", f"one of {list(MERGES)}", repr(merge))
     starts = (None, None) if state is None else state
-    ok = isinstance(starts, (tuple, list)) and len(starts) == 2
-    check(ok, "state", "a pair (forward, backward)", starts)
+    ok = type(starts) in (tuple, list) and len(starts) == 2
+    check(ok, "state", "a pair (forward, backward)", described(starts))
     end_f, y_f = forward(x, starts[0], lengths=lengths, resets=resets)
     end_b, y_b = backward(x, starts[1], lengths=lengths, resets=resets, reverse=True)
+    if merge in ("sum", "mean"):
+        check(y_f.shape == y_b.shape, "backward", f"outputs {y_f.shape}", y_b.shape)
     return (end_f, end_b), MERGES[merge](y_f, y_b)
+
+
+def described(states: Any) -> str:
+    name = type(states).__name__
+    return f"a {name} of {len(states)}" if name in ("tuple", "list") else name

@@ -71,7 +71,7 @@ def lstm_init(
         the forget gate.
 
     Raises:
-        ValueError: if `D` or `H` is less than 1.
+        ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
 
     See Glorot and Bengio, "Understanding the difficulty of training deep
     feedforward neural networks", 2010, and Saxe et al., "Exact solutions to the
@@ -141,7 +141,8 @@ def lstm(
         the state, like all sums, is float32.
 
     Raises:
-        ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
+        ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
+            length known only under `jit` or `vmap` is clipped to it instead.
     """
     params = check_params(params, LSTMParams, 4)
     return run(

@@ -47,12 +47,9 @@ def rnn_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> RNNPara
         `w_x` Glorot uniform, `w_h` orthogonal, `b` zero.
 
     Raises:
-        ValueError: if `D` or `H` is less than 1.
+        ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
 
-    See Glorot and Bengio, "Understanding the difficulty of training deep
-    feedforward neural networks", 2010, and Saxe et al., "Exact solutions to the
-    nonlinear dynamics of learning in deep linear neural networks", 2014
-    (https://arxiv.org/abs/1312.6120), for the two distributions.
+    The two distributions and their sources are those of `lstm_init`.
     """
     return RNNParams(*init_gates(key, D, H, 1, dtype))
 
@@ -122,7 +119,8 @@ def rnn(
         state, like all sums, is float32.
 
     Raises:
-        ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
+        ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
+            length known only under `jit` or `vmap` is clipped to it instead.
     """
     params = check_params(params, RNNParams, 1)
     return run(

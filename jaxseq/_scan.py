@@ -11,6 +11,7 @@ The state `s` is an array `h` or a NamedTuple whose first field is `h`. Only
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -51,18 +52,23 @@ def affine(x: Array, w: Array, b: Array | None) -> Array:
     return z if b is None else z + b
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def round_to(h: Array, dtype: Any) -> Array:
-    """Rounds the values of `h` to `dtype`; gradients pass as they are."""
-    if h.dtype == dtype:
-        return h
-    return h + lax.stop_gradient(h.astype(dtype).astype(h.dtype) - h)
+    """Rounds the values of `h` to `dtype`; derivatives pass as they are."""
+    return h.astype(dtype).astype(h.dtype)
+
+
+@round_to.defjvp
+def _round_to_jvp(dtype: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return round_to(*primals, dtype), tangents[0]
 
 
 def advance(update: Update, maps: Maps, state: Any, x: Array) -> tuple[Any, Array]:
     """One step with widened maps: the new state, and its `h` in the dtype of `x`."""
     h = hidden(state)
     z_x = affine(x.astype(h.dtype), maps.w_x, maps.b)
-    z_h = affine(round_to(h, x.dtype), maps.w_h, maps.b_h)
+    rounded = h if h.dtype == x.dtype else round_to(h, x.dtype)
+    z_h = affine(rounded, maps.w_h, maps.b_h)
     state = update(z_x, z_h, state)
     return state, hidden(state).astype(x.dtype)
 
@@ -74,13 +80,16 @@ def select(mask: Array | None, on: Any, off: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(mask[..., None], a, b), on, off)
 
 
-def vary_like(state: Any, inputs: Any) -> Any:
-    """`state` with the `shard_map` axes that any of `inputs` varies over added.
+def lay_out(state: Any, x: Array, others: Any) -> Any:
+    """`state` over the devices as the batch of `x` `(..., T, D)`, and as `others`.
 
-    A scan needs its carry to vary over the same axes going in as coming out.
+    A scan's carry has to go in as it comes out: sharded like the batch on an
+    explicit mesh, and varying over the axes of `shard_map` that any input varies
+    over. All that is added to `state` is zeros of such a kind.
     """
     dtype = hidden(state).dtype
-    zeros = [jnp.zeros_like(a, shape=(), dtype=dtype) for a in jax.tree.leaves(inputs)]
+    zeros = [jnp.zeros_like(a, dtype, shape=()) for a in jax.tree.leaves(others)]
+    zeros.append(jnp.zeros_like(x, dtype).sum((-2, -1))[..., None])
     return jax.tree.map(lambda s: sum(zeros, start=s), state)
 
 
@@ -121,14 +130,14 @@ def run(
     maps = widen(maps)
 
     def body(state: Any, inputs: Any) -> tuple[Any, Array]:
-        x, valid, keep = inputs
+        x_t, valid_t, keep_t = inputs
         # padded steps run on zeros, so that no derivative in them is NaN
-        old = select(keep, state, start)
-        new, y = advance(update, maps, old, select(valid, x, 0))
-        return select(valid, new, state), select(valid, y, 0)
+        old = select(keep_t, state, start)
+        new, y_t = advance(update, maps, old, select(valid_t, x_t, 0))
+        return select(valid_t, new, state), select(valid_t, y_t, 0)
 
     inputs = jnp.moveaxis(x, -2, 0), valid, keep
-    state = vary_like(state, (maps, inputs))
+    state = lay_out(state, x, (maps, valid, keep))
     state, y = lax.scan(body, state, inputs, reverse=reverse)
     return state, jnp.moveaxis(y, 0, -2)
 
@@ -139,7 +148,8 @@ def masks(
     """Which steps `(T, ...)` are valid, and which of them go on from the state."""
     valid = None
     if lengths is not None:
-        valid = jnp.arange(T).reshape(-1, *[1] * lengths.ndim) < lengths
+        steps = jnp.arange(T, dtype=lengths.dtype)
+        valid = steps.reshape(-1, *[1] * lengths.ndim) < lengths
     if resets is None:
         return valid, valid
     first = jnp.moveaxis(resets, -1, 0)

@@ -121,10 +121,10 @@ def test_dropout_between_layers():
         "key: expected a random key for dropout, got None": lambda: jaxseq.stack(
             [identity] * 2, 0, dropout=0.1
         ),
-        "state: expected a tuple of the states of 2 layers, got (0,)": lambda: (
+        "state: expected a tuple with states of 2 layers, got a tuple of 1": lambda: (
             jaxseq.stack([identity] * 2, 0, (0,))
         ),
-        "state: expected a pair (forward, backward), got 0": lambda: (
+        "state: expected a pair (forward, backward), got int": lambda: (
             jaxseq.bidirectional(identity, identity, 0, 0)
         ),
         "merge: expected one of ['concat', 'sum', 'mean', None], got 'max'": lambda: (

@@ -163,7 +163,7 @@ def test_errors_name_the_argument():
         r"x: expected shape \(\.\.\., T, 3\), got \(2, 4\)": lambda: make(3, 5)(
             np.ones((2, 4), np.float32)
         ),
-        r"state: expected a tuple of the states of 1 layers": lambda: make(3, 5)(
+        r"state: expected a tuple with states of 1 layers, got ": lambda: make(3, 5)(
             X, np.zeros((4, 5), np.float32)
         ),
     }.items():

@@ -122,6 +122,27 @@ def test_shards_over_batch(cell):
 
 
 @every_cell
+def test_explicit_mesh(cell):
+    """The batch sharded by a mesh whose axes are part of the types."""
+    params, x, state = random_problem(cell, batch=(4,), T=4, D=2, H=3)
+    lengths = np.array([1, 4, 0, 2])
+    explicit = (jax.sharding.AxisType.Explicit,)
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=explicit)
+    with jax.set_mesh(mesh):
+        shard = partial(jax.device_put, device=jax.sharding.PartitionSpec("batch"))
+        x_s, state_s, lengths_s = shard(x), shard(state), shard(lengths)
+        run = jax.jit(cell.sequence)
+        zeros = jax.tree.map(np.zeros_like, state)
+        want = expected(cell, params, x, zeros, lengths=lengths)
+        assert_close(run(params, x_s, lengths=lengths_s), want)
+        want = expected(cell, params, x, state, lengths=lengths)
+        assert_close(run(params, x_s, state_s, lengths=lengths_s), want)
+        loss = lambda params, x: cell.sequence(params, x)[1].sum()
+        grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, x_s)
+    assert_close(grads, jax.grad(loss, argnums=(0, 1))(params, x))
+
+
+@every_cell
 def test_grad_under_vmap_is_the_gradient_of_each(cell):
     params, x, state = random_problem(cell, batch=(3,), T=4, D=2, H=3)
 

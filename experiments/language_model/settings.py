@@ -14,7 +14,7 @@ class Settings:
     dropout: float = 0.2
     batch: int = 32
     window: int = 64
-    steps: int = 2800
+    steps: int = 2600
     learning_rate: float = 6e-3
     weight_decay: float = 0.01
     seed: int = 0

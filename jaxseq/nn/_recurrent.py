@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -141,7 +142,7 @@ class RNN(_Recurrent):
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
-        activation: Callable[[Array], Array] = jnp.tanh,
+        activation: Callable[[Array], Array] = jax.lax.tanh,  # which pickles
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
