@@ -16,7 +16,7 @@ test: $(VENV)/dev
 test-fast: $(VENV)/dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
 
-lint: $(VENV)/dev $(VENV)/benchmarks
+lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -112,8 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # a cached program would have no compile time; float32 means float32 everywhere
     jax.config.update("jax_enable_compilation_cache", False)
-    with jax.default_device(device), jax.default_matmul_precision("highest"):
-        run(options, contenders, device)
+    try:
+        with jax.default_device(device), jax.default_matmul_precision("highest"):
+            run(options, contenders, device)
+    except OSError as error:
+        print(f"benchmarks: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -13,9 +13,6 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
-pytest.importorskip("flax")
-
 from benchmarks import report
 from benchmarks.check import expected
 from benchmarks.contenders import jaxseq as ours
@@ -130,3 +127,17 @@ def test_rows_and_report(tmp_path):
     assert "old" not in text and "| rnn | gradient | 256,32,32,32 |" in text
     assert f"({path.stem}.png)" in text
     assert path.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_every_contender_is_checked(tmp_path):
+    """All weight layouts are right, and Haiku's other equations are turned away."""
+    few = ("--shapes", "256,32,32,32", "--modes", "gradient", "--rounds", 1)
+    done = command(*few, "--results", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    refused = {
+        (r["op"], r["contender"]): r["reason"] for r in rows if r["median_ms"] is None
+    }
+    assert set(refused) == {("rnn", "haiku"), ("gru", "haiku"), ("rnn", "equinox")}
+    assert all("other numbers" in r for (_, n), r in refused.items() if n == "haiku")

@@ -144,12 +144,13 @@ def test_padding_reaches_neither_outputs_nor_gradients(cell, reverse):
 
 
 @every_cell
-def test_junk_state_of_an_empty_sequence_reaches_no_weight_gradient(cell):
+@pytest.mark.parametrize("resets", [None, np.zeros((2, 4), bool)])
+def test_junk_state_of_an_empty_sequence_reaches_no_weight_gradient(cell, resets):
     params, x, state = random_problem(cell, batch=(2,), T=4, D=3, H=4)
-    lengths = np.array([0, 4])
+    options = {"lengths": np.array([0, 4]), "resets": resets}
 
     def loss(params, state):
-        return cell.sequence(params, x, state, lengths=lengths)[1].sum()
+        return cell.sequence(params, x, state, **options)[1].sum()
 
     junk = jax.tree.map(lambda s: np.where([[True], [False]], np.nan, s), state)
     grad = jax.grad(loss)

@@ -147,6 +147,64 @@ def test_gradients_are_summed_in_float32(dtype):
     assert grads.w_x.astype(jnp.float32).item() == want
 
 
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_gradient_of_the_state_is_not_rounded_at_each_step(dtype):
+    T = 4000
+    ones, x = jnp.ones((1, 1), dtype), jnp.zeros((T, 1), dtype)
+    params = jaxseq.RNNParams(0 * ones, ones, None)
+
+    def loss(h):
+        _, y = jaxseq.rnn(params, x, h, activation=lambda z: z)
+        return y.astype(jnp.float32).sum()
+
+    assert jax.grad(loss)(jnp.zeros(1, jnp.float32)).item() == T
+
+
+def test_overflow_in_float16_is_infinite():
+    """Not NaN: inf - inf is nowhere, in the step past the range or in any after."""
+    ones, x = jnp.ones((1, 1), jnp.float16), jnp.zeros((20, 1), jnp.float16)
+    params = jaxseq.RNNParams(0 * ones, 2 * ones, None)
+    start = jnp.ones(1, jnp.float32)
+    _, y = jaxseq.rnn(params, x, start, activation=jax.nn.relu)
+    t = np.arange(1, 21)
+    np.testing.assert_array_equal(y[:, 0], np.where(t < 16, 2.0**t, np.inf))
+
+
+@every_cell
+def test_numpy_float64_is_float32_without_x64(cell):
+    problem = random_problem(cell, batch=(2,), T=4, D=3, H=4)
+    params, x, state = problem
+    with jax.enable_x64(False):
+        params_32, x_32, state_32 = to_jax(problem, jnp.float32)
+        got = cell.sequence(params, x, state)
+        chex.assert_type(jax.tree.leaves(got), jnp.float32)
+        chex.assert_trees_all_equal(got, cell.sequence(params_32, x_32, state_32))
+        chex.assert_trees_all_equal(
+            cell.step(params, state, x[:, 0]),
+            cell.step(params_32, state_32, x_32[:, 0]),
+        )
+
+
+def test_lengths_of_any_integer_dtype_and_options_as_lists():
+    cell = CELLS["lstm"]
+    params, x, state = random_problem(cell, batch=(3,), T=5, D=2, H=3)
+    lengths = np.array([3, 0, 5])
+    resets = np.random.default_rng(0).random((3, 5)) < 0.4
+    run = lambda lengths: cell.sequence(
+        params, x, state, lengths=lengths, resets=resets.tolist()
+    )
+    want = cell.sequence(params, x, state, lengths=lengths, resets=resets)
+    for dtype in ("int8", "uint8", "int32", "uint32", "int64"):
+        array = jnp.asarray(lengths, dtype)
+        for lengths_of_dtype in (array, np.asarray(array)):
+            chex.assert_trees_all_equal(run(lengths_of_dtype), want)
+        chex.assert_trees_all_close(jax.jit(run)(array), want, rtol=0, atol=1e-12)
+    chex.assert_trees_all_equal(run([3, 0, 5]), want)
+    traced = jax.jit(lambda n: run([n, 0, 5]))(3)
+    chex.assert_trees_all_close(traced, want, rtol=0, atol=1e-12)
+    assert cell.sequence(params, x[:0], lengths=[])[1].shape == (0, 5, 3)
+
+
 @every_cell
 @pytest.mark.parametrize("dtype", SIXTEEN)
 def test_16_bit_gradients_are_close_to_float64(cell, dtype):

@@ -1,5 +1,7 @@
 """Wrong arguments: a ValueError that names the argument, the need and what came."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,10 @@ KEY = jax.random.key(0)
 DONES = jnp.zeros((2, 5), bool)
 
 
+RUN = partial(jaxseq.lstm, PARAMS)
+PAIR = partial(jaxseq.bidirectional, RUN, RUN, merge=None)
+
+
 def lstm(params=PARAMS, x=X, state=STATE, **options):
     return lambda: jaxseq.lstm(params, x, state, **options)
 
@@ -32,6 +38,8 @@ CASES = {
         x=X.astype(jnp.float32)
     ),
     "x: expected dtype float64, that of params, got int64": lstm(x=X.astype(int)),
+    "x: expected an array, got list": lstm(x=X.tolist()),
+    "x: expected an array, got tuple": lambda: jaxseq.stack([PAIR, PAIR], X),
     # state
     "state: expected LSTMState(h, c), got tuple": lstm(state=(H, H)),
     "state: expected LSTMState(h, c), got ArrayImpl": lstm(state=H),
@@ -44,6 +52,9 @@ CASES = {
     ),
     "state: expected an array, got LSTMState": lambda: jaxseq.gru(GRU_PARAMS, X, STATE),
     "state: expected an array, got tuple": lambda: jaxseq.rnn(RNN_PARAMS, X, (H,)),
+    "state: expected an array, got list": lambda: jaxseq.rnn(RNN_PARAMS, X, [H]),
+    "state: expected an array, got dict": lambda: jaxseq.gru(GRU_PARAMS, X, {"h": H}),
+    "state.h: expected an array, got NoneType": lstm(state=jaxseq.LSTMState(None, H)),
     "state: expected shape (2, 4), got (2, 5)": lambda: jaxseq.gru(
         GRU_PARAMS, X, jnp.zeros((2, 5))
     ),
@@ -68,6 +79,9 @@ CASES = {
     "params: expected w_x and w_h of rank 2, got ranks (3, 2)": lstm(
         params=PARAMS._replace(w_x=PARAMS.w_x[None])
     ),
+    "params: expected w_x and w_h of rank 2, got ranks (2, 3)": lstm(
+        params=PARAMS._replace(w_h=PARAMS.w_h[None])
+    ),
     "params.w_x: expected a dtype among ('float64', 'float32', 'bfloat16', "
     "'float16'), got int32": lstm(
         params=jax.tree.map(lambda w: w.astype("int32"), PARAMS)
@@ -83,6 +97,7 @@ CASES = {
     # options
     "implementation: expected None or 'scan', got 'fast'": lstm(implementation="fast"),
     "D: expected a size of at least 1, got 0": lambda: jaxseq.lstm_init(KEY, 0, 4),
+    "D: expected a size of at least 1, got 3.0": lambda: jaxseq.lstm_init(KEY, 3.0, 4),
     "H: expected a size of at least 1, got -1": lambda: jaxseq.gru_init(KEY, 3, -1),
     "dtype: expected a dtype among ('float64', 'float32', 'bfloat16', 'float16'), "
     "got int32": lambda: jaxseq.rnn_init(KEY, 3, 4, dtype="int32"),
@@ -99,11 +114,54 @@ CASES = {
 }
 
 
+def message_of(call, *args, **kwargs):
+    with pytest.raises(ValueError) as e:
+        call(*args, **kwargs)
+    return str(e.value)
+
+
 @pytest.mark.parametrize("message", CASES)
 def test_message(message):
-    with pytest.raises(ValueError) as e:
-        CASES[message]()
-    assert str(e.value) == message
+    assert message_of(CASES[message]) == message
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+def test_every_function_checks_params_and_state(cell):
+    params, x, state = to_jax(random_problem(cell, batch=(2,), T=5, D=3, H=4))
+    kind, Z = cell.params, cell.gates * 4
+    wrong = PARAMS if kind is jaxseq.GRUParams else GRU_PARAMS
+    wrong_b = params._replace(b=params.b[:3])
+    for call in (
+        lambda params: cell.sequence(params, x, state),
+        lambda params: cell.step(params, state, x[:, 0]),
+        cell.zeros,
+    ):
+        want = f"params: expected {kind.__name__}, got {type(wrong).__name__}"
+        assert message_of(call, wrong) == want
+        assert message_of(call, wrong_b) == f"params.b: expected shape ({Z},), got (3,)"
+    is_lstm = kind is jaxseq.LSTMParams
+    for call in (
+        lambda state: cell.sequence(params, x, state),
+        lambda state: cell.step(params, state, x[:, 0]),
+    ):
+        want = "LSTMState(h, c)" if is_lstm else "an array"
+        assert message_of(call, (H, H)) == f"state: expected {want}, got tuple"
+        # of one sequence, which would broadcast
+        one = jax.tree.map(lambda s: s[0], state)
+        name = "state.h" if is_lstm else "state"
+        assert message_of(call, one) == f"{name}: expected shape (2, 4), got (4,)"
+    want = "implementation: expected None or 'scan', got 'fast'"
+    assert message_of(cell.sequence, params, x, implementation="fast") == want
+
+
+def test_lengths_are_checked_before_they_wrap():
+    """Without x64 an int64 array becomes int32, in which this one is a good 3."""
+    with jax.enable_x64(False):
+        wrong = lstm(
+            *to_jax((PARAMS, X, STATE), "f4"), lengths=np.array([2**32 + 3, 1])
+        )
+        want = "lengths: expected values from 0 to 5, got 4294967299"
+        assert message_of(wrong) == want
 
 
 def test_messages_under_jit():

@@ -18,7 +18,9 @@ def test_input_weights_are_glorot_uniform_gate_by_gate(cell):
     """Glorot and Bengio 2010, equation 16: uniform within ±sqrt(6 / (D + H))."""
     params = cell.init(jax.random.key(0), D, H, dtype=jnp.float64)
     bound = np.sqrt(6 / (D + H))
-    for w in np.split(np.asarray(params.w_x), cell.gates, axis=1):
+    gates = np.split(np.asarray(params.w_x), cell.gates, axis=1)
+    assert len({w[0, 0] for w in gates}) == cell.gates
+    for w in gates:
         assert np.abs(w).max() <= bound
         np.testing.assert_allclose(np.abs(w).max(), bound, rtol=0.01)
         np.testing.assert_allclose(w.var(), bound**2 / 3, rtol=0.05)

@@ -16,6 +16,7 @@ import pytest
 
 from experiments.language_model import data
 from experiments.language_model.__main__ import main
+from experiments.language_model.checkpoint import Checkpoints
 from experiments.language_model.model import sample_token
 from experiments.language_model.settings import Settings
 from experiments.language_model.train import Trainer, evaluate
@@ -146,7 +147,9 @@ def test_windows_follow_each_other():
 def test_the_state_is_carried_over_and_no_gradient_with_it(text):
     """The second window's loss is that of one long run at the same weights."""
     corpus = data.load(str(text), 0.1)
-    settings = Settings(hidden=8, embedding=4, batch=4, window=16, learning_rate=0.0)
+    settings = Settings(
+        hidden=8, embedding=4, dropout=0.0, batch=4, window=16, learning_rate=0.0
+    )
     trainer = Trainer(settings, corpus)
     losses = [float(trainer.advance()) for _ in range(2)]
     (x_1, _, _), (x_2, y_2, _) = (trainer.windows.at(step) for step in range(2))
@@ -190,6 +193,7 @@ def test_bad_data(tmp_path, capsys):
     }.items():
         line = error(capsys, train(out, "--data", tmp_path / name))
         assert what in line and name.strip(".") in line
+    assert not out.exists()
 
 
 def test_bad_folder_and_prompt(text, tmp_path, capsys):
@@ -197,6 +201,7 @@ def test_bad_folder_and_prompt(text, tmp_path, capsys):
     assert "--out" in line and "Not a directory" in line
     line = error(capsys, train(tmp_path / "a", "--data", text, "--prompt", "Ж?"))
     assert "--prompt" in line and "'Ж'" in line
+    assert not (tmp_path / "a").exists()
     line = error(capsys, main(["generate", "--run", str(tmp_path / "none")]))
     assert "no checkpoint" in line and not (tmp_path / "none").exists()
 
@@ -223,8 +228,50 @@ def test_a_run_is_not_overwritten_and_fits_its_checkpoint(text, tmp_path, capsys
         line = error(capsys, train(out, "--resume", option, value))
         assert line.startswith(f"language_model: error: {option} {value}: ")
     assert (out / "report.html").read_bytes() == report
+    assert "--steps 4" in error(capsys, train(out, "--resume", "--steps", 4))
     assert train(out, "--resume", "--steps", 8) == 0  # on to more steps
     assert "Going on from step 5 of 8." in capsys.readouterr().out
+
+
+def test_a_finished_run_is_shown_again_as_it_was(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(out, "--data", text, "--steps", 5, "--seed", 3) == 0
+    first = capsys.readouterr().out
+    facts = Checkpoints(out, read_only=True).facts()
+    assert train(out, "--resume", "--learning-rate", 0.5) == 0
+    again = capsys.readouterr().out
+    assert first.split("\n\n", 1)[1] == again.split("\n\n", 1)[1]
+    assert Checkpoints(out, read_only=True).facts() == facts
+    assert "<td class=n>0.5</td>" not in (out / "report.html").read_text()
+
+
+def test_generate_writes_nothing(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(out, "--data", text, "--steps", 5) == 0
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert main(["generate", "--run", str(out), "--length", "5"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == files
+
+
+def test_a_loss_that_is_not_finite_is_never_saved(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--data", text, "--steps", 50, "--save-seconds", 0]
+    line = error(capsys, train(out, *options, "--learning-rate", "1e30"))
+    assert "--learning-rate" in line
+    checkpoints = Checkpoints(out)
+    facts = checkpoints.facts()
+    rows = [row["nats"] for row in facts["train"]] + facts["pending"]
+    assert np.isfinite(rows).all() and facts["step"] < 50
+
+
+def test_a_damaged_checkpoint_is_one_line(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(out, "--data", text, "--steps", 5) == 0
+    for path in (out / "checkpoints" / "5").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert "cannot be read" in error(capsys, main(["generate", "--run", str(out)]))
+    assert "cannot be read" in error(capsys, train(out, "--resume"))
 
 
 def command(out, *options):
@@ -276,6 +323,9 @@ def test_killed_and_interrupted_runs_end_as_the_whole_one(text, tmp_path):
     )
     assert last.returncode == 0, last.stderr
     assert held_out_nats(last.stdout) == held_out_nats(done.stdout)
+    histories = [Checkpoints(out, read_only=True).facts() for out in (whole, cut)]
+    for series in ("train", "held_out"):
+        assert histories[0][series] == histories[1][series]
     samples = [printed.split("\n\n")[1] for printed in (last.stdout, done.stdout)]
     assert samples[0] == samples[1]
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +54,8 @@ def test_bidirectional(cell, options):
     }.items():
         got = jaxseq.bidirectional(*layers, x, (s, t), merge=merge, **options)
         assert_close(got, ((end_f, end_b), y))
+        as_list = jaxseq.bidirectional(*layers, x, [s, t], merge=merge, **options)
+        chex.assert_trees_all_equal(as_list, got)
     assert_close(
         jaxseq.bidirectional(*layers, x, **options),
         jaxseq.bidirectional(
@@ -89,15 +92,19 @@ def test_padding_reaches_no_gradient_through_layers():
     assert np.isfinite(dirty[0])
 
 
-def identity(x, state=None, *, lengths=None, resets=None):
+def identity(x, state=None, *, lengths=None, resets=None, reverse=False):
     return state, x
+
+
+def doubled(x, state=None, **options):
+    return state, jnp.concatenate([x, x], -1)
 
 
 def test_dropout_between_layers():
     """Zeros at the given rate, the rest scaled up; nothing after the last layer."""
     x, key = jnp.ones((4, 100, 50)), jax.random.key(0)
     run = partial(jaxseq.stack, x=x, dropout=0.25, key=key)
-    np.testing.assert_array_equal(run([identity])[1], x)
+    np.testing.assert_array_equal(run([identity], key=None)[1], x)
     _, y = run([identity, identity])
     np.testing.assert_allclose(np.unique(y), [0, 1 / 0.75])
     # 20,000 draws: a standard deviation of 0.003
@@ -105,8 +112,16 @@ def test_dropout_between_layers():
     assert (y == 0).any(axis=(0, 2)).all() and (y[0] != y[1]).any()
     np.testing.assert_array_equal(run([identity, identity])[1], y)  # the same key
     assert (run([identity, identity], key=jax.random.key(1))[1] != y).any()
-    _, deep = run([identity] * 3)
-    np.testing.assert_allclose((deep == 0).mean(), 1 - 0.75**2, atol=0.015)
+    inputs = []
+
+    def spy(x, state=None, **options):
+        inputs.append(x)
+        return state, x
+
+    _, y = run([spy] * 3)
+    rates = [(a == 0).mean() for a in (*inputs, y)]
+    np.testing.assert_allclose(rates[1:], 1 - 0.75 ** np.array([1, 2, 2]), atol=0.015)
+    assert rates[0] == 0 and rates[3] == rates[2]
     _, y16 = run([identity, identity], x=x.astype(jnp.bfloat16))
     assert y16.dtype == jnp.bfloat16
 
@@ -118,14 +133,33 @@ def test_dropout_between_layers():
         "dropout: expected a probability in [0, 1), got 1": lambda: jaxseq.stack(
             [identity], 0, dropout=1
         ),
+        "dropout: expected a probability in [0, 1), got -0.1": lambda: jaxseq.stack(
+            [identity], 0, dropout=-0.1
+        ),
         "key: expected a random key for dropout, got None": lambda: jaxseq.stack(
             [identity] * 2, 0, dropout=0.1
         ),
         "state: expected a tuple with states of 2 layers, got a tuple of 1": lambda: (
             jaxseq.stack([identity] * 2, 0, (0,))
         ),
+        # which has two rows, and could be taken apart
+        "state: expected a tuple with states of 2 layers, got ArrayImpl": lambda: (
+            jaxseq.stack([identity] * 2, 0, jnp.zeros((2, 3)))
+        ),
         "state: expected a pair (forward, backward), got int": lambda: (
             jaxseq.bidirectional(identity, identity, 0, 0)
+        ),
+        "state: expected a pair (forward, backward), got a tuple of 3": lambda: (
+            jaxseq.bidirectional(identity, identity, 0, (0, 0, 0))
+        ),
+        "state: expected a pair (forward, backward), got LSTMState": lambda: (
+            jaxseq.bidirectional(identity, identity, 0, jaxseq.LSTMState(0, 0))
+        ),
+        "backward: expected outputs (5, 3), got (5, 6)": lambda: jaxseq.bidirectional(
+            identity, doubled, jnp.zeros((5, 3)), merge="sum"
+        ),
+        "backward: expected outputs (5, 6), got (5, 3)": lambda: jaxseq.bidirectional(
+            doubled, identity, jnp.zeros((5, 3)), merge="mean"
         ),
         "merge: expected one of ['concat', 'sum', 'mean', None], got 'max'": lambda: (
             jaxseq.bidirectional(identity, identity, 0, merge="max")
@@ -160,3 +194,6 @@ def test_resets_from_dones_in_pieces():
     np.testing.assert_array_equal(whole[:, 0], False)
     np.testing.assert_array_equal(whole[:, 1:], dones[:, :-1])
     assert jaxseq.resets_from_dones(dones[:, :0]).shape == (3, 0)
+    as_lists = jaxseq.resets_from_dones(dones[:, 5:].tolist(), dones[:, 4].tolist())
+    np.testing.assert_array_equal(as_lists, second)
+    assert jaxseq.resets_from_dones([True, False], False).tolist() == [False, True]

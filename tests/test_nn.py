@@ -1,5 +1,6 @@
 """The modules against the functions, and under every way that Flax runs a module."""
 
+import pickle
 from functools import partial
 
 import chex
@@ -39,6 +40,9 @@ def test_equals_the_functions(name, bidirectional):
         3, 5, num_layers=2, bidirectional=bidirectional, rngs=nnx.Rngs(0),
         param_dtype=jnp.float64,
     )  # fmt: skip
+    assert (module.in_features, module.hidden_features) == (3, 5)
+    held = [w for layer in module.layers for w in layer]
+    assert len({w.w_h[0, 0].item() for w in held}) == (4 if bidirectional else 2)
     x, options = X.astype(np.float64), {"lengths": LENGTHS, "resets": RESETS}
     want, states = x, []
     for layer in range(2):
@@ -97,8 +101,9 @@ def test_trains_under_nnx_jit_with_optax(name):
 @every_module
 def test_needs_no_random_key_to_run(name):
     """The defect of nnx.RNN: a closed-over module under jit asks for a stream."""
-    module = MODULES[name][0](3, 5, rngs=nnx.Rngs(0))
-    assert not jax.tree.leaves(nnx.state(module, nnx.RngState))
+    for options in ({"dropout": 0.5}, {"num_layers": 2}):
+        module = MODULES[name][0](3, 5, rngs=nnx.Rngs(0), **options)
+        assert not jax.tree.leaves(nnx.state(module, nnx.RngState))
     graph, state = nnx.split(module)
     close(jax.jit(lambda x: nnx.merge(graph, state)(x))(X), module(X))
     close(jax.jit(lambda s, x: nnx.merge(graph, s)(x))(state, X), module(X))
@@ -118,10 +123,33 @@ def test_vmap_makes_an_ensemble(name):
     _, y = nnx.vmap(lambda m, x: m(x), in_axes=(0, None))(ensemble, X)
     for i, key in enumerate(keys):
         close(y[i], MODULES[name][0](3, 5, rngs=nnx.Rngs(key))(X)[1])
+    assert not np.allclose(y[0], y[1]) and not np.allclose(y[1], y[2])
 
 
-def test_dropout_is_between_layers_and_only_in_training():
-    make = partial(jaxseq.nn.LSTM, 3, 64, dropout=0.5)
+@every_module
+def test_pickles(name):
+    make = partial(MODULES[name][0], 3, 5, num_layers=2, bidirectional=True)
+    module = make(dropout=0.5, rngs=nnx.Rngs(0))
+    copy = pickle.loads(pickle.dumps(module))
+    for _ in range(2):  # the masks too
+        chex.assert_trees_all_equal(copy(X), module(X))
+
+
+@every_module
+def test_dropout_is_that_of_stack_with_keys_of_its_own_stream(name):
+    make, sequence, _ = MODULES[name]
+    rngs = partial(nnx.Rngs, params=0, dropout=1)
+    module = make(3, 64, num_layers=2, dropout=0.25, rngs=rngs())
+    keys = rngs().dropout.fork()
+    layers = [partial(sequence, weights(module, name, i, 0)) for i in range(2)]
+    module(X, deterministic=True)  # draws none
+    for _ in range(2):
+        close(module(X), jaxseq.stack(layers, X, dropout=0.25, key=keys()))
+
+
+@every_module
+def test_dropout_is_between_layers_and_only_in_training(name):
+    make = partial(MODULES[name][0], 3, 64, dropout=0.5)
     one = make(rngs=nnx.Rngs(0))
     close(one(X)[1], one(X, deterministic=True)[1])
     two = make(num_layers=2, rngs=nnx.Rngs(0))
@@ -137,13 +165,16 @@ def test_dropout_is_between_layers_and_only_in_training():
     )
 
 
+@every_module
 @pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("param_dtype", [jnp.float32, jnp.bfloat16])
-def test_dtypes(dtype, param_dtype):
-    module = jaxseq.nn.LSTM(
+def test_dtypes(name, dtype, param_dtype):
+    module = MODULES[name][0](
         3, 5, num_layers=2, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0)
     )
-    chex.assert_type(jax.tree.leaves(nnx.state(module, nnx.Param)), param_dtype)
+    params = jax.tree.leaves(nnx.state(module, nnx.Param))
+    assert len(params) == 2 * len(MODULES[name][2]._fields)
+    chex.assert_type(params, param_dtype)
     for x_dtype in (jnp.float32, jnp.bfloat16):
         state, y = module(X.astype(x_dtype))
         chex.assert_type(y, dtype or x_dtype)
@@ -153,17 +184,20 @@ def test_dtypes(dtype, param_dtype):
 def test_errors_name_the_argument():
     make = partial(jaxseq.nn.GRU, rngs=nnx.Rngs(0))
     for match, call in {
-        r"hidden_features: expected a size of at least 1, got 0": lambda: make(3, 0),
-        r"num_layers: .* got 0": lambda: make(3, 5, num_layers=0),
-        r"dropout: .* got 1.0": lambda: make(3, 5, dropout=1.0),
-        r"param_dtype: .* got .*int32": lambda: make(3, 5, param_dtype=jnp.int32),
-        r"x: expected a dtype among .*, got int": lambda: make(3, 5)(
+        r"^in_features: expected a size of at least 1, got 0": lambda: make(0, 5),
+        r"^hidden_features: expected a size of at least 1, got 0": lambda: make(3, 0),
+        r"^num_layers: .* got 0": lambda: make(3, 5, num_layers=0),
+        r"^dropout: .* got 1.0": lambda: make(3, 5, dropout=1.0),
+        r"^dropout: .* got -0.1": lambda: make(3, 5, dropout=-0.1),
+        r"^dtype: .* got .*int32": lambda: make(3, 5, dtype=jnp.int32),
+        r"^param_dtype: .* got .*int32": lambda: make(3, 5, param_dtype=jnp.int32),
+        r"^x: expected a dtype among .*, got int": lambda: make(3, 5)(
             np.ones((2, 3), int)
         ),
-        r"x: expected shape \(\.\.\., T, 3\), got \(2, 4\)": lambda: make(3, 5)(
+        r"^x: expected shape \(\.\.\., T, 3\), got \(2, 4\)": lambda: make(3, 5)(
             np.ones((2, 4), np.float32)
         ),
-        r"state: expected a tuple with states of 1 layers, got ": lambda: make(3, 5)(
+        r"^state: expected a tuple with states of 1 layers, got ": lambda: make(3, 5)(
             X, np.zeros((4, 5), np.float32)
         ),
     }.items():

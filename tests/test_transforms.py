@@ -122,6 +122,32 @@ def test_shards_over_batch(cell):
 
 
 @every_cell
+@pytest.mark.parametrize("name", ["params", "lengths", "resets"])
+def test_shards_one_argument_alone(cell, name):
+    """Two members with an argument each; the others are the same on all devices."""
+    problems = [random_problem(cell, batch=(3,), T=4, D=2, H=3, seed=s) for s in (0, 1)]
+    params, x, state = problems[0]
+    values = {
+        "params": [params for params, _, _ in problems],
+        "lengths": [LENGTHS, LENGTHS[::-1]],
+        "resets": [RESETS, ~RESETS],
+    }[name]
+    arguments = {"params": params, "x": x, "state": state}
+
+    def run(value):
+        value = jax.tree.map(lambda a: a[0], value)
+        got = cell.sequence(**arguments | {name: value})
+        return jax.tree.map(lambda a: a[None], got)
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("member",))
+    P = jax.sharding.PartitionSpec("member")
+    run = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=P, out_specs=P))
+    want = [expected(cell, **arguments | {name: value}) for value in values]
+    stack = partial(jax.tree.map, lambda *a: np.stack(a))
+    assert_close(run(stack(*values)), stack(*want))
+
+
+@every_cell
 def test_explicit_mesh(cell):
     """The batch sharded by a mesh whose axes are part of the types."""
     params, x, state = random_problem(cell, batch=(4,), T=4, D=2, H=3)

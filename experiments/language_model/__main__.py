@@ -96,26 +96,39 @@ def parser() -> Parser:
     return main
 
 
-def main(argv: list[str] | None = None) -> int:
-    options: dict[str, Any] = vars(parser().parse_args(argv))
-    # after parsing, so that --help and a bad option answer at once
+def run(options: dict[str, Any]) -> int:
+    # here, so that --help and a bad option answer at once
     from experiments.language_model import run, sample
 
     command = options.pop("command")
     take = lambda *names: {name: options.pop(name) for name in names}
     asked = take("prompt", "length", "temperature", "top_p")
     sampling = sample.Sampling(**asked, seed=options.get("seed", Settings.seed))
+    if command == "train":
+        own = take("out", "resume", "save_seconds")
+        return run.train(options, sampling=sampling, **own)
+    model, vocabulary = sample.load(options["run"])
+    sampling.check_prompt(vocabulary)
+    print(sample.sample(model, vocabulary, sampling))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    options: dict[str, Any] = vars(parser().parse_args(argv))
     try:
-        if command == "train":
-            own = take("out", "resume", "save_seconds")
-            return run.train(options, sampling=sampling, **own)
-        model, vocabulary = sample.load(options["run"])
-        sampling.check_prompt(vocabulary)
-        print(sample.sample(model, vocabulary, sampling))
-        return 0
+        return run(options)
     except InputError as e:
-        print(f"language_model: error: {e}", file=sys.stderr)
-        return 2
+        message, code = f"error: {e}", 2
+    except OSError as e:
+        message, code = f"error: {e.filename or 'writing'}: {e.strerror}", 2
+    except RuntimeError as e:  # XLA's when it cannot allocate
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        message, code = "error: out of memory: try a smaller --hidden or --batch", 2
+    except KeyboardInterrupt:
+        message, code = "interrupted; what was saved is kept", 130
+    print(f"language_model: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

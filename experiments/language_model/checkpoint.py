@@ -1,6 +1,8 @@
 """Checkpoints of a run, written by Orbax: whole or not at all."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +12,45 @@ import orbax.checkpoint as ocp
 from experiments.errors import InputError
 
 
+def has_checkpoints(run: Path) -> bool:
+    return (run / "checkpoints").is_dir()
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder of a run, or says why it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as e:
+        raise InputError(f"--out {out}: cannot write there: {e.strerror}") from e
+
+
 class Checkpoints:
-    """The newest two checkpoints in `folder`: arrays, and facts as JSON.
+    """The newest two checkpoints of a run: arrays, and facts as JSON.
 
     A checkpoint is renamed into place when it is complete, so killing the run at
     any moment leaves the last complete one.
     """
 
-    def __init__(self, folder: Path):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".writable").touch()
-            (folder / ".writable").unlink()
-        except OSError as e:
-            raise InputError(f"--out {folder}: cannot write there: {e.strerror}") from e
-        self.folder = folder.resolve()
-        options = ocp.CheckpointManagerOptions(max_to_keep=2)
-        self.manager = ocp.CheckpointManager(
-            self.folder / "checkpoints", options=options
+    def __init__(self, run: Path, *, read_only: bool = False):
+        self.run = run
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, create=not read_only, read_only=read_only
         )
+        with self.told("opened"):
+            folder = (run / "checkpoints").resolve()
+            self.manager = ocp.CheckpointManager(folder, options=options)
+
+    @contextmanager
+    def told(self, what: str) -> Iterator[None]:
+        """Orbax fails in many ways; the user of a command is told one line."""
+        try:
+            yield
+        except Exception as e:
+            first = (str(e) or type(e).__name__).splitlines()[0]
+            message = f"{self.run}: the checkpoint cannot be {what}: {first}"
+            raise InputError(message) from e
 
     @property
     def newest(self) -> int | None:
@@ -36,24 +58,26 @@ class Checkpoints:
 
     def facts(self) -> dict[str, Any]:
         """The JSON part of the newest checkpoint."""
-        if self.newest is None:
-            raise InputError(f"{self.folder}: no complete checkpoint there")
         args = ocp.args.Composite(facts=ocp.args.JsonRestore())
-        return self.manager.restore(self.newest, args=args)["facts"]
+        with self.told("read"):
+            return self.manager.restore(self.newest, args=args)["facts"]
 
     def arrays(self, like: Any) -> Any:
         """The arrays of the newest checkpoint, in the structure of `like`."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
-        return self.manager.restore(self.newest, args=args)["arrays"]
+        with self.told("read"):
+            return self.manager.restore(self.newest, args=args)["arrays"]
 
     def save(self, step: int, arrays: Any, facts: Mapping[str, Any]) -> None:
-        args = ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(dict(facts))
-        )
-        self.manager.save(step, args=args)
+        # a copy: Orbax writes in the background, while the run goes on
+        copied = ocp.args.JsonSave(copy.deepcopy(dict(facts)))
+        args = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), facts=copied)
+        with self.told("written"):
+            self.manager.save(step, args=args)
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        with self.told("written"):
+            self.manager.wait_until_finished()
+            self.manager.close()

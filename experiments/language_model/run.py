@@ -1,6 +1,5 @@
 """The command `train`: from text to a report, with checkpoints in between."""
 
-import signal
 import sys
 import time
 from dataclasses import asdict, replace
@@ -12,8 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.errors import InputError
+from experiments.interrupts import Interrupts
 from experiments.language_model import data
-from experiments.language_model.checkpoint import Checkpoints
+from experiments.language_model.checkpoint import (
+    Checkpoints,
+    has_checkpoints,
+    make_folder,
+)
 from experiments.language_model.report import write_report
 from experiments.language_model.sample import Sampling, sample
 from experiments.language_model.settings import Settings
@@ -35,7 +39,14 @@ def settle(given: dict[str, Any], facts: dict[str, Any] | None, out: Path) -> Se
                 f"{option} {given[name]}: the checkpoint in {out} was made with "
                 f"{getattr(saved, name)}; leave the option out, or choose another --out"
             )
-    return replace(saved, **given)
+    settings = replace(saved, **given)
+    if settings.steps < facts["step"]:
+        raise InputError(
+            f"--steps {settings.steps}: the checkpoint in {out} is at step "
+            f"{facts['step']} already"
+        )
+    # a finished run stays as it was
+    return saved if settings.steps == facts["step"] else settings
 
 
 def check_text(text: data.Text, facts: dict[str, Any], out: Path) -> None:
@@ -60,20 +71,32 @@ def train(
     sampling: Sampling,
 ) -> int:
     """Trains, evaluates, samples and reports; returns the exit code."""
-    checkpoints = Checkpoints(out)
-    found = checkpoints.newest is not None
-    if found and not resume:
-        raise InputError(
-            f"--out {out}: holds a run already; --resume goes on with it, "
-            "or choose another folder"
-        )
-    facts = checkpoints.facts() if found else None
+    checkpoints = facts = None
+    if has_checkpoints(out):
+        make_folder(out)
+        checkpoints = Checkpoints(out)
+        if checkpoints.newest is not None:
+            if not resume:
+                raise InputError(
+                    f"--out {out}: holds a run already; --resume goes on with it, "
+                    "or choose another folder"
+                )
+            facts = checkpoints.facts()
     settings = settle(given, facts, out)
+    sampling = sampling._replace(seed=settings.seed)
     text = data.load(settings.data, settings.held_out)
     data.check_lengths(text, settings.batch, settings.window)
     sampling.check_prompt(text.vocabulary)
     if facts is not None:
         check_text(text, facts, out)
+    if checkpoints is None:  # nothing is made before the input is known to be good
+        make_folder(out)
+        checkpoints = Checkpoints(out)
+
+    print(
+        f"{text.name}: {len(text.train):,} characters to train on, "
+        f"{len(text.held_out):,} held out, {len(text.vocabulary)} distinct."
+    )
     trainer = Trainer(settings, text)
     if facts is not None:
         trainer.state, trainer.step = checkpoints.arrays(trainer.state), facts["step"]
@@ -81,16 +104,15 @@ def train(
     else:
         if resume:
             print(f"No checkpoint in {out} yet: starting at the beginning.")
-        facts = {"text": text.name, "vocabulary": text.vocabulary, "seconds": 0.0,
-                 "digest": text.digest, "train": [], "held_out": []}  # fmt: skip
+        facts = {"text": text.name, "vocabulary": text.vocabulary, "step": 0}
+        facts |= {"digest": text.digest, "seconds": 0.0, "pending": []}
+        facts |= {"train": [], "held_out": []}
     weights = sum(w.size for w in jax.tree.leaves(trainer.state.weights))
-    facts |= {"settings": asdict(settings), "step": trainer.step, "weights": weights}
-    print(
-        f"{text.name}: {len(text.train):,} characters to train on, "
-        f"{len(text.held_out):,} held out, {len(text.vocabulary)} distinct."
-    )
-    finished = loop(trainer, text, facts, checkpoints, save_seconds)
-    checkpoints.close()
+    facts |= {"settings": asdict(settings), "weights": weights}
+    try:
+        finished = loop(trainer, text, facts, checkpoints, save_seconds)
+    finally:
+        checkpoints.close()
     if not finished:
         print(
             f"Stopped at step {trainer.step} of {settings.steps}; a checkpoint is in "
@@ -121,37 +143,43 @@ def loop(
     steps, chars = settings.steps, settings.batch * settings.window
     log_every, evaluate_every = max(1, steps // 200), max(1, steps // 8)
     start = saved = time.monotonic()
-    before, losses, held_out = facts["seconds"], [], ""
+    before, held_out = facts["seconds"], ""
+    losses = facts["pending"]  # of the steps since the last row of facts["train"]
+
+    def fetch() -> None:
+        losses[:] = map(float, jax.device_get(losses))
+        if not np.isfinite(losses).all():
+            raise InputError(
+                f"the loss is {losses[-1]} at step {trainer.step}: try a lower "
+                "--learning-rate; the last checkpoint is from before"
+            )
 
     def save() -> None:
+        fetch()
         facts["seconds"] = before + time.monotonic() - start
         facts["step"] = trainer.step
         if checkpoints.newest != trainer.step:
             checkpoints.save(trainer.step, trainer.state, facts)
 
-    with (
-        Interrupts() as interrupts,
-        tqdm(
-            total=steps * chars,
-            initial=trainer.step * chars,
-            unit="char",
-            unit_scale=True,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
-        ) as bar,
-    ):
+    bar = tqdm(
+        total=steps * chars,
+        initial=trainer.step * chars,
+        unit="char",
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10,
+    )
+    with Interrupts() as interrupts, bar:
         while trainer.step < steps and not interrupts.seen:
             losses.append(trainer.advance())
             bar.update(chars)
             last = trainer.step == steps
             if trainer.step % log_every == 0 or last:
-                loss = float(np.mean(jax.device_get(losses)))
-                losses = []
+                fetch()
+                loss = float(np.mean(losses))
+                losses.clear()
                 facts["train"].append({"step": trainer.step, "nats": loss})
                 shown = f"loss {loss:.3f}, {loss / np.log(2):.3f} bits/char{held_out}"
                 bar.set_postfix_str(shown, refresh=False)
-                if not np.isfinite(loss):
-                    raise InputError(f"the loss is {loss} at step {trainer.step}: "
-                                     "try a lower --learning-rate")  # fmt: skip
             if trainer.step % evaluate_every == 0 or last:
                 nats = evaluate(trainer.model, text.held_out)
                 facts["held_out"].append({"step": trainer.step, "nats": nats})
@@ -159,28 +187,6 @@ def loop(
             if time.monotonic() - saved >= save_seconds or last:
                 save()
                 saved = time.monotonic()
-        finished = trainer.step == steps
-        if not finished:
+        if trainer.step < steps:
             save()
-    return finished
-
-
-class Interrupts:
-    """Notes Ctrl-C and SIGTERM for the loop to end at a whole step."""
-
-    def __enter__(self) -> "Interrupts":
-        self.seen = False
-        self.before = {
-            number: signal.signal(number, self.note)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def note(self, number: int, frame: Any) -> None:
-        if self.seen:  # asked twice
-            raise KeyboardInterrupt
-        self.seen = True
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    return trainer.step == steps

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import InputError
-from experiments.language_model.checkpoint import Checkpoints
+from experiments.language_model.checkpoint import Checkpoints, has_checkpoints
 from experiments.language_model.data import decode, encode
 from experiments.language_model.model import LanguageModel, generate
 from experiments.language_model.settings import Settings
@@ -48,9 +48,9 @@ def sample(model: LanguageModel, vocabulary: str, sampling: Sampling) -> str:
 
 def load(run: Path) -> tuple[LanguageModel, str]:
     """The model and the vocabulary of the newest checkpoint in the folder `run`."""
-    if not (run / "checkpoints").is_dir():
+    checkpoints = Checkpoints(run, read_only=True) if has_checkpoints(run) else None
+    if checkpoints is None or checkpoints.newest is None:
         raise InputError(f"--run {run}: no checkpoint there")
-    checkpoints = Checkpoints(run)
     facts = checkpoints.facts()
     parts = make_parts(Settings(**facts["settings"]), len(facts["vocabulary"]))
     state = checkpoints.arrays(parts.state)
