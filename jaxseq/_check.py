@@ -33,6 +33,9 @@ def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
 def check_params(params: Any, kind: type, gates: int) -> Any:
     """Checks the weights of a cell with `gates` gates and returns them."""
     check(isinstance(params, kind), "params", kind.__name__, type(params).__name__)
+    for name, w in params._asdict().items():
+        ok = hasattr(w, "shape") or (w is None and name.startswith("b"))
+        check(ok, f"params.{name}", "an array", type(w).__name__)
     params = jax.tree.map(jnp.asarray, params)
     ranks = params.w_x.ndim, params.w_h.ndim
     check(ranks == (2, 2), "params", "w_x and w_h of rank 2", f"ranks {ranks}")
@@ -46,10 +49,14 @@ def check_params(params: Any, kind: type, gates: int) -> Any:
     return params
 
 
+def as_array(x: Any, name: str) -> Array:
+    check(not isinstance(x, (tuple, list)), name, "an array", type(x).__name__)
+    return jnp.asarray(x)
+
+
 def check_x(x: Any, shape: tuple[Any, ...], dtype: Any) -> Array:
     """Checks an input of `shape`, `(..., T, D)` or `(..., D)`, and returns it."""
-    check(not isinstance(x, (tuple, list)), "x", "an array", type(x).__name__)
-    x = jnp.asarray(x)
+    x = as_array(x, "x")
     expected = "shape (" + ", ".join(map(str, shape)) + ")"
     ok = x.ndim >= len(shape) - 1 and x.shape[-1] == shape[-1]
     check(ok, "x", expected, x.shape)

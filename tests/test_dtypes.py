@@ -187,19 +187,20 @@ def test_numpy_float64_is_float32_without_x64(cell):
 
 def test_lengths_of_any_integer_dtype_and_options_as_lists():
     cell = CELLS["rnn"]
-    params, x, state = random_problem(cell, batch=(3,), T=5, D=2, H=3)
-    lengths = np.array([3, 0, 5])
-    resets = np.random.default_rng(0).random((3, 5)) < 0.4
+    # more steps than the 8-bit dtypes can count
+    params, x, state = random_problem(cell, batch=(3,), T=300, D=2, H=3)
+    lengths = np.array([3, 0, 127])
+    resets = np.random.default_rng(0).random((3, 300)) < 0.4
     run = lambda lengths: cell.sequence(
         params, x, state, lengths=lengths, resets=resets.tolist()
     )
     want = cell.sequence(params, x, state, lengths=lengths, resets=resets)
     for dtype in ("int8", "uint8", "int32", "uint32", "int64"):
         chex.assert_trees_all_equal(run(jnp.asarray(lengths, dtype)), want)
-    chex.assert_trees_all_equal(run([3, 0, 5]), want)
-    traced = jax.jit(lambda n: run([n, 0, 5]))(3)
+    chex.assert_trees_all_equal(run([3, 0, 127]), want)
+    traced = jax.jit(lambda n: run([n, 0, 127]))(3)
     chex.assert_trees_all_close(traced, want, rtol=0, atol=1e-12)
-    assert cell.sequence(params, x[:0], lengths=[])[1].shape == (0, 5, 3)
+    assert cell.sequence(params, x[:0], lengths=[])[1].shape == (0, 300, 3)
 
 
 @every_cell

@@ -86,6 +86,12 @@ CASES = {
     "'float16'), got int32": lstm(
         params=jax.tree.map(lambda w: w.astype("int32"), PARAMS)
     ),
+    "params.w_x: expected an array, got list": lstm(
+        params=PARAMS._replace(w_x=[[1.0]])
+    ),
+    "params.w_h: expected an array, got NoneType": lstm(
+        params=PARAMS._replace(w_h=None)
+    ),
     # lengths and resets
     "lengths: expected shape (2,), got ()": lstm(lengths=jnp.array(3)),
     "lengths: expected shape (2,), got (5,)": lstm(lengths=jnp.arange(5)),

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq._check import check, check_dtype, check_sizes
+from jaxseq._check import as_array, check, check_dtype, check_sizes
 
 
 class _Weights(nnx.Module):
@@ -100,7 +100,7 @@ class _Recurrent(nnx.Module):
         Raises:
             ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
         """
-        x = jnp.asarray(x)
+        x = as_array(x, "x")
         dtype = x.dtype if self.dtype is None else self.dtype
         check_dtype(x.dtype, "x")
         if deterministic is None:
