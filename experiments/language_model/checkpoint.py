@@ -1,6 +1,7 @@
 """Checkpoints of a run, written by Orbax: whole or not at all."""
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from experiments.errors import InputError
+
+# what Orbax tells of its housekeeping is not for the user of a command
+logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def has_checkpoints(run: Path) -> bool:
