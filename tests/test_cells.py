@@ -55,7 +55,9 @@ def test_batch_matches_equations(cell, options, reverse):
 def test_no_state_is_a_state_of_zeros(cell):
     params, x, state = random_problem(cell, batch=(2,), T=4, D=3, H=4)
     zeros = jax.tree.map(np.zeros_like, state)
-    assert_close(cell.sequence(params, x), expected(cell, params, x, zeros))
+    want = expected(cell, params, x, zeros)
+    for implementation in (None, "scan"):
+        assert_close(cell.sequence(params, x, implementation=implementation), want)
     chex.assert_trees_all_equal(cell.zeros(params, (2,)), zeros)
 
 
