@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxseq._cell import Maps, state_dtype
 from jaxseq._check import check_params
 from jaxseq._init import init_gates
-from jaxseq._scan import Maps, run, run_step, state_dtype
+from jaxseq._run import run, run_step
 
 
 class GRUParams(NamedTuple):

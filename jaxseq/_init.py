@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxseq._cell import state_dtype
 from jaxseq._check import check_dtype, check_sizes
-from jaxseq._scan import state_dtype
 
 
 def init_gates(

@@ -115,7 +115,12 @@ def test_pieces_equal_the_whole_in_16_bits(cell, dtype):
     whole = cell.sequence(params, x, state)
     middle, y_1 = cell.sequence(params, x[:, :4], state)
     end, y_2 = cell.sequence(params, x[:, 4:], middle)
-    chex.assert_trees_all_equal((end, jnp.concatenate([y_1, y_2], 1)), whole)
+    # cut elsewhere, float32 sums round otherwise; and a 16-bit y may round on from it
+    chex.assert_trees_all_close(end, whole[0], rtol=1e-6, atol=1e-7)
+    y = jnp.concatenate([y_1, y_2], 1).astype(jnp.float32)
+    chex.assert_trees_all_close(
+        y, whole[1].astype(jnp.float32), atol=float(jnp.finfo(dtype).eps) / 2
+    )
 
 
 def test_cell_state_counts_past_the_16_bit_grid():

@@ -1,0 +1,104 @@
+"""What a cell is, and one step of it.
+
+A cell is three pieces (D input width, H hidden width, Z gates times H):
+
+    z_x = x_t w_x + b                   input map
+    z_h = h_{t-1} w_h + b_h             recurrent map
+    s_t = update(z_x, z_h, s_{t-1})     the equations of the paper
+
+The state `s` is an array `h` or a NamedTuple whose first field is `h`. Only
+`update` differs between cells, so whatever runs cells takes it as an argument.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Update = Callable[[Array, Array, Any], Any]
+Zeros = Callable[[tuple[int, ...]], Any]
+
+
+class Maps(NamedTuple):
+    """Weights of the two maps of a cell; a bias that is None is not added."""
+
+    w_x: Array  # (D, Z)
+    w_h: Array  # (H, Z)
+    b: Array | None  # (Z,)
+    b_h: Array | None = None  # (Z,)
+
+
+class Masks(NamedTuple):
+    """Which steps are valid, and which of those go on from the state; None is all."""
+
+    valid: Array | None  # (..., T)
+    keep: Array | None  # (..., T), False where not valid
+
+
+def state_dtype(dtype: Any) -> Any:
+    """The dtype of states and sums: float32 for the 16-bit dtypes, else `dtype`."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def hidden(state: Any) -> Array:
+    return jax.tree.leaves(state)[0]
+
+
+def widen(maps: Maps) -> Maps:
+    """Maps in the dtype of the sums, so that gradients are summed in it too."""
+    return jax.tree.map(lambda w: w.astype(state_dtype(w.dtype)), maps)
+
+
+def affine(x: Array, w: Array, b: Array | None) -> Array:
+    z = x.astype(w.dtype) @ w
+    return z if b is None else z + b
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def round_to(h: Array, dtype: Any) -> Array:
+    """Rounds the values of `h` to `dtype`; derivatives pass as they are."""
+    return h.astype(dtype).astype(h.dtype)
+
+
+@round_to.defjvp
+def _round_to_jvp(dtype: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return round_to(*primals, dtype), tangents[0]
+
+
+def recurrent(maps: Maps, state: Any, dtype: Any) -> Array:
+    """The recurrent map `z_h`; it reads `h` rounded to `dtype`, as hardware does."""
+    h = hidden(state)
+    return affine(h if h.dtype == dtype else round_to(h, dtype), maps.w_h, maps.b_h)
+
+
+def select(mask: Array | None, on: Any, off: Any = None) -> Any:
+    """`on` where the mask `(...)` is True or None, else `off` or 0; leaves `(..., H)`."""
+    if mask is None:
+        return on
+    if off is None:
+        off = jax.tree.map(jnp.zeros_like, on)
+    return jax.tree.map(lambda a, b: jnp.where(mask[..., None], a, b), on, off)
+
+
+def output(state: Any, valid: Array | None, dtype: Any) -> Array:
+    return select(valid, hidden(state)).astype(dtype)
+
+
+def make_masks(
+    lengths: Array | None, resets: Array | None, T: int, reverse: bool
+) -> Masks:
+    valid = None
+    if lengths is not None:
+        valid = jnp.arange(T, dtype=lengths.dtype) < lengths[..., None]
+    if resets is None:
+        return Masks(valid, valid)
+    first = resets if valid is None else resets & valid
+    if reverse:
+        # read backwards, a segment starts just before the next one's first step
+        first = jnp.concatenate(
+            [first[..., 1:], jnp.zeros_like(first[..., :1])], axis=-1
+        )
+    return Masks(valid, ~first if valid is None else ~first & valid)

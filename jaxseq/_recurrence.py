@@ -1,0 +1,167 @@
+"""The recurrence with its derivatives, on the fastest path of the platform.
+
+Forward mode, reverse mode and all orders of both come from one rule. The tangents
+of a recurrence are a linear map L of those of its inputs, b ↦ (state, y). Written as
+the solution v = (b, L b) of the linear system v - (0, L b) = (b, 0), it is what
+`lax.custom_linear_solve` takes: L is a plain scan, for forward mode and for
+derivatives of the derivative, and Lᵀ is the backward pass of the platform.
+
+The weights are outside L: their tangents reach it as sums over the inputs, and the
+transposes of those sums are the few large products that give their gradients.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxseq import _fused
+from jaxseq._cell import Maps, Masks, Update, affine, hidden, select
+from jaxseq._scan import scan_tangents
+
+ROWS = 2048  # above which the gradients of the weights are two products
+
+
+class Settings(NamedTuple):
+    update: Update
+    reverse: bool
+    save: bool = False
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def recurrence(
+    settings: Settings, maps: Maps, x: Array, state: Any, masks: Masks
+) -> tuple[Any, Array, Any]:
+    """Runs widened maps over `x` `(..., T, D)`: the state, `y`, what was saved."""
+    update, reverse, save = settings
+
+    def run(maps: Maps, x: Array, state: Any, masks: Masks, cpu: bool) -> Any:
+        return _fused.forward(
+            update, maps, x, state, masks, reverse=reverse, save=save, cpu=cpu
+        )
+
+    return lax.platform_dependent(
+        maps,
+        x,
+        state,
+        masks,
+        cpu=partial(run, cpu=True),
+        default=partial(run, cpu=False),
+    )
+
+
+def _jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
+    update, reverse, _ = settings
+    maps, x, state, masks = primals
+    d_maps, d_x, d_state, _ = tangents
+    end, y, saved = recurrence(settings._replace(save=True), *primals)
+    dtype = x.dtype
+
+    # everything at steps that are not valid is cut off by the masks
+    x = select(masks.valid, x)
+    z_x = affine(x, maps.w_x, maps.b)
+    h = previous(y, hidden(state), masks, reverse)
+    d_z_x = [_product(d_x, maps.w_x), _product(x, d_maps.w_x), d_maps.b]
+    d_z_h = [_product(h, d_maps.w_h), d_maps.b_h]
+    b = _total(z_x, d_z_x), _total(z_x, d_z_h), jax.tree.map(_or_zero, state, d_state)
+
+    def tangent(b: Any) -> Any:
+        return scan_tangents(update, maps, z_x, state, masks, reverse, dtype, b)
+
+    def pullback(d_end: Any, d_y: Array) -> Any:
+        def run(
+            maps: Maps, saved: Any, masks: Masks, d_end: Any, d_y: Array, cpu: bool
+        ):
+            return _fused.backward(
+                update, maps, saved, masks, d_end, d_y, reverse=reverse, cpu=cpu
+            )
+
+        return lax.platform_dependent(
+            maps,
+            saved,
+            masks,
+            d_end,
+            d_y,
+            cpu=partial(run, cpu=True),
+            default=partial(run, cpu=False),
+        )
+
+    d_end, d_y = linear(
+        tangent, pullback, (z_x, maps.w_h, maps.b_h, state), b, (end, y)
+    )
+    # only `pullback` reads what was saved, and it is never differentiated
+    d_saved = jax.tree.map(jnp.zeros_like, saved) if settings.save else None
+    return (end, y, saved if settings.save else None), (d_end, d_y, d_saved)
+
+
+recurrence.defjvp(_jvp, symbolic_zeros=True)
+
+
+def linear(f: Any, transpose: Any, constants: Any, b: Any, out: Any) -> Any:
+    """`f(b)` for a linear `f`, whose transpose is `transpose(*cotangents of out)`.
+
+    `f` depends on `constants`. What custom_linear_solve transposes may not be
+    constant in part, so all of v gets to depend on all of b, and all of the linear
+    system on all constants, by paths that are never taken and that XLA removes.
+    """
+
+    def matvec(v: Any) -> Any:
+        b, r = v
+        v = b, jax.tree.map(jnp.subtract, r, f(b))
+        return jax.tree.map(lambda a: jnp.where(False, a * known.astype(a.dtype), a), v)
+
+    def solve(_: Any, v: Any) -> Any:
+        b, r = v
+        return b, jax.tree.map(jnp.add, r, f(b))
+
+    def transpose_solve(_: Any, v: Any) -> Any:
+        b, r = v
+        return jax.tree.map(jnp.add, b, tuple(transpose(*r))), r
+
+    known, unknown = (
+        sum(jnp.sum(a) for a in jax.tree.leaves(tree)) for tree in (constants, b)
+    )
+    v = b, jax.tree.map(jnp.zeros_like, out)
+    v = jax.tree.map(lambda a: jnp.where(False, unknown.astype(a.dtype), a), v)
+    return lax.custom_linear_solve(matvec, v, solve, transpose_solve)[1]
+
+
+def previous(y: Array, h: Array, masks: Masks, reverse: bool) -> Array:
+    """`h_{t-1}` `(..., T, H)` as the product with w_h reads it, from `y` and h_0."""
+    valid, keep = masks
+    y = y.astype(h.dtype)
+    first = h[..., None, :].astype(y.dtype)
+    if not reverse:
+        h = jnp.concatenate([first, y[..., :-1, :]], -2)
+    elif valid is None:
+        h = jnp.concatenate([y[..., 1:, :], first], -2)
+    else:
+        # the step read first is the last valid one, wherever it is
+        after = jnp.concatenate([valid[..., 1:], jnp.zeros_like(valid[..., :1])], -1)
+        h = jnp.concatenate([y[..., 1:, :], first], -2)
+        h = jnp.where(after[..., None], h, first)
+    return select(keep, h)
+
+
+def _product(x: Any, w: Any) -> Any:
+    """x w for `x` `(..., T, D)`, where one of the two is a tangent, or None for zero.
+
+    In two halves of the steps if there are many: the product for the gradient of w
+    sums over all steps, and XLA shares that out over cores much better by halves.
+    """
+    if isinstance(x, SymbolicZero) or isinstance(w, SymbolicZero):
+        return None
+    return affine(x, w, None)
+
+
+def _total(like: Array, terms: list[Any]) -> Array:
+    some = [t for t in terms if t is not None and not isinstance(t, SymbolicZero)]
+    return sum(some, start=jnp.zeros_like(like))
+
+
+def _or_zero(primal: Array, tangent: Any) -> Array:
+    zero = isinstance(tangent, SymbolicZero)
+    return jnp.zeros_like(primal) if zero else tangent

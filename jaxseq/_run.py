@@ -1,0 +1,79 @@
+"""From a public function's arguments to the path that runs it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._cell import (
+    Maps,
+    Update,
+    Zeros,
+    affine,
+    hidden,
+    make_masks,
+    recurrent,
+    widen,
+)
+from jaxseq._check import check, check_lengths, check_resets, check_state, check_x
+from jaxseq._recurrence import Settings, recurrence
+from jaxseq._scan import scan
+
+
+def run_step(
+    update: Update, maps: Maps, zeros: Zeros, state: Any, x: Array
+) -> tuple[Any, Array]:
+    """Checks the arguments and does one step."""
+    x = check_x(x, ("...", maps.w_x.shape[0]), maps.w_x.dtype)
+    state = check_state(state, zeros(x.shape[:-1]))
+    maps = widen(maps)
+    z_x = affine(x, maps.w_x, maps.b)
+    state = update(z_x, recurrent(maps, state, x.dtype), state)
+    return state, hidden(state).astype(x.dtype)
+
+
+def run(
+    update: Update,
+    maps: Maps,
+    zeros: Zeros,
+    x: Array,
+    state: Any,
+    *,
+    lengths: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    implementation: str | None,
+) -> tuple[Any, Array]:
+    """Checks the arguments and runs over time: `(state, y)`, `y` `(..., T, H)`."""
+    x = check_x(x, ("...", "T", maps.w_x.shape[0]), maps.w_x.dtype)
+    *batch, T, _ = x.shape
+    start = zeros(tuple(batch))
+    state = start if state is None else check_state(state, start)
+    if lengths is not None:
+        lengths = check_lengths(lengths, tuple(batch), T)
+    if resets is not None:
+        resets = check_resets(resets, (*batch, T))
+    ok = implementation in (None, "scan")
+    check(ok, "implementation", "None or 'scan'", repr(implementation))
+
+    masks = make_masks(lengths, resets, T, reverse)
+    maps = widen(maps)
+    state = lay_out(state, x, (maps, masks))
+    if implementation == "scan" or T == 0:
+        return scan(update, maps, x, state, masks, reverse)
+    state, y, _ = recurrence(Settings(update, reverse), maps, x, state, masks)
+    return state, y
+
+
+def lay_out(state: Any, x: Array, others: Any) -> Any:
+    """`state` over the devices as the batch of `x` `(..., T, D)`, and as `others`.
+
+    A loop's carry has to go in as it comes out: sharded like the batch on an
+    explicit mesh, and varying over the axes of `shard_map` that any input varies
+    over. All that is added to `state` is zeros of such a kind.
+    """
+    dtype = hidden(state).dtype
+    zeros = [jnp.zeros_like(a, dtype, shape=()) for a in jax.tree.leaves(others)]
+    zeros.append(jnp.zeros_like(x, dtype).sum((-2, -1))[..., None])
+    return jax.tree.map(lambda s: sum(zeros, start=s), state)
