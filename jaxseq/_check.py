@@ -105,3 +105,9 @@ def check_resets(resets: Any, shape: tuple[int, ...]) -> Array:
     resets = jnp.asarray(resets)
     check_array(resets, "resets", shape, jnp.bool_)
     return resets
+
+
+def check_remat(remat: Any) -> int:
+    whole = isinstance(remat, int) and not isinstance(remat, bool)
+    check(whole and remat >= 1, "remat", "None or a number of steps", repr(remat))
+    return remat

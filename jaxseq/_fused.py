@@ -93,10 +93,10 @@ def forward(
     def chunk(carry: Any, start: Any, size: int) -> Any:
         states, y, saved = carry
         if saved is None:
-            z_x = affine(_cut(x, start, size), maps.w_x, maps.b)
+            z_x = affine(cut(x, start, size), maps.w_x, maps.b)
         else:
-            z_x = _cut(saved.z[0], start, size)
-        now = Chunk((z_x,), _cut_masks(masks, start, size))
+            z_x = cut(saved.z[0], start, size)
+        now = Chunk((z_x,), cut_masks(masks, start, size))
         states = list(states)
         for k in range(size)[:: -1 if reverse else 1]:
             for i, r in enumerate(rows):
@@ -104,12 +104,13 @@ def forward(
                 z_h = recurrent(maps, old, x.dtype)
                 f = call(partial(step, k=k, r=r))
                 states[i], y_t, z = f(now, z_h, old, states[i])
-                put = partial(_put, t=start + k, r=r)
-                y = put(y, y_t)
+                place = partial(put, t=start + k, r=r)
+                y = place(y, y_t)
                 if saved is not None:
                     old = jax.tree.leaves(old)
                     saved = Residuals(
-                        tuple(map(put, saved.z, z)), tuple(map(put, saved.old, old))
+                        tuple(map(place, saved.z, z)),
+                        tuple(map(place, saved.old, old)),
                     )
         return states, y, saved
 
@@ -158,8 +159,8 @@ def backward(
         d_states, d_z = carry
         parts = d_y, d_z, saved.old
         now = Chunk(
-            jax.tree.map(lambda a: _cut(a, start, size), parts),
-            _cut_masks(masks, start, size),
+            jax.tree.map(lambda a: cut(a, start, size), parts),
+            cut_masks(masks, start, size),
         )
         d_states = list(d_states)
         for k in range(size)[:: 1 if reverse else -1]:
@@ -168,8 +169,8 @@ def backward(
                 d_h, *others = jax.tree.leaves(d_old)
                 d_old = tree.unflatten([d_h + d_z_t[-1] @ w_h, *others])
                 d_states[i] = select(now.at(k, r)[1].keep, d_old, rest)
-                put = partial(_put, t=start + k, r=r)
-                d_z = tuple(map(put, d_z, d_z_t))
+                place = partial(put, t=start + k, r=r)
+                d_z = tuple(map(place, d_z, d_z_t))
         return d_states, d_z
 
     d_states = [jax.tree.map(partial(_rows, r=r), d_state) for r in rows]
@@ -252,16 +253,19 @@ def _over_chunks(
     return chunk(carry, 0 if reverse else T - rest, rest) if rest else carry
 
 
-def _cut(a: Array, start: Any, size: int) -> Array:
+def cut(a: Array, start: Any, size: int) -> Array:
     return lax.dynamic_slice_in_dim(a, start, size, a.ndim - 2)
 
 
-def _cut_masks(masks: Masks, start: Any, size: int) -> Masks:
-    cut = partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=size, axis=-1)
-    return jax.tree.map(cut, masks)
+def cut_masks(masks: Masks, start: Any, size: int) -> Masks:
+    return jax.tree.map(
+        lambda m: lax.dynamic_slice_in_dim(m, start, size, m.ndim - 1), masks
+    )
 
 
-def _put(buffer: Array | None, value: Array | None, t: Any, r: slice) -> Any:
+def put(
+    buffer: Array | None, value: Array | None, t: Any, r: slice = slice(None)
+) -> Any:
     """`buffer` `(..., T, F)` with `value` at time `t`, rows `r`."""
     if buffer is None or value is None:
         return buffer

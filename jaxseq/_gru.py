@@ -105,6 +105,7 @@ def gru(
     lengths: Array | None = None,
     resets: Array | None = None,
     reverse: bool = False,
+    remat: int | None = None,
     implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Runs a GRU over time.
@@ -119,6 +120,9 @@ def gru(
             of zeros, with this step as its first (its last if `reverse`).
         reverse: whether to run from the last valid step to the first. `y` stays
             at the position of its input.
+        remat: for long inputs, how many steps lie between two states that are kept
+            for the backward pass; the steps between are run again in it. Memory is
+            least near √T, and time grows by about a third. None keeps all steps.
         implementation: "scan" is `jax.lax.scan`; None is the fastest one here.
 
     Returns:
@@ -140,5 +144,6 @@ def gru(
         lengths=lengths,
         resets=resets,
         reverse=reverse,
+        remat=remat,
         implementation=implementation,
     )

@@ -66,7 +66,11 @@ def _jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     h = previous(y, hidden(state), masks, reverse)
     d_z_x = [_product(d_x, maps.w_x), _product(x, d_maps.w_x), d_maps.b]
     d_z_h = [_product(h, d_maps.w_h), d_maps.b_h]
-    b = _total(z_x, d_z_x), _total(z_x, d_z_h), jax.tree.map(_or_zero, state, d_state)
+    b = (
+        _total(z_x, d_z_x),
+        _total(z_x, d_z_h),
+        jax.tree.map(instantiate, state, d_state),
+    )
 
     def tangent(b: Any) -> Any:
         return scan_tangents(update, maps, z_x, state, masks, reverse, dtype, b)
@@ -162,6 +166,6 @@ def _total(like: Array, terms: list[Any]) -> Array:
     return sum(some, start=jnp.zeros_like(like))
 
 
-def _or_zero(primal: Array, tangent: Any) -> Array:
+def instantiate(primal: Array, tangent: Any) -> Array:
     zero = isinstance(tangent, SymbolicZero)
     return jnp.zeros_like(primal) if zero else tangent

@@ -97,6 +97,7 @@ def rnn(
     resets: Array | None = None,
     reverse: bool = False,
     activation: Callable[[Array], Array] = jnp.tanh,
+    remat: int | None = None,
     implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Runs an Elman network over time.
@@ -112,6 +113,9 @@ def rnn(
         reverse: whether to run from the last valid step to the first. `y` stays
             at the position of its input.
         activation: pointwise function φ.
+        remat: for long inputs, how many steps lie between two states that are kept
+            for the backward pass; the steps between are run again in it. Memory is
+            least near √T, and time grows by about a third. None keeps all steps.
         implementation: "scan" is `jax.lax.scan`; None is the fastest one here.
 
     Returns:
@@ -133,5 +137,6 @@ def rnn(
         lengths=lengths,
         resets=resets,
         reverse=reverse,
+        remat=remat,
         implementation=implementation,
     )

@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxseq._cell import (
     Maps,
+    Masks,
     Update,
     Zeros,
     affine,
@@ -16,8 +17,16 @@ from jaxseq._cell import (
     recurrent,
     widen,
 )
-from jaxseq._check import check, check_lengths, check_resets, check_state, check_x
+from jaxseq._check import (
+    check,
+    check_lengths,
+    check_remat,
+    check_resets,
+    check_state,
+    check_x,
+)
 from jaxseq._recurrence import Settings, recurrence
+from jaxseq._remat import over_pieces
 from jaxseq._scan import scan
 
 
@@ -43,6 +52,7 @@ def run(
     lengths: Array | None,
     resets: Array | None,
     reverse: bool,
+    remat: int | None,
     implementation: str | None,
 ) -> tuple[Any, Array]:
     """Checks the arguments and runs over time: `(state, y)`, `y` `(..., T, H)`."""
@@ -57,13 +67,24 @@ def run(
     ok = implementation in (None, "scan")
     check(ok, "implementation", "None or 'scan'", repr(implementation))
 
+    if remat is not None:
+        remat = check_remat(remat)
+
     masks = make_masks(lengths, resets, T, reverse)
     maps = widen(maps)
     state = lay_out(state, x, (maps, masks))
-    if implementation == "scan" or T == 0:
+
+    def plain(maps: Maps, x: Array, state: Any, masks: Masks) -> tuple[Any, Array]:
         return scan(update, maps, x, state, masks, reverse)
-    state, y, _ = recurrence(Settings(update, reverse), maps, x, state, masks)
-    return state, y
+
+    def fused(maps: Maps, x: Array, state: Any, masks: Masks) -> tuple[Any, Array]:
+        return recurrence(Settings(update, reverse), maps, x, state, masks)[:2]
+
+    piece = plain if implementation == "scan" or T == 0 else fused
+    if remat is None or remat >= T:
+        return piece(maps, x, state, masks)
+    maps = vary(maps, (x, state, masks))
+    return over_pieces(piece, plain, remat, reverse, maps, x, state, masks)
 
 
 def lay_out(state: Any, x: Array, others: Any) -> Any:
@@ -74,6 +95,15 @@ def lay_out(state: Any, x: Array, others: Any) -> Any:
     over. All that is added to `state` is zeros of such a kind.
     """
     dtype = hidden(state).dtype
-    zeros = [jnp.zeros_like(a, dtype, shape=()) for a in jax.tree.leaves(others)]
-    zeros.append(jnp.zeros_like(x, dtype).sum((-2, -1))[..., None])
-    return jax.tree.map(lambda s: sum(zeros, start=s), state)
+    zero = jnp.zeros_like(x, dtype).sum((-2, -1))[..., None]
+    return vary(jax.tree.map(lambda s: s + zero, state), others)
+
+
+def vary(tree: Any, others: Any) -> Any:
+    """`tree`, varying over the axes of `shard_map` that any of `others` varies over."""
+
+    def one(a: Array) -> Array:
+        leaves = jax.tree.leaves(others)
+        return sum((jnp.zeros_like(b, a.dtype, shape=()) for b in leaves), start=a)
+
+    return jax.tree.map(one, tree)
