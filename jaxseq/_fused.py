@@ -26,7 +26,8 @@ from jaxseq._cell import (
     select,
 )
 
-STEPS = 8  # of a chunk
+# steps of a chunk; with gradients each is more code, and more to compile
+FORWARD_STEPS, STEPS = 8, 4
 
 
 class Form(NamedTuple):
@@ -116,7 +117,9 @@ def forward(
 
     states = [jax.tree.map(partial(_rows, r=r), state) for r in rows]
     carry = states, zeros(h, T, H).astype(x.dtype), saved
-    states, y, saved = _over_chunks(chunk, carry, T, reverse)
+    states, y, saved = _over_chunks(
+        chunk, carry, T, STEPS if save else FORWARD_STEPS, reverse
+    )
     return _join(states), y, saved
 
 
@@ -174,7 +177,7 @@ def backward(
         return d_states, d_z
 
     d_states = [jax.tree.map(partial(_rows, r=r), d_state) for r in rows]
-    d_states, d_z = _over_chunks(chunk, (d_states, saved.z), T, not reverse)
+    d_states, d_z = _over_chunks(chunk, (d_states, saved.z), T, STEPS, not reverse)
     return d_z[0], d_z[-1], _join(d_states)
 
 
@@ -241,13 +244,13 @@ def _join(states: list[Any]) -> Any:
 
 
 def _over_chunks(
-    chunk: Callable[[Any, Any, int], Any], carry: Any, T: int, reverse: bool
+    chunk: Callable[[Any, Any, int], Any], carry: Any, T: int, K: int, reverse: bool
 ) -> Any:
-    """Calls `chunk(carry, first step, steps)` for all T, the last one shorter."""
-    N, rest = divmod(T, STEPS)
+    """Calls `chunk(carry, first step, steps)` for all T, K steps or less at a time."""
+    N, rest = divmod(T, K)
 
     def body(i: Array, carry: Any) -> Any:
-        return chunk(carry, T - (i + 1) * STEPS if reverse else i * STEPS, STEPS)
+        return chunk(carry, T - (i + 1) * K if reverse else i * K, K)
 
     carry = lax.fori_loop(0, N, body, carry) if N else carry
     return chunk(carry, 0 if reverse else T - rest, rest) if rest else carry

@@ -22,8 +22,6 @@ from jaxseq import _fused
 from jaxseq._cell import Maps, Masks, Update, affine, hidden, select
 from jaxseq._scan import scan_tangents
 
-ROWS = 2048  # above which the gradients of the weights are two products
-
 
 class Settings(NamedTuple):
     update: Update
@@ -151,11 +149,7 @@ def previous(y: Array, h: Array, masks: Masks, reverse: bool) -> Array:
 
 
 def _product(x: Any, w: Any) -> Any:
-    """x w for `x` `(..., T, D)`, where one of the two is a tangent, or None for zero.
-
-    In two halves of the steps if there are many: the product for the gradient of w
-    sums over all steps, and XLA shares that out over cores much better by halves.
-    """
+    """`x w`, where one of the two is a tangent; None for zero."""
     if isinstance(x, SymbolicZero) or isinstance(w, SymbolicZero):
         return None
     return affine(x, w, None)

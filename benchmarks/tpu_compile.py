@@ -1,0 +1,252 @@
+"""`python -m benchmarks.tpu_compile`: compiles the TPU kernels for chips not here.
+
+The compiler of TPUs, libtpu, needs no TPU. What it takes runs; how fast is not known.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# libtpu reads these when it is loaded, and asks the network for what is missing
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+
+from benchmarks.__main__ import Parser
+from benchmarks.device import commit
+from benchmarks.errors import UsageError
+from jaxseq import _tpu
+from jaxseq._gru import gru_update
+from jaxseq._lstm import LSTMState, lstm_update
+from jaxseq._rnn import rnn_update
+
+TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+EIGHT = "v5e:2x4"  # over which a batch is split
+CELLS: dict[str, tuple[Any, int]] = {
+    "rnn": (partial(rnn_update, activation=jnp.tanh), 1),
+    "lstm": (lstm_update, 4),
+    "gru": (gru_update, 3),
+}
+MODES = ("forward", "forward+backward")
+WIDTHS = (128, 256, 512, 1024)
+B, T, D = 64, 256, 128
+Row = dict[str, Any]
+
+
+class Case(NamedTuple):
+    chip: str
+    cell: str
+    H: int
+    mode: str
+
+
+def struct(sharding: Any, *shape: int, dtype: Any = jnp.float32) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def work(case: Case, sharding: Any) -> tuple[Callable, tuple[Any, ...]]:
+    """A function that runs the kernels of a case, and shapes for it."""
+    update, gates = CELLS[case.cell]
+    H, Z, of = case.H, gates * case.H, partial(struct, sharding)
+    how = {"reverse": False, "dtype": jnp.bfloat16}
+    state = LSTMState(of(B, H), of(B, H)) if case.cell == "lstm" else of(B, H)
+    mask = of(B, T, dtype=jnp.bool_)
+    problem = of(B, T, Z), of(H, Z), of(Z), state, mask, mask
+
+    def forward(*problem: Any) -> Any:
+        return _tpu.forward(update, *problem, **how, save=False)[:2]
+
+    def both(d_state: Any, d_y: Any, *problem: Any) -> Any:
+        _, w_h, _, _, valid, keep = problem
+        state, y, saved = _tpu.forward(update, *problem, **how, save=True)
+        d = _tpu.backward(update, w_h, saved, valid, keep, d_state, d_y, **how)
+        return state, y, d
+
+    if case.mode == "forward":
+        return forward, problem
+    return both, (state, of(B, T, H, dtype=jnp.bfloat16), *problem)
+
+
+def mesh_of(topology: str, n: int) -> jax.sharding.Mesh:
+    devices = topologies.get_topology_desc(topology, "tpu").devices
+    return jax.sharding.Mesh(np.array(devices)[:n], ("batch",))
+
+
+def compile_case(case: Case) -> Row:
+    mesh = mesh_of(TOPOLOGIES[case.chip], 1)
+    run, shapes = work(case, NamedSharding(mesh, PartitionSpec()))
+    z_x, _, _, state, *_ = shapes[-6:]
+    update, _ = CELLS[case.cell]
+    # the mesh in context is what tells the kernels which chip it is
+    with jax.set_mesh(mesh):
+        limit = _tpu.limit(update, z_x, state, jnp.bfloat16)
+        if limit is not None:
+            return {**describe(case), "result": "limit", "reason": limit}
+        return {**describe(case), **attempt(run, shapes)}
+
+
+def compile_shared() -> Row:
+    """Forward and backward of a batch that `jit` splits over eight chips."""
+    case = Case("v5e x 8", "lstm", 128, MODES[1])
+    mesh = mesh_of(EIGHT, 8)
+    run, shapes = work(case, NamedSharding(mesh, PartitionSpec("batch")))
+    d_state, d_y, z_x, w_h, b_h, *rest = shapes
+    whole = partial(struct, NamedSharding(mesh, PartitionSpec()))
+    shapes = d_state, d_y, z_x, whole(*w_h.shape), whole(*b_h.shape), *rest
+    with jax.set_mesh(mesh):
+        return {**describe(case), **attempt(run, shapes)}
+
+
+def compile_training_step() -> Row:
+    """A step of SGD of the Flax module, its batch split over eight chips."""
+    from flax import nnx
+
+    from jaxseq.nn import LSTM
+
+    case = Case("v5e x 8", "nn.LSTM", 128, "training step")
+    mesh = mesh_of(EIGHT, 8)
+    make = lambda: LSTM(D, case.H, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    graph, weights = nnx.split(nnx.eval_shape(make), nnx.Param)
+
+    def loss(weights: Any, x: Any, target: Any) -> Any:
+        _, y = nnx.merge(graph, weights)(x)
+        return jnp.mean((y - target).astype(jnp.float32) ** 2)
+
+    def step(weights: Any, x: Any, target: Any) -> Any:
+        grads = jax.grad(loss)(weights, x, target)
+        return jax.tree.map(lambda w, g: w - 0.1 * g, weights, grads)
+
+    whole = partial(struct, NamedSharding(mesh, PartitionSpec()))
+    batched = partial(struct, NamedSharding(mesh, PartitionSpec("batch")))
+    weights = jax.tree.map(lambda w: whole(*w.shape, dtype=w.dtype), weights)
+    x, target = (batched(B, T, W, dtype=jnp.bfloat16) for W in (D, case.H))
+    with jax.set_mesh(mesh):
+        return {**describe(case), **attempt(step, (weights, x, target))}
+
+
+def describe(case: Case) -> Row:
+    return {**case._asdict(), "B": B, "T": T, "dtype": "bfloat16"}
+
+
+class recorded_tiles:
+    """The tiles that kernels were compiled with, and the VMEM counted for them."""
+
+    def __enter__(self) -> list[Any]:
+        self.rule, found = _tpu.tiles, []
+
+        def tiles(B: int, T: int, size: Any, chip: Any) -> Any:
+            tile = self.rule(B, T, size, chip)
+            found.append((*tile, size.total(*tile), chip.vmem) if tile else None)
+            return tile
+
+        _tpu.tiles = tiles
+        return found
+
+    def __exit__(self, *_: Any) -> None:
+        _tpu.tiles = self.rule
+
+
+def attempt(run: Callable, shapes: Any) -> Row:
+    start = time.perf_counter()
+    try:
+        with recorded_tiles() as tiles:
+            compiled = jax.jit(run).lower(*shapes).compile()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        return {"result": "fails", "reason": f"{type(error).__name__}: {reason}"}
+    seconds = time.perf_counter() - start
+    text = compiled.as_text() or ""
+    return {
+        "result": "compiles",
+        "seconds": round(seconds, 2),
+        "kernels": text.count('custom_call_target="tpu_custom_call"'),
+        "all_gathers": text.count(" all-gather("),
+        "tiles": tiles,
+    }
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    chips = ["v5e"] if quick else list(TOPOLOGIES)
+    for chip in chips:
+        for cell in ["lstm"] if quick else CELLS:
+            for H in WIDTHS[:1] if quick else WIDTHS:
+                for mode in MODES:
+                    yield compile_case(Case(chip, cell, H, mode))
+    yield compile_shared()
+    if find_spec("flax") is not None:
+        yield compile_training_step()
+
+
+def show(row: Row) -> str:
+    def mib(n: int) -> str:
+        return f"{n / 2**20:.1f}"
+
+    name = f"{row['chip']:8} {row['cell']:8} {row['H']:5} {row['mode']:17}"
+    if row["result"] != "compiles":
+        return f"{name} {row['result']}: {row['reason']}"
+    tiles = ", ".join(f"{b}x{t} {mib(n)} of {mib(m)}" for b, t, n, m in row["tiles"])
+    return (
+        f"{name} compiles {row['seconds']:6.1f} s  {row['kernels']} kernels"
+        f"  {row['all_gathers']} all-gathers  tiles and MiB: {tiles or 'none'}"
+    )
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m benchmarks.tpu_compile", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one chip, cell and width")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines")
+    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> None:
+    stamp = {
+        "time": f"{datetime.now(UTC):%FT%TZ}",
+        "commit": commit(),
+        "versions": {n: version(n) for n in ("jax", "jaxlib", "libtpu")},
+    }
+    print(f"B={B} T={T} bfloat16 " + " ".join(map(" ".join, stamp["versions"].items())))
+    for row in rows(options.quick):
+        print(show(row), flush=True)
+        if options.results is not None:
+            options.results.parent.mkdir(parents=True, exist_ok=True)
+            with options.results.open("a") as file:
+                file.write(json.dumps({**row, **stamp}) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    jax.config.update("jax_platforms", "cpu")
+    # a cached program would have no compile time
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        options = parse(argv)
+        if find_spec("libtpu") is None:
+            raise UsageError(
+                "libtpu is not installed: pip install 'jaxseq[tpu-compile]'"
+            )
+        run(options)
+    except UsageError as error:
+        print(f"tpu_compile: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"tpu_compile: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,551 @@
+"""Any cell over time on a TPU: one Pallas kernel, forward and backward.
+
+The kernel is a `lax.scan` of its own. The weights and the states stay in VMEM, the
+memory beside the matrix units, while blocks of time stream through it. Forward and
+backward differ only in the step that the kernel is given, and cells only in the
+`update` that this step traces, itself or its `jax.vjp`.
+
+Below `forward` and `backward` arrays are (M, B, ...): M members with weights of
+their own, each with a batch B. `vmap` adds to B, or to M if it maps the weights.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import ceil, prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.extend.core import Primitive, jaxprs_in_params
+from jax.interpreters import mlir
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    ManualAxisType,
+    NamedSharding,
+    PartitionSpec,
+)
+
+from jaxseq._cell import Update, hidden
+
+LANES = 128
+ROWS = 16  # in a tile of 16-bit values, and in two of float32
+MOST_ROWS = 128  # the matrix unit is busy with these
+MOST_STEPS = 32
+BLOCKS = 16 << 20  # bytes; more of them only come in later
+SMALLEST = 16 << 20  # bytes of VMEM, on v4 and before
+INTERPRET: Any = False  # whether to run the kernel without a TPU, for tests
+# of updates and their derivatives; all of them pointwise, and known to compile
+PRIMITIVES = frozenset(
+    "abs add add_any and broadcast_in_dim clamp concatenate convert_element_type cos"
+    " custom_jvp_call div eq exp ge gt integer_pow jit le log log1p logistic lt max min"
+    " mul ne neg not one_minus_square or pad select_n sign sin slice split sqrt square"
+    " stop_gradient sub tanh".split()
+)
+
+Step = Callable[[Any, Any, Any], tuple[Any, Any]]  # weights, carry, x: carry, y
+
+
+class Chip(NamedTuple):
+    """What the tiles depend on."""
+
+    vmem: int  # bytes of a core
+    cores: int  # that share a kernel
+
+
+class Bytes(NamedTuple):
+    """What a kernel holds in VMEM."""
+
+    fixed: int
+    row: int  # for every row of a batch tile
+    step: int  # for every row and step of a block
+
+    def total(self, rows: int, steps: int) -> int:
+        return self.fixed + rows * (self.row + steps * self.step)
+
+
+class Form(NamedTuple):
+    """What the pullback of an update depends on."""
+
+    additive: bool  # on z_x and z_h by their sum only
+    reads: tuple[bool, ...]  # on which parts of the old state
+
+
+def chip() -> Chip:
+    """The TPU of the mesh in context, or by default; the smallest if there is none."""
+    try:
+        info = pltpu.get_tpu_info()
+    except ValueError:  # that is not a TPU
+        return Chip(SMALLEST, 1)
+    return Chip(info.vmem_capacity_bytes, info.num_cores)
+
+
+def tiles(B: int, T: int, size: Bytes, chip: Chip) -> tuple[int, int] | None:
+    """Rows of a batch tile and steps of a block of time; None if none fits.
+
+    As few batch tiles as there are cores, where that leaves room for 8 steps: each
+    tile takes all the weights through the matrix unit once a step.
+    """
+    # some is for the compiler
+    room = chip.vmem - chip.vmem // 8 - size.fixed
+    for n in range(chip.cores, ceil(B / ROWS) + chip.cores):
+        rows = ROWS * ceil(B / n / ROWS)
+        most = min(T, MOST_STEPS, max(8, BLOCKS // (rows * size.step)))
+        steps = min(most, (room // rows - size.row) // size.step)
+        enough = rows <= MOST_ROWS and steps >= min(T, 8)
+        if steps >= 1 and (enough or rows == ROWS):
+            return rows, ceil(T / ceil(T / steps))
+    return None
+
+
+def limit(
+    update: Update, z_x: Any, state: Any, dtype: Any, on: Chip | None = None
+) -> str | None:
+    """The limit of the kernels that a run would pass, or None.
+
+    Args:
+        update: the equations of the cell.
+        z_x: input map, (..., T, Z), or its shape.
+        state: initial state, leaves (..., H), or their shapes.
+        dtype: dtype of the inputs.
+        on: the TPU; `chip()` if None.
+    """
+    H, Z, on = hidden(state).shape[-1], z_x.shape[-1], on or chip()
+    if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
+        return f"{jnp.dtype(dtype)} is neither float32 nor bfloat16"
+    if H % LANES:
+        return f"H = {H} is not a multiple of {LANES}"
+    if 0 in z_x.shape:
+        return f"an input map of shape {z_x.shape} is empty"
+    jaxpr = _pullback(update, z_x, state)
+    if jaxpr.consts:
+        return "the update holds arrays that are not its arguments"
+    if unknown := _primitives(jaxpr.jaxpr) - PRIMITIVES:
+        return f"no kernel has {', '.join(sorted(unknown))}"
+    # the larger of the two, as if nothing could be left out of it
+    z, state = _strip((z_x, state), ROWS)
+    w_h = jax.ShapeDtypeStruct((H, Z), dtype)
+    bits = jax.ShapeDtypeStruct((ROWS, 1), jnp.int32)
+    x = (z, z), tuple(jax.tree.leaves(state)), hidden(state), bits
+    size = count(partial(_backward_step, update, dtype), [w_h], state, x)
+    if tiles(1, 1, size, on) is None:
+        need, have = (f"{n / 2**20:.3g} MiB" for n in (size.total(ROWS, 1), on.vmem))
+        return f"weights and blocks of {need} do not fit into {have} of VMEM"
+    return None
+
+
+def form(update: Update, z: Any, state: Any) -> Form:
+    jaxpr = _pullback(update, z, state).jaxpr
+    used = {id(v) for e in jaxpr.eqns for v in e.invars} | set(map(id, jaxpr.outvars))
+    old = jaxpr.invars[2 : 2 + len(jax.tree.leaves(state))]
+    d_x, d_h, *_ = jaxpr.outvars
+    return Form(d_x is d_h, tuple(id(v) in used for v in old))
+
+
+def _pull(update: Update, z_x: Array, z_h: Array, old: Any, d_new: Any) -> Any:
+    return jax.vjp(update, z_x, z_h, old)[1](d_new)
+
+
+def _pullback(update: Update, z: Any, state: Any) -> Any:
+    z, state = _strip((z, state))
+    return jax.make_jaxpr(partial(_pull, update))(z, z, state, state)
+
+
+def _primitives(jaxpr: Any) -> set[str]:
+    inner = (j for e in jaxpr.eqns for j in jaxprs_in_params(e.params))
+    names = {e.primitive.name for e in jaxpr.eqns if not _is_idle(e)}
+    return names.union(*map(_primitives, inner))
+
+
+def _is_idle(e: Any) -> bool:
+    """Whether it only says how an array lies on a mesh."""
+    name, params = e.primitive.name, e.params
+    same = name == "reshape" and e.invars[0].aval.shape == params["new_sizes"]
+    return same or name == "reshard"
+
+
+def forward(
+    update: Update,
+    z_x: Array,
+    w_h: Array,
+    b_h: Array | None,
+    state: Any,
+    valid: Array | None,
+    keep: Array | None,
+    *,
+    reverse: bool,
+    dtype: Any,
+    save: bool,
+) -> tuple[Any, Array, Any]:
+    """Runs a cell over time.
+
+    Args:
+        update: the equations of the cell.
+        z_x: input map, (B, T, Z).
+        w_h: recurrent weights, (H, Z), with values of `dtype`.
+        b_h: bias of the recurrent map, (Z,), or None.
+        state: initial state, leaves (B, H).
+        valid: steps that are run, (B, T), or None for all.
+        keep: steps that go on from the state, (B, T), or None for all.
+        reverse: whether to run from the last step to the first.
+        dtype: dtype of y, and of both factors of the recurrent product.
+        save: whether to return residuals.
+
+    Returns:
+        `(state, y, residuals)`: the final state, y (B, T, H), and `(old, z)` or
+        None. `old` has the states before each step, (B, T, H), None for a part that
+        `backward` does not read; `z` is (z_x, z_h), or (z_x + z_h,) where the update
+        depends on their sum only.
+    """
+    kind = form(update, z_x, state) if save else None
+    weights = [w_h.astype(dtype)] + ([] if b_h is None else [b_h[None]])
+    step = partial(_forward_step, update, dtype, kind)
+    x = z_x, _bits(valid, keep)
+    state, (y, saved) = _run(step, weights, state, x, reverse)
+    if kind is None:
+        return state, y, None
+    old, z = saved
+    return state, y, (old, (z,) if kind.additive else (z_x, z))
+
+
+def backward(
+    update: Update,
+    w_h: Array,
+    residuals: Any,
+    valid: Array | None,
+    keep: Array | None,
+    d_state: Any,
+    d_y: Array,
+    *,
+    reverse: bool,
+    dtype: Any,
+) -> tuple[Array, Array, Any]:
+    """From the gradients of the state and y those of z_x, z_h and the first state.
+
+    If z_x and z_h come in by their sum only, their gradients are one array.
+    """
+    old, z = residuals
+    step = partial(_backward_step, update, dtype)
+    x = z, old, d_y, _bits(valid, keep)
+    d_state, d_z = _run(step, [w_h.astype(dtype)], d_state, x, not reverse)
+    return d_z[0], d_z[-1], d_state
+
+
+def _bits(valid: Array | None, keep: Array | None) -> Array | None:
+    """Both masks in one (B, T, 1): in VMEM its last axis is as long as 128."""
+    if valid is None and keep is None:
+        return None
+    bits = (1 if m is None else m.astype(jnp.int32) for m in (valid, keep))
+    return sum(b << k for k, b in enumerate(bits))[..., None]  # pyright: ignore
+
+
+def _select(bits: Array | None, k: int, on: Any, off: Any = None) -> Any:
+    """`on` where bit `k` is set, else `off` or 0; leaves (B, H)."""
+    if bits is None:
+        return on
+    off = jax.tree.map(jnp.zeros_like, on) if off is None else off
+    # widened as integers, for what is compared there has to be as wide as `on`
+    bit = lambda a: jnp.broadcast_to(bits, a.shape) & (1 << k) != 0
+    return jax.tree.map(lambda a, b: jnp.where(bit(a), a, b), on, off)
+
+
+def _product(a: Array, b: Array, axis: int) -> Array:
+    """a (B, K) times b, over `axis` of it; in float32 by the default precision."""
+    asked = jax.config.jax_default_matmul_precision  # pyright: ignore
+    least = asked in (None, "default", "fastest", "bfloat16")
+    # of the precisions between the two the kernel has none
+    exact = a.dtype == jnp.float32 and not least
+    return lax.dot_general(
+        a,
+        b,
+        (((1,), (axis,)), ((), ())),
+        precision=lax.Precision.HIGHEST if exact else lax.Precision.DEFAULT,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _forward_step(
+    update: Update, dtype: Any, kind: Form | None, weights: Any, state: Any, x: Any
+) -> tuple[Any, Any]:
+    (w_h, *b_h), (z_x, bits) = weights, x
+    old = _select(bits, 1, state)
+    z_h = sum(b_h, start=_product(hidden(old).astype(dtype), w_h, 0))
+    new = update(z_x, z_h, old)
+    y = _select(bits, 0, hidden(new)).astype(dtype)
+    saved = None
+    if kind is not None:
+        parts = zip(jax.tree.leaves(old), kind.reads, strict=True)
+        z = z_x + z_h if kind.additive else z_h
+        saved = tuple(s if read else None for s, read in parts), z
+    return _select(bits, 0, new, state), (y, saved)
+
+
+def _backward_step(
+    update: Update, dtype: Any, weights: Any, d_state: Any, x: Any
+) -> tuple[Any, Any]:
+    (w_h,), (z, old, d_y, bits) = weights, x
+    (d_h, *others), tree = jax.tree.flatten(d_state)
+    z_x, z_h = (*z, jnp.zeros_like(z[0]))[:2]
+    old = tree.unflatten([jnp.zeros_like(d_h) if s is None else s for s in old])
+    d_new = tree.unflatten([d_h + d_y.astype(d_h.dtype), *others])
+    *d_z, d_old = _pull(update, z_x, z_h, old, _select(bits, 0, d_new))
+    d_h, *others = jax.tree.leaves(d_old)
+    # rounded to the dtype of w_h, as h was: the matrix unit takes two of a kind
+    d_h += _product(d_z[-1].astype(dtype), w_h, 1)
+    d_old = _select(bits, 1, tree.unflatten([d_h, *others]))
+    return _select(bits, 0, d_old, d_state), tuple(d_z[: len(z)])
+
+
+def _run(step: Step, weights: Any, carry: Any, x: Any, reverse: bool) -> Any:
+    """`lax.scan` of `partial(step, weights)` over axis 1 of `x`, leaves (B, T, W)."""
+    scan = partial(_scan, step, chip=chip(), reverse=reverse)
+    args = jax.tree.map(lambda a: a[None], (weights, (carry, x)))
+    return jax.tree.map(lambda a: a[0], jax.jit(partial(_fold, scan))(*args))
+
+
+def _fold(scan: partial, weights: Any, batch: Any) -> Any:
+    """`scan(weights, batch)`; an axis of `vmap` goes into its members or its batch."""
+    call = custom_vmap(partial(_bind, scan))
+
+    @call.def_vmap
+    def _(N: int, mapped: Any, weights: Any, batch: Any) -> tuple[Any, Any]:
+        members = any(jax.tree.leaves(mapped[0]))
+        # as the minor part of the batch: if that is sharded, it stays where it is
+        axis, at = (0, 0) if members else (1, 2)
+
+        def fold(a: Array, is_mapped: bool) -> Array:
+            a = a if is_mapped else jnp.broadcast_to(a, (N, *a.shape))
+            a = jnp.moveaxis(a, 0, at)
+            return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+
+        def unfold(a: Array) -> Array:
+            split = (N, -1) if members else (-1, N)
+            a = a.reshape(*a.shape[:axis], *split, *a.shape[axis + 1 :])
+            return jnp.moveaxis(a, at, 0)
+
+        if members:
+            weights = jax.tree.map(fold, weights, mapped[0])
+        out = _fold(scan, weights, jax.tree.map(fold, batch, mapped[1]))
+        return jax.tree.map(unfold, out), jax.tree.map(lambda _: True, out)
+
+    return call(weights, batch)
+
+
+# XLA does not split a kernel over devices, and `custom_partitioning` does not reach
+# its TPU compiler. So this primitive becomes a `shard_map` when it is lowered: only
+# then is it known whether there are devices to share it.
+scan_p = Primitive("jaxseq_scan")
+scan_p.multiple_results = True
+
+
+def _bind(scan: partial, weights: Any, batch: Any) -> Any:
+    args, tree = jax.tree.flatten((weights, batch))
+    out, out_tree = jax.tree.flatten(_outputs(scan.args[0], weights, batch))
+    bind = partial(scan_p.bind, scan=scan, tree=tree, out=tuple(out))
+    if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
+        x = jax.tree.leaves(batch[1])[0]
+        spec = PartitionSpec(*jax.typeof(x).sharding.spec[:2])
+        bind = jax.sharding.auto_axes(bind, out_sharding=[spec] * len(out))
+    return out_tree.unflatten(bind(*args))
+
+
+@scan_p.def_abstract_eval
+def _avals(*args: Any, out: Any, **_: Any) -> list[Any]:
+    mesh, kind = args[0].sharding.mesh, _varying(args)
+
+    def aval(a: Any) -> Any:
+        whole = NamedSharding(mesh, PartitionSpec(*[None] * a.ndim))
+        return jax.core.ShapedArray(
+            a.shape, a.dtype, sharding=whole, manual_axis_type=kind
+        )
+
+    return list(map(aval, out))
+
+
+def _varying(avals: Any) -> ManualAxisType:
+    """The axes of `shard_map` over which any of these varies."""
+    axes = (a.manual_axis_type.varying for a in avals)
+    return ManualAxisType(varying=frozenset().union(*axes))
+
+
+def _lower(ctx: Any, *values: Any, scan: partial, tree: Any, out: Any) -> Any:
+    run = lambda *args: jax.tree.leaves(scan(*tree.unflatten(args)))
+    devices = getattr(ctx.module_context.axis_context, "num_devices", None)
+    mesh = ctx.avals_in[0].sharding.mesh
+    if mesh.empty and devices is not None:
+        mesh = AbstractMesh((devices,), ("devices",))
+    axes = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    names = [name for name, kind in axes if kind != AxisType.Manual]
+    if names and devices != 1:
+        run = _share(run, tree, ctx.avals_in, mesh, names)
+    plain = [jax.core.ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
+    return mlir.lower_fun(run, multiple_results=True)(
+        ctx.replace(avals_in=plain), *values
+    )
+
+
+mlir.register_lowering(scan_p, _lower)
+
+
+def _share(run: Callable, tree: Any, avals: Any, mesh: Any, names: Any) -> Callable:
+    """`run`, with the members or the batch split over as many devices as divide it."""
+    weights, batch = tree.unflatten(avals)
+    M, B = jax.tree.leaves(batch)[0].shape[:2]
+    devices = prod(mesh.shape[name] for name in names)
+    if M % devices == 0:
+        whole = part = PartitionSpec(tuple(names))
+    else:
+        axes, n = [], 1
+        for name in names:
+            if B % (n * mesh.shape[name]) == 0:
+                axes, n = [*axes, name], n * mesh.shape[name]
+        whole, part = PartitionSpec(), PartitionSpec(None, tuple(axes))
+    n = len(jax.tree.leaves(weights))
+    return jax.shard_map(
+        run,
+        mesh=mesh,
+        in_specs=(whole,) * n + (part,) * (len(avals) - n),
+        out_specs=part,
+        axis_names=set(names),
+        check_vma=False,
+    )
+
+
+def _strip(tree: Any, *lead: int) -> Any:
+    """Shapes of the last axes of arrays, behind others."""
+    shape = lambda a: jax.ShapeDtypeStruct((*lead, a.shape[-1]), a.dtype)
+    return jax.tree.map(shape, tree)
+
+
+def _outputs(step: Step, weights: Any, batch: Any) -> Any:
+    """Shapes of the carry and y of a scan."""
+    carry, x = batch
+    M, B, T, _ = jax.tree.leaves(x)[0].shape
+    one = [jax.ShapeDtypeStruct(w.shape[1:], w.dtype) for w in weights]
+    _, y = jax.eval_shape(step, one, *_strip(batch, ROWS))
+    return _strip(carry, M, B), _strip(y, M, B, T)
+
+
+def count(step: Step, weights: Any, carry: Any, x: Any) -> Bytes:
+    """VMEM of a scan, from shapes of weights (..., I, J) and others (..., W).
+
+    What streams is there twice: one block is in use while the other is on its way.
+    As much as one step of it is counted for values in between.
+    """
+    one = [jax.ShapeDtypeStruct(w.shape[-2:], w.dtype) for w in weights]
+    carry, x = _strip((carry, x), ROWS)
+    _, y = jax.eval_shape(step, one, carry, x)
+    wide = lambda a: LANES * ceil(a.shape[-1] / LANES) * a.dtype.itemsize
+    width = lambda tree: sum(map(wide, jax.tree.leaves(tree)))
+    fixed = sum(ROWS * ceil(w.shape[0] / ROWS) * wide(w) for w in one)
+    streams = 2 * width((x, y))
+    return Bytes(fixed, 5 * width(carry) + streams, streams)
+
+
+def _scan(
+    step: Step, weights: Any, batch: Any, *, chip: Chip, reverse: bool
+) -> tuple[Any, Any]:
+    """`lax.scan` of `step` as one kernel.
+
+    Leaves of `weights` are (M, I, J); `batch` is the carry, leaves (M, B, H), and x,
+    leaves (M, B, T, W).
+    """
+    carry, x = batch
+    M, B, T, _ = jax.tree.leaves(x)[0].shape
+    size = count(step, weights, carry, x)
+    tile = tiles(B, T, size, chip)
+    if tile is None:
+        raise ValueError(f"{size.total(ROWS, 1)} bytes do not fit into {chip}")
+    rows, steps = tile
+    n_rows, n_steps = ceil(B / rows), ceil(T / steps)
+    kind = _varying(map(jax.typeof, jax.tree.leaves((weights, batch))))
+
+    def widen(a: Array) -> Array:
+        more = n_rows * rows - B
+        return jnp.pad(a, [(0, 0), (0, more)] + [(0, 0)] * (a.ndim - 2)) if more else a
+
+    int0 = partial(jnp.int32, 0)  # of 32 bits even where 64 are enabled
+
+    def place(t: Any) -> Any:
+        return n_steps - 1 - t if reverse else t
+
+    def spec(a: Any) -> pl.BlockSpec:
+        width = a.shape[-1]
+        if len(a.shape) == 3:
+            return pl.BlockSpec((None, rows, width), lambda b, m, t: (m, b, int0()))
+        return pl.BlockSpec(
+            (None, steps, rows, width), lambda b, m, t: (m, place(t), b, int0())
+        )
+
+    def kernel(w: Any, first: Any, x: Any, last: Any, y: Any, *now: Any) -> None:
+        now = jax.tree.unflatten(jax.tree.structure(carry), now)
+        block = pl.program_id(2)
+        here = jnp.int32(steps)
+        if T % steps:  # past T there is nothing to run
+            here = jnp.minimum(here, T - place(block) * steps)
+
+        @pl.when(block == 0)
+        def _() -> None:
+            _write(now, _read(first))
+
+        def body(k: Array, _: None) -> None:
+            t = here - 1 - k if reverse else k
+            state, y_t = step(_read(w), _read(now), _read(x, t))
+            _write(now, state)
+            _write(y, y_t, t)
+
+        lax.fori_loop(jnp.int32(0), here, body, None)
+
+        @pl.when(block == n_steps - 1)
+        def _() -> None:
+            _write(last, _read(now))
+
+    def weight_spec(w: Any) -> pl.BlockSpec:
+        return pl.BlockSpec(
+            (None, *w.shape[1:]),
+            lambda b, m, t: (m, int0(), int0()),
+            pipeline_mode=pl.Buffered(1),
+        )
+
+    def shape(a: Any) -> Any:
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=kind)
+
+    by_time = partial(jax.tree.map, lambda a: jnp.swapaxes(a, 1, 2))
+    carry, x = jax.tree.map(widen, batch)
+    last, y = _outputs(step, weights, (carry, x))
+    x, y = by_time(x), jax.eval_shape(by_time, y)
+    last, y = pl.pallas_call(
+        kernel,
+        out_shape=jax.tree.map(shape, (last, y)),
+        grid=(n_rows, M, n_steps),
+        in_specs=(
+            jax.tree.map(weight_spec, weights),
+            *jax.tree.map(spec, (carry, x)),
+        ),
+        out_specs=jax.tree.map(spec, (last, y)),
+        scratch_shapes=[
+            pltpu.VMEM((rows, a.shape[-1]), a.dtype) for a in jax.tree.leaves(carry)
+        ],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary", "arbitrary"),
+            vmem_limit_bytes=size.total(rows, steps) + chip.vmem // 8,
+        ),
+        interpret=INTERPRET,
+    )(weights, carry, x)
+    return jax.tree.map(lambda a: a[:, :B], (last, by_time(y)))
+
+
+def _read(refs: Any, *at: Any) -> Any:
+    return jax.tree.map(lambda ref: ref[at or ...], refs)
+
+
+def _write(refs: Any, values: Any, *at: Any) -> None:
+    def write(ref: Any, value: Array) -> None:
+        ref[at or ...] = value
+
+    jax.tree.map(write, refs, values)
