@@ -53,18 +53,23 @@ def widen(maps: Maps) -> Maps:
     return jax.tree.map(lambda w: w.astype(state_dtype(w.dtype)), maps)
 
 
-def affine(x: Array, w: Array, b: Array | None) -> Array:
+def affine(x: Array, w: Array, b: Array | None, narrow: bool = False) -> Array:
     """`x w + b` for `x` `(..., D)`, in the dtype of `w`.
+
+    If `narrow` both factors are taken in the dtype of `x`, for matrix units: the
+    values of `w` have to be of that dtype.
 
     As a product of two matrices: with more dimensions the gradient of `w` is a
     product that XLA turns round in memory first, which took 2 to 3 times as long.
     """
     *batch, D = x.shape
-    x = x.astype(w.dtype)
+    dtype = w.dtype
+    x, w = (x, w.astype(x.dtype)) if narrow else (x.astype(dtype), w)
+    dot = partial(jnp.matmul, preferred_element_type=dtype)
     if any(jax.typeof(x).sharding.spec):  # a sharded axis cannot always be merged
-        z = x @ w
+        z = dot(x, w)
     else:
-        z = (x.reshape(math.prod(batch), D) @ w).reshape(*batch, w.shape[1])
+        z = dot(x.reshape(math.prod(batch), D), w).reshape(*batch, w.shape[1])
     return z if b is None else z + b
 
 
@@ -79,14 +84,16 @@ def _round_to_jvp(dtype: Any, primals: Any, tangents: Any) -> tuple[Array, Array
     return round_to(*primals, dtype), tangents[0]
 
 
-def recurrent(maps: Maps, state: Any, dtype: Any) -> Array:
+def recurrent(maps: Maps, state: Any, dtype: Any, narrow: bool = False) -> Array:
     """The recurrent map `z_h`; it reads `h` rounded to `dtype`, as hardware does."""
     h = hidden(state)
-    return affine(h if h.dtype == dtype else round_to(h, dtype), maps.w_h, maps.b_h)
+    if h.dtype != dtype:
+        h = h.astype(dtype) if narrow else round_to(h, dtype)
+    return affine(h, maps.w_h, maps.b_h, narrow)
 
 
 def select(mask: Array | None, on: Any, off: Any = None) -> Any:
-    """`on` where the mask `(...)` is True or None, else `off` or 0; leaves `(..., H)`."""
+    """`on` `(..., H)` where the mask `(...)` is True or None, else `off` or 0."""
     if mask is None:
         return on
     if off is None:
@@ -113,3 +120,35 @@ def make_masks(
             [first[..., 1:], jnp.zeros_like(first[..., :1])], axis=-1
         )
     return Masks(valid, ~first if valid is None else ~first & valid)
+
+
+class Form(NamedTuple):
+    """What the pullback of an update depends on."""
+
+    additive: bool  # on z_x and z_h by their sum only
+    reads: tuple[bool, ...]  # on which parts of the old state
+    saves: tuple[bool, ...]  # those of them that do not follow from y
+
+
+def pull(
+    update: Update, z_x: Array, z_h: Array, old: Any, d_new: Any
+) -> tuple[Array, Array, Any]:
+    return jax.vjp(update, z_x, z_h, old)[1](d_new)
+
+
+def pullback(update: Update, z: Any, state: Any) -> Any:
+    """The jaxpr of `pull`, for arrays of one row or their shapes."""
+    row = lambda a: jax.ShapeDtypeStruct(a.shape[-1:], a.dtype)
+    z, state = jax.tree.map(row, (z, state))
+    return jax.make_jaxpr(partial(pull, update))(z, z, state, state)
+
+
+def form(update: Update, z: Any, state: Any, dtype: Any) -> Form:
+    jaxpr = pullback(update, z, state).jaxpr
+    used = {id(v) for e in jaxpr.eqns for v in e.invars} | set(map(id, jaxpr.outvars))
+    old = jaxpr.invars[2 : 2 + len(jax.tree.leaves(state))]
+    d_x, d_h, *_ = jaxpr.outvars
+    reads = tuple(id(v) in used for v in old)
+    # the hidden state is y, but for rounding
+    rounded = hidden(state).dtype != dtype
+    return Form(d_x is d_h, reads, (reads[0] and rounded, *reads[1:]))

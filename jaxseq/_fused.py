@@ -20,8 +20,10 @@ from jaxseq._cell import (
     Masks,
     Update,
     affine,
+    form,
     hidden,
     output,
+    pull,
     recurrent,
     select,
 )
@@ -30,35 +32,11 @@ from jaxseq._cell import (
 FORWARD_STEPS, STEPS = 8, 4
 
 
-class Form(NamedTuple):
-    """What the pullback of an update depends on."""
-
-    additive: bool  # on z_x and z_h by their sum only
-    reads: tuple[bool, ...]  # on which parts of the old state
-
-
 class Residuals(NamedTuple):
     """What `backward` needs of every step."""
 
     z: tuple[Array, ...]  # z_x and z_h, or their sum if additive; (..., T, Z)
-    old: tuple[Array | None, ...]  # the parts of the old state it reads; (..., T, H)
-
-
-def pull(
-    update: Update, z_x: Array, z_h: Array, old: Any, d_new: Any
-) -> tuple[Array, Array, Any]:
-    return jax.vjp(update, z_x, z_h, old)[1](d_new)
-
-
-def form(update: Update, state: Any, Z: int) -> Form:
-    h = hidden(state)
-    z = jax.ShapeDtypeStruct((Z,), h.dtype)
-    unit = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[-1:], s.dtype), state)
-    parts = len(jax.tree.leaves(state))
-    jaxpr = jax.make_jaxpr(partial(pull, update))(z, z, unit, unit).jaxpr
-    used = {id(v) for e in jaxpr.eqns for v in e.invars} | set(map(id, jaxpr.outvars))
-    reads = tuple(id(v) in used for v in jaxpr.invars[2 : 2 + parts])
-    return Form(jaxpr.outvars[0] is jaxpr.outvars[1], reads)
+    old: tuple[Array | None, ...]  # parts of the old state; (..., T, H)
 
 
 def forward(
@@ -76,17 +54,20 @@ def forward(
     T, H, Z = x.shape[-2], *maps.w_h.shape
     x = select(masks.valid, x)
     h = hidden(state)
-    kind = form(update, state, Z)
-    saved = None
+    kind = form(update, zeros(h, 1, Z), state, x.dtype)
+    saved, late = None, None
     if save:
-        z_x = affine(x, maps.w_x, maps.b)
+        # where only the sum is kept, b costs less with z_h than as a pass over z_x
+        b, late = (None, maps.b) if kind.additive else (maps.b, None)
+        z_x = affine(x, maps.w_x, b, narrow=not cpu)
         z = (z_x,) if kind.additive else (z_x, zeros(h, T, Z))
-        saved = Residuals(z, tuple(zeros(h, T, H) if r else None for r in kind.reads))
+        saved = Residuals(z, tuple(zeros(h, T, H) if r else None for r in kind.saves))
     rows = _slabs(h, Z, save) if cpu else [slice(None)]
     call = outlined if cpu and save else lambda f: f
 
     def step(now: Chunk, z_h: Array, old: Any, state: Any, k: int, r: slice) -> Any:
         (z_x, *_), masks = now.at(k, r)
+        z_h = z_h if late is None else z_h + late
         new = select(masks.valid, update(z_x, z_h, old), state)
         z = (z_x + z_h,) if kind.additive else (None, z_h)
         return new, output(new, masks.valid, x.dtype), z if save else None
@@ -94,7 +75,7 @@ def forward(
     def chunk(carry: Any, start: Any, size: int) -> Any:
         states, y, saved = carry
         if saved is None:
-            z_x = affine(cut(x, start, size), maps.w_x, maps.b)
+            z_x = affine(cut(x, start, size), maps.w_x, maps.b, narrow=not cpu)
         else:
             z_x = cut(saved.z[0], start, size)
         now = Chunk((z_x,), cut_masks(masks, start, size))
@@ -102,7 +83,7 @@ def forward(
         for k in range(size)[:: -1 if reverse else 1]:
             for i, r in enumerate(rows):
                 old = select(now.at(k, r)[1].keep, states[i])
-                z_h = recurrent(maps, old, x.dtype)
+                z_h = recurrent(maps, old, x.dtype, narrow=not cpu)
                 f = call(partial(step, k=k, r=r))
                 states[i], y_t, z = f(now, z_h, old, states[i])
                 place = partial(put, t=start + k, r=r)

@@ -10,6 +10,7 @@ The weights are outside L: their tangents reach it as sums over the inputs, and 
 transposes of those sums are the few large products that give their gradients.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,49 +20,102 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxseq import _fused
-from jaxseq._cell import Maps, Masks, Update, affine, hidden, select
+from jaxseq._cell import Maps, Masks, Update, affine, form, hidden, select
+from jaxseq._fused import Residuals
 from jaxseq._scan import scan_tangents
 
 
 class Settings(NamedTuple):
     update: Update
     reverse: bool
+    kernel: bool = True  # whether a TPU runs the kernel
+    elsewhere: bool = True  # whether other platforms may run it
     save: bool = False
+
+
+def tpu_limit(update: Update, maps: Maps, x: Array, state: Any) -> str | None:
+    """The limit of the TPU kernel that this run would pass, or None."""
+    from jaxseq import _tpu  # late, for Pallas takes a while to import
+
+    z_x = jax.ShapeDtypeStruct((*x.shape[:-1], maps.w_h.shape[1]), maps.w_h.dtype)
+    return _tpu.limit(update, z_x, state, x.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def recurrence(
     settings: Settings, maps: Maps, x: Array, state: Any, masks: Masks
-) -> tuple[Any, Array, Any]:
+) -> tuple[Any, Array, Residuals | None]:
     """Runs widened maps over `x` `(..., T, D)`: the state, `y`, what was saved."""
-    update, reverse, save = settings
+    update, reverse, save = settings.update, settings.reverse, settings.save
 
-    def run(maps: Maps, x: Array, state: Any, masks: Masks, cpu: bool) -> Any:
-        return _fused.forward(
-            update, maps, x, state, masks, reverse=reverse, save=save, cpu=cpu
+    def plain(*args: Any, cpu: bool) -> Any:
+        return _fused.forward(update, *args, reverse=reverse, save=save, cpu=cpu)
+
+    def kernel(maps: Maps, x: Array, state: Any, masks: Masks) -> Any:
+        from jaxseq import _tpu
+
+        x = select(masks.valid, x)
+        z_x = affine(x, maps.w_x, maps.b, narrow=True)
+        flat = _flatten(x.ndim - 2)
+        end, y, saved = _tpu.forward(
+            update,
+            flat(z_x),
+            maps.w_h,
+            maps.b_h,
+            *jax.tree.map(flat, (state, *masks)),
+            reverse=reverse,
+            dtype=x.dtype,
+            save=save,
+            elsewhere=settings.elsewhere,
         )
+        saved = Residuals(*reversed(saved)) if save else None
+        return jax.tree.map(_unflatten(x.shape[:-2]), (end, y, saved))
 
+    return _by_platform(settings, plain, kernel, maps, x, state, masks)
+
+
+def _by_platform(settings: Settings, plain: Any, kernel: Any, *args: Any) -> Any:
+    """`plain` or `kernel`, as the platform that this is lowered for will have it."""
+    if not settings.elsewhere:
+        return kernel(*args)
     return lax.platform_dependent(
-        maps,
-        x,
-        state,
-        masks,
-        cpu=partial(run, cpu=True),
-        default=partial(run, cpu=False),
+        *args,
+        cpu=partial(plain, cpu=True),
+        tpu=kernel if settings.kernel else partial(plain, cpu=False),
+        default=partial(plain, cpu=False),
     )
 
 
+def _flatten(batch: int) -> Any:
+    """Merges `batch` axes in front into one."""
+
+    def flat(a: Array) -> Array:
+        if batch == 1:
+            return a
+        return a.reshape(math.prod(a.shape[:batch]), *a.shape[batch:])
+
+    return flat
+
+
+def _unflatten(batch: tuple[int, ...]) -> Any:
+    return lambda a: a if len(batch) == 1 else a.reshape(*batch, *a.shape[1:])
+
+
 def _jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
-    update, reverse, _ = settings
+    update, reverse = settings.update, settings.reverse
     maps, x, state, masks = primals
     d_maps, d_x, d_state, _ = tangents
-    end, y, saved = recurrence(settings._replace(save=True), *primals)
+    end, y, kept = recurrence(settings._replace(save=True), *primals)
+    saved = kept
     dtype = x.dtype
 
     # everything at steps that are not valid is cut off by the masks
     x = select(masks.valid, x)
     z_x = affine(x, maps.w_x, maps.b)
     h = previous(y, hidden(state), masks, reverse)
+    kind = form(update, z_x, state, dtype)
+    if kind.reads[0] and not kind.saves[0]:
+        saved = saved._replace(old=(h, *saved.old[1:]))
     d_z_x = [_product(d_x, maps.w_x), _product(x, d_maps.w_x), d_maps.b]
     d_z_h = [_product(h, d_maps.w_h), d_maps.b_h]
     b = (
@@ -74,29 +128,38 @@ def _jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
         return scan_tangents(update, maps, z_x, state, masks, reverse, dtype, b)
 
     def pullback(d_end: Any, d_y: Array) -> Any:
-        def run(
-            maps: Maps, saved: Any, masks: Masks, d_end: Any, d_y: Array, cpu: bool
-        ):
-            return _fused.backward(
-                update, maps, saved, masks, d_end, d_y, reverse=reverse, cpu=cpu
+        def plain(*args: Any, cpu: bool) -> Any:
+            return _fused.backward(update, *args, reverse=reverse, cpu=cpu)
+
+        def kernel(
+            maps: Maps, saved: Residuals, masks: Masks, d_end: Any, d_y: Array
+        ) -> Any:
+            from jaxseq import _tpu
+
+            flat = _flatten(d_y.ndim - 2)
+            saved, masks, d_end, d = jax.tree.map(flat, (saved, masks, d_end, d_y))
+            old = saved.old, saved.z
+            d = _tpu.backward(
+                update,
+                maps.w_h,
+                old,
+                *masks,
+                d_end,
+                d,
+                reverse=reverse,
+                dtype=dtype,
+                elsewhere=settings.elsewhere,
             )
+            return jax.tree.map(_unflatten(d_y.shape[:-2]), d)
 
-        return lax.platform_dependent(
-            maps,
-            saved,
-            masks,
-            d_end,
-            d_y,
-            cpu=partial(run, cpu=True),
-            default=partial(run, cpu=False),
-        )
+        args = maps, saved, masks, d_end, d_y
+        return _by_platform(settings, plain, kernel, *args)
 
-    d_end, d_y = linear(
-        tangent, pullback, (z_x, maps.w_h, maps.b_h, state), b, (end, y)
-    )
+    constants = z_x, maps.w_h, maps.b_h, state
+    d_end, d_y = linear(tangent, pullback, constants, b, (end, y))
     # only `pullback` reads what was saved, and it is never differentiated
-    d_saved = jax.tree.map(jnp.zeros_like, saved) if settings.save else None
-    return (end, y, saved if settings.save else None), (d_end, d_y, d_saved)
+    out = end, y, kept if settings.save else None
+    return out, (d_end, d_y, jax.tree.map(jnp.zeros_like, out[2]))
 
 
 recurrence.defjvp(_jvp, symbolic_zeros=True)

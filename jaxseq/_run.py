@@ -25,7 +25,7 @@ from jaxseq._check import (
     check_state,
     check_x,
 )
-from jaxseq._recurrence import Settings, recurrence
+from jaxseq._recurrence import Settings, recurrence, tpu_limit
 from jaxseq._remat import over_pieces
 from jaxseq._scan import scan
 
@@ -64,8 +64,8 @@ def run(
         lengths = check_lengths(lengths, tuple(batch), T)
     if resets is not None:
         resets = check_resets(resets, (*batch, T))
-    ok = implementation in (None, "scan")
-    check(ok, "implementation", "None or 'scan'", repr(implementation))
+    ok = implementation in (None, "scan", "pallas")
+    check(ok, "implementation", "None, 'scan' or 'pallas'", repr(implementation))
 
     if remat is not None:
         remat = check_remat(remat)
@@ -77,10 +77,15 @@ def run(
     def plain(maps: Maps, x: Array, state: Any, masks: Masks) -> tuple[Any, Array]:
         return scan(update, maps, x, state, masks, reverse)
 
-    def fused(maps: Maps, x: Array, state: Any, masks: Masks) -> tuple[Any, Array]:
-        return recurrence(Settings(update, reverse), maps, x, state, masks)[:2]
+    if implementation == "scan" or (T == 0 and implementation is None):
+        piece = plain
+    else:
+        limit = tpu_limit(update, maps, x, state)
+        only = implementation == "pallas"
+        check(not only or limit is None, "implementation", "None or 'scan' here", limit)
+        settings = Settings(update, reverse, limit is None, not only)
+        piece = lambda *args: recurrence(settings, *args)[:2]
 
-    piece = plain if implementation == "scan" or T == 0 else fused
     if remat is None or remat >= T:
         return piece(maps, x, state, masks)
     maps = vary(maps, (x, state, masks))

@@ -31,7 +31,8 @@ from jax.sharding import (
     PartitionSpec,
 )
 
-from jaxseq._cell import Update, hidden
+from jaxseq._cell import Form, Update, form, hidden, pull, pullback
+from jaxseq._check import check
 
 LANES = 128
 ROWS = 16  # in a tile of 16-bit values, and in two of float32
@@ -67,13 +68,6 @@ class Bytes(NamedTuple):
 
     def total(self, rows: int, steps: int) -> int:
         return self.fixed + rows * (self.row + steps * self.step)
-
-
-class Form(NamedTuple):
-    """What the pullback of an update depends on."""
-
-    additive: bool  # on z_x and z_h by their sum only
-    reads: tuple[bool, ...]  # on which parts of the old state
 
 
 def chip() -> Chip:
@@ -122,7 +116,7 @@ def limit(
         return f"H = {H} is not a multiple of {LANES}"
     if 0 in z_x.shape:
         return f"an input map of shape {z_x.shape} is empty"
-    jaxpr = _pullback(update, z_x, state)
+    jaxpr = pullback(update, z_x, state)
     if jaxpr.consts:
         return "the update holds arrays that are not its arguments"
     if unknown := _primitives(jaxpr.jaxpr) - PRIMITIVES:
@@ -137,23 +131,6 @@ def limit(
         need, have = (f"{n / 2**20:.3g} MiB" for n in (size.total(ROWS, 1), on.vmem))
         return f"weights and blocks of {need} do not fit into {have} of VMEM"
     return None
-
-
-def form(update: Update, z: Any, state: Any) -> Form:
-    jaxpr = _pullback(update, z, state).jaxpr
-    used = {id(v) for e in jaxpr.eqns for v in e.invars} | set(map(id, jaxpr.outvars))
-    old = jaxpr.invars[2 : 2 + len(jax.tree.leaves(state))]
-    d_x, d_h, *_ = jaxpr.outvars
-    return Form(d_x is d_h, tuple(id(v) in used for v in old))
-
-
-def _pull(update: Update, z_x: Array, z_h: Array, old: Any, d_new: Any) -> Any:
-    return jax.vjp(update, z_x, z_h, old)[1](d_new)
-
-
-def _pullback(update: Update, z: Any, state: Any) -> Any:
-    z, state = _strip((z, state))
-    return jax.make_jaxpr(partial(_pull, update))(z, z, state, state)
 
 
 def _primitives(jaxpr: Any) -> set[str]:
@@ -181,6 +158,7 @@ def forward(
     reverse: bool,
     dtype: Any,
     save: bool,
+    elsewhere: bool = False,
 ) -> tuple[Any, Array, Any]:
     """Runs a cell over time.
 
@@ -195,18 +173,19 @@ def forward(
         reverse: whether to run from the last step to the first.
         dtype: dtype of y, and of both factors of the recurrent product.
         save: whether to return residuals.
+        elsewhere: whether what is no TPU may run it, as a plain scan.
 
     Returns:
         `(state, y, residuals)`: the final state, y (B, T, H), and `(old, z)` or
         None. `old` has the states before each step, (B, T, H), None for a part that
-        `backward` does not read; `z` is (z_x, z_h), or (z_x + z_h,) where the update
+        `backward` does not read, and for h where y is it; `z` is (z_x, z_h), or (z_x + z_h,) where the update
         depends on their sum only.
     """
-    kind = form(update, z_x, state) if save else None
+    kind = form(update, z_x, state, dtype) if save else None
     weights = [w_h.astype(dtype)] + ([] if b_h is None else [b_h[None]])
     step = partial(_forward_step, update, dtype, kind)
     x = z_x, _bits(valid, keep)
-    state, (y, saved) = _run(step, weights, state, x, reverse)
+    state, (y, saved) = _run(step, weights, state, x, reverse, elsewhere)
     if kind is None:
         return state, y, None
     old, z = saved
@@ -224,6 +203,7 @@ def backward(
     *,
     reverse: bool,
     dtype: Any,
+    elsewhere: bool = False,
 ) -> tuple[Array, Array, Any]:
     """From the gradients of the state and y those of z_x, z_h and the first state.
 
@@ -232,7 +212,8 @@ def backward(
     old, z = residuals
     step = partial(_backward_step, update, dtype)
     x = z, old, d_y, _bits(valid, keep)
-    d_state, d_z = _run(step, [w_h.astype(dtype)], d_state, x, not reverse)
+    weights = [w_h.astype(dtype)]
+    d_state, d_z = _run(step, weights, d_state, x, not reverse, elsewhere)
     return d_z[0], d_z[-1], d_state
 
 
@@ -279,9 +260,9 @@ def _forward_step(
     y = _select(bits, 0, hidden(new)).astype(dtype)
     saved = None
     if kind is not None:
-        parts = zip(jax.tree.leaves(old), kind.reads, strict=True)
+        parts = zip(jax.tree.leaves(old), kind.saves, strict=True)
         z = z_x + z_h if kind.additive else z_h
-        saved = tuple(s if read else None for s, read in parts), z
+        saved = tuple(s if saved else None for s, saved in parts), z
     return _select(bits, 0, new, state), (y, saved)
 
 
@@ -293,7 +274,7 @@ def _backward_step(
     z_x, z_h = (*z, jnp.zeros_like(z[0]))[:2]
     old = tree.unflatten([jnp.zeros_like(d_h) if s is None else s for s in old])
     d_new = tree.unflatten([d_h + d_y.astype(d_h.dtype), *others])
-    *d_z, d_old = _pull(update, z_x, z_h, old, _select(bits, 0, d_new))
+    *d_z, d_old = pull(update, z_x, z_h, old, _select(bits, 0, d_new))
     d_h, *others = jax.tree.leaves(d_old)
     # rounded to the dtype of w_h, as h was: the matrix unit takes two of a kind
     d_h += _product(d_z[-1].astype(dtype), w_h, 1)
@@ -301,16 +282,18 @@ def _backward_step(
     return _select(bits, 0, d_old, d_state), tuple(d_z[: len(z)])
 
 
-def _run(step: Step, weights: Any, carry: Any, x: Any, reverse: bool) -> Any:
+def _run(
+    step: Step, weights: Any, carry: Any, x: Any, reverse: bool, elsewhere: bool
+) -> Any:
     """`lax.scan` of `partial(step, weights)` over axis 1 of `x`, leaves (B, T, W)."""
     scan = partial(_scan, step, chip=chip(), reverse=reverse)
     args = jax.tree.map(lambda a: a[None], (weights, (carry, x)))
-    return jax.tree.map(lambda a: a[0], jax.jit(partial(_fold, scan))(*args))
+    return jax.tree.map(lambda a: a[0], jax.jit(partial(_fold, scan, elsewhere))(*args))
 
 
-def _fold(scan: partial, weights: Any, batch: Any) -> Any:
+def _fold(scan: partial, elsewhere: bool, weights: Any, batch: Any) -> Any:
     """`scan(weights, batch)`; an axis of `vmap` goes into its members or its batch."""
-    call = custom_vmap(partial(_bind, scan))
+    call = custom_vmap(partial(_bind, scan, elsewhere))
 
     @call.def_vmap
     def _(N: int, mapped: Any, weights: Any, batch: Any) -> tuple[Any, Any]:
@@ -330,7 +313,7 @@ def _fold(scan: partial, weights: Any, batch: Any) -> Any:
 
         if members:
             weights = jax.tree.map(fold, weights, mapped[0])
-        out = _fold(scan, weights, jax.tree.map(fold, batch, mapped[1]))
+        out = _fold(scan, elsewhere, weights, jax.tree.map(fold, batch, mapped[1]))
         return jax.tree.map(unfold, out), jax.tree.map(lambda _: True, out)
 
     return call(weights, batch)
@@ -343,10 +326,12 @@ scan_p = Primitive("jaxseq_scan")
 scan_p.multiple_results = True
 
 
-def _bind(scan: partial, weights: Any, batch: Any) -> Any:
+def _bind(scan: partial, elsewhere: bool, weights: Any, batch: Any) -> Any:
     args, tree = jax.tree.flatten((weights, batch))
     out, out_tree = jax.tree.flatten(_outputs(scan.args[0], weights, batch))
-    bind = partial(scan_p.bind, scan=scan, tree=tree, out=tuple(out))
+    bind = partial(
+        scan_p.bind, scan=scan, tree=tree, out=tuple(out), elsewhere=elsewhere
+    )
     if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
         x = jax.tree.leaves(batch[1])[0]
         spec = PartitionSpec(*jax.typeof(x).sharding.spec[:2])
@@ -373,7 +358,7 @@ def _varying(avals: Any) -> ManualAxisType:
     return ManualAxisType(varying=frozenset().union(*axes))
 
 
-def _lower(ctx: Any, *values: Any, scan: partial, tree: Any, out: Any) -> Any:
+def _lower(ctx: Any, *values: Any, scan: partial, tree: Any, **_: Any) -> Any:
     run = lambda *args: jax.tree.leaves(scan(*tree.unflatten(args)))
     devices = getattr(ctx.module_context.axis_context, "num_devices", None)
     mesh = ctx.avals_in[0].sharding.mesh
@@ -389,7 +374,32 @@ def _lower(ctx: Any, *values: Any, scan: partial, tree: Any, out: Any) -> Any:
     )
 
 
-mlir.register_lowering(scan_p, _lower)
+def _lower_elsewhere(
+    ctx: Any, *values: Any, scan: partial, tree: Any, elsewhere: bool, **_: Any
+) -> Any:
+    if INTERPRET:
+        return _lower(ctx, *values, scan=scan, tree=tree)
+    platforms = ctx.platforms or ctx.module_context.platforms
+    here = " or ".join(platforms)
+    check(elsewhere, "implementation", "None or 'scan' here", f"'pallas' on a {here}")
+    plain = partial(_plain_scan, *scan.args, reverse=scan.keywords["reverse"])
+    run = lambda *args: jax.tree.leaves(plain(*tree.unflatten(args)))
+    return mlir.lower_fun(run, multiple_results=True)(ctx, *values)
+
+
+mlir.register_lowering(scan_p, _lower, platform="tpu")
+mlir.register_lowering(scan_p, _lower_elsewhere)
+
+
+def _plain_scan(step: Step, weights: Any, batch: Any, *, reverse: bool) -> Any:
+    by_time = partial(jax.tree.map, lambda a: jnp.moveaxis(a, 1, 0))
+
+    def member(weights: Any, batch: Any) -> Any:
+        carry, x = batch
+        carry, y = lax.scan(partial(step, weights), carry, by_time(x), reverse=reverse)
+        return carry, by_time(y)
+
+    return jax.vmap(member)(weights, batch)
 
 
 def _share(run: Callable, tree: Any, avals: Any, mesh: Any, names: Any) -> Callable:
