@@ -20,7 +20,7 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxseq import _fused
-from jaxseq._cell import Maps, Masks, Update, affine, form, hidden, select
+from jaxseq._cell import Form, Maps, Masks, Update, affine, form, hidden, select
 from jaxseq._fused import Residuals
 from jaxseq._scan import scan_tangents
 
@@ -106,16 +106,13 @@ def _jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     maps, x, state, masks = primals
     d_maps, d_x, d_state, _ = tangents
     end, y, kept = recurrence(settings._replace(save=True), *primals)
-    saved = kept
     dtype = x.dtype
 
     # everything at steps that are not valid is cut off by the masks
     x = select(masks.valid, x)
     z_x = affine(x, maps.w_x, maps.b)
     h = previous(y, hidden(state), masks, reverse)
-    kind = form(update, z_x, state, dtype)
-    if kind.reads[0] and not kind.saves[0]:
-        saved = saved._replace(old=(h, *saved.old[1:]))
+    saved = complete(kept, form(update, z_x, state, dtype), h)
     d_z_x = [_product(d_x, maps.w_x), _product(x, d_maps.w_x), d_maps.b]
     d_z_h = [_product(h, d_maps.w_h), d_maps.b_h]
     b = (
@@ -165,6 +162,12 @@ def _jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
 recurrence.defjvp(_jvp, symbolic_zeros=True)
 
 
+def complete(saved: Residuals, kind: Form, h: Array) -> Residuals:
+    """With `h` `(..., T, H)` of the old states, if it is read and was not saved."""
+    follows = kind.reads[0] and not kind.saves[0]
+    return saved._replace(old=(h, *saved.old[1:])) if follows else saved
+
+
 def linear(f: Any, transpose: Any, constants: Any, b: Any, out: Any) -> Any:
     """`f(b)` for a linear `f`, whose transpose is `transpose(*cotangents of out)`.
 
@@ -186,8 +189,10 @@ def linear(f: Any, transpose: Any, constants: Any, b: Any, out: Any) -> Any:
         b, r = v
         return jax.tree.map(jnp.add, b, tuple(transpose(*r))), r
 
+    dtype = hidden(out[0]).dtype
     known, unknown = (
-        sum(jnp.sum(a) for a in jax.tree.leaves(tree)) for tree in (constants, b)
+        sum(jnp.sum(a).astype(dtype) for a in jax.tree.leaves(tree))
+        for tree in (constants, b)
     )
     v = b, jax.tree.map(jnp.zeros_like, out)
     v = jax.tree.map(lambda a: jnp.where(False, unknown.astype(a.dtype), a), v)
