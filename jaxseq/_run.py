@@ -14,6 +14,7 @@ from jaxseq._cell import (
     affine,
     hidden,
     make_masks,
+    pullback,
     recurrent,
     widen,
 )
@@ -77,7 +78,9 @@ def run(
     def plain(maps: Maps, x: Array, state: Any, masks: Masks) -> tuple[Any, Array]:
         return scan(update, maps, x, state, masks, reverse)
 
-    if implementation == "scan" or (T == 0 and implementation is None):
+    # an activation may hold arrays to be differentiated by, which no rule sees
+    holds = bool(pullback(update, maps.w_h, state).consts)
+    if implementation == "scan" or (implementation is None and (T == 0 or holds)):
         piece = plain
     else:
         limit = tpu_limit(update, maps, x, state)
@@ -86,6 +89,9 @@ def run(
         settings = Settings(update, reverse, limit is None, not only)
         piece = lambda *args: recurrence(settings, *args)[:2]
 
+    if remat is not None:
+        got = f"{remat} with an activation that holds arrays"
+        check(not holds, "remat", "None", got)
     if remat is None or remat >= T:
         return piece(maps, x, state, masks)
     maps = vary(maps, (x, state, masks))

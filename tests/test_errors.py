@@ -101,7 +101,9 @@ CASES = {
     "resets: expected dtype bool, got float64": lstm(resets=jnp.zeros((2, 5))),
     "resets: expected shape (2, 5), got (2,)": lstm(resets=DONES[:, 0]),
     # options
-    "implementation: expected None or 'scan', got 'fast'": lstm(implementation="fast"),
+    "implementation: expected None, 'scan' or 'pallas', got 'fast'": lstm(
+        implementation="fast"
+    ),
     "D: expected a size of at least 1, got 0": lambda: jaxseq.lstm_init(KEY, 0, 4),
     "D: expected a size of at least 1, got 3.0": lambda: jaxseq.lstm_init(KEY, 3.0, 4),
     "H: expected a size of at least 1, got -1": lambda: jaxseq.gru_init(KEY, 3, -1),
@@ -156,7 +158,7 @@ def test_every_function_checks_params_and_state(cell):
         one = jax.tree.map(lambda s: s[0], state)
         name = "state.h" if is_lstm else "state"
         assert message_of(call, one) == f"{name}: expected shape (2, 4), got (4,)"
-    want = "implementation: expected None or 'scan', got 'fast'"
+    want = "implementation: expected None, 'scan' or 'pallas', got 'fast'"
     assert message_of(cell.sequence, params, x, implementation="fast") == want
 
 

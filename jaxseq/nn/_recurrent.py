@@ -79,6 +79,7 @@ class _Recurrent(nnx.Module):
         *,
         lengths: Array | None = None,
         resets: Array | None = None,
+        remat: int | None = None,
         deterministic: bool | None = None,
     ) -> tuple[Any, Array]:
         """Runs all layers over time.
@@ -89,6 +90,7 @@ class _Recurrent(nnx.Module):
                 of a bidirectional layer is a pair. Zeros if None.
             lengths: valid steps of each sequence, integers `(...)`; all T if None.
             resets: booleans `(..., T)`, where a new segment starts.
+            remat: for long inputs, steps between kept states; see `jaxseq.lstm`.
             deterministic: whether to leave out dropout; if None, as set by
                 `module.train()` and `module.eval()`, and False before either.
 
@@ -107,7 +109,7 @@ class _Recurrent(nnx.Module):
             deterministic = self.deterministic
         rate = 0.0 if deterministic or self.rngs is None else self.dropout
         return jaxseq.stack(
-            [self._layer(directions, dtype) for directions in self.layers],
+            [self._layer(directions, dtype, remat) for directions in self.layers],
             x.astype(dtype),
             state,
             lengths=lengths,
@@ -116,9 +118,9 @@ class _Recurrent(nnx.Module):
             key=self.rngs() if self.rngs is not None and rate > 0 else None,
         )
 
-    def _layer(self, directions: Any, dtype: Any) -> Callable:
+    def _layer(self, directions: Any, dtype: Any, remat: int | None) -> Callable:
         cells = [
-            partial(self._sequence, weights.params(self._kind, dtype))
+            partial(self._sequence, weights.params(self._kind, dtype), remat=remat)
             for weights in directions
         ]
         return partial(jaxseq.bidirectional, *cells) if self.bidirectional else cells[0]
