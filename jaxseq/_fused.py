@@ -80,20 +80,22 @@ def forward(
             z_x = cut(saved.z[0], start, size)
         now = Chunk((z_x,), cut_masks(masks, start, size))
         states = list(states)
+        ys: list[list[Any]] = [[None] * size for _ in rows]
         for k in range(size)[:: -1 if reverse else 1]:
             for i, r in enumerate(rows):
                 old = select(now.at(k, r)[1].keep, states[i])
                 z_h = recurrent(maps, old, x.dtype, narrow=not cpu)
                 f = call(partial(step, k=k, r=r))
-                states[i], y_t, z = f(now, z_h, old, states[i])
-                place = partial(put, t=start + k, r=r)
-                y = place(y, y_t)
+                states[i], ys[i][k], z = f(now, z_h, old, states[i])
                 if saved is not None:
                     old = jax.tree.leaves(old)
+                    place = partial(put, t=start + k, r=r)
                     saved = Residuals(
                         tuple(map(place, saved.z, z)),
                         tuple(map(place, saved.old, old)),
                     )
+        y_chunk = _join([jnp.stack(y_r, -2) for y_r in ys])
+        y = lax.dynamic_update_slice_in_dim(y, y_chunk, start, y.ndim - 2)
         return states, y, saved
 
     states = [jax.tree.map(partial(_rows, r=r), state) for r in rows]
@@ -210,7 +212,7 @@ def _slabs(h: Array, Z: int, save: bool) -> list[slice]:
     *batch, H = h.shape
     rows = math.prod(batch)
     flops = 2 * rows * H * Z
-    low = 8e6 if save else 1e6
+    low = 8e6 if save else 3e6
     sharded = any(jax.typeof(h).sharding.spec)
     if rows < 32 or batch[0] % 2 or not low <= flops <= 6.4e7 or sharded:
         return [slice(None)]

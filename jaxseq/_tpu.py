@@ -178,8 +178,8 @@ def forward(
     Returns:
         `(state, y, residuals)`: the final state, y (B, T, H), and `(old, z)` or
         None. `old` has the states before each step, (B, T, H), None for a part that
-        `backward` does not read, and for h where y is it; `z` is (z_x, z_h), or (z_x + z_h,) where the update
-        depends on their sum only.
+        `backward` does not read and for h if y is it; `z` is (z_x, z_h), or
+        (z_x + z_h,) where the update depends on their sum only.
     """
     kind = form(update, z_x, state, dtype) if save else None
     weights = [w_h.astype(dtype)] + ([] if b_h is None else [b_h[None]])
