@@ -189,9 +189,9 @@ def linear(f: Any, transpose: Any, constants: Any, b: Any, out: Any) -> Any:
         b, r = v
         return jax.tree.map(jnp.add, b, tuple(transpose(*r))), r
 
-    dtype = hidden(out[0]).dtype
+    zero = jnp.zeros((), hidden(out[0]).dtype)
     known, unknown = (
-        sum(jnp.sum(a).astype(dtype) for a in jax.tree.leaves(tree))
+        sum((jnp.sum(a).astype(zero.dtype) for a in jax.tree.leaves(tree)), start=zero)
         for tree in (constants, b)
     )
     v = b, jax.tree.map(jnp.zeros_like, out)

@@ -155,8 +155,8 @@ def test_two_halves(slabs, name, batch, reverse, kind):
 @pytest.mark.parametrize(
     "shape, Z, save, halves",
     [
-        ((32, 64), 256, False, True),
-        ((32, 64), 256, True, False),  # too small with gradients
+        ((32, 128), 512, False, True),
+        ((32, 128), 512, True, False),  # too small with gradients
         ((30, 128), 512, False, False),  # too few rows
         ((33, 128), 512, False, False),  # odd
         ((3, 16, 128), 512, False, False),  # odd in front
@@ -172,7 +172,7 @@ def test_which_runs_go_in_halves(shape, Z, save, halves):
 
 def test_halves_forward_only(slabs):
     cell = CELLS["lstm"]
-    problem = random_problem(cell, batch=(32,), T=9, D=3, H=64)
+    problem = random_problem(cell, batch=(32,), T=9, D=3, H=128)
     options = make_options("both", (32,), 9)
     got = jax.jit(partial(cell.sequence, **options))(*problem)
     assert_close(got, expected(cell, *problem, **options))
