@@ -108,6 +108,6 @@ def check_resets(resets: Any, shape: tuple[int, ...]) -> Array:
 
 
 def check_remat(remat: Any) -> int:
-    whole = isinstance(remat, int) and not isinstance(remat, bool)
+    whole = hasattr(remat, "__index__") and not isinstance(remat, bool)
     check(whole and remat >= 1, "remat", "None or a number of steps", repr(remat))
-    return remat
+    return int(remat)

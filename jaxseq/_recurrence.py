@@ -20,7 +20,17 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxseq import _fused
-from jaxseq._cell import Form, Maps, Masks, Update, affine, form, hidden, select
+from jaxseq._cell import (
+    Form,
+    Maps,
+    Masks,
+    Update,
+    affine,
+    form,
+    hidden,
+    round_to,
+    select,
+)
 from jaxseq._fused import Residuals
 from jaxseq._scan import scan_tangents
 
@@ -202,8 +212,8 @@ def linear(f: Any, transpose: Any, constants: Any, b: Any, out: Any) -> Any:
 def previous(y: Array, h: Array, masks: Masks, reverse: bool) -> Array:
     """`h_{t-1}` `(..., T, H)` as the product with w_h reads it, from `y` and h_0."""
     valid, keep = masks
-    y = y.astype(h.dtype)
-    first = h[..., None, :].astype(y.dtype)
+    rounded = h if y.dtype == h.dtype else round_to(h, y.dtype)
+    first, y = rounded[..., None, :], y.astype(h.dtype)
     if not reverse:
         h = jnp.concatenate([first, y[..., :-1, :]], -2)
     elif valid is None:

@@ -4,6 +4,9 @@ The backward pass runs a piece forward again before it goes back through it, so
 memory is that of one piece and of the states between pieces, T/K + K for pieces of
 K steps, and time about a third more than keeping everything.
 
+The gradients of the weights are summed piece by piece, so under `vmap` over the input
+alone there is one of each per sequence; give the batch to the function instead.
+
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016,
 https://arxiv.org/abs/1604.06174; for recurrent networks Gruslys et al.,
 "Memory-Efficient Backpropagation Through Time", 2016,

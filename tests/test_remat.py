@@ -122,19 +122,6 @@ def test_one_argument_mapped(axes):
     assert_close_gradients(*run())
 
 
-def test_mapped_sequences_make_one_weight_gradient():
-    cell = CELLS["lstm"]
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), 16, 128))
-    x = jax.ShapeDtypeStruct((64, 8, 16), jnp.float32)
-
-    def loss(params, x):
-        return jax.vmap(partial(cell.sequence, params, remat=4))(x)[1].sum()
-
-    compiled = jax.jit(jax.grad(loss)).lower(params, x).compile()
-    size = sum(4 * w.size for w in jax.tree.leaves(params))
-    assert compiled.memory_analysis().temp_size_in_bytes < 64 * size / 4
-
-
 @pytest.mark.parametrize("name", ["rnn", "lstm"])
 @implementations
 def test_shards_over_batch(name, implementation):
