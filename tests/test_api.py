@@ -60,4 +60,4 @@ def test_imports_only_jax():
         "print(*sorted(new - set(sys.stdlib_module_names)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == ["jaxseq"], done.stderr
+    assert set(done.stdout.split()) - {"jax"} == {"jaxseq"}, done.stderr
