@@ -30,6 +30,8 @@ from jaxseq._cell import (
 
 # steps of a chunk; with gradients each is more code, and more to compile
 FORWARD_STEPS, STEPS = 8, 4
+# rows of x that are projected at a time, at least: fewer make a slow product
+PROJECTED_ROWS = 64
 
 
 class Residuals(NamedTuple):
@@ -72,12 +74,25 @@ def forward(
         z = (z_x + z_h,) if kind.additive else (None, z_h)
         return new, output(new, masks.valid, x.dtype), z if save else None
 
-    def chunk(carry: Any, start: Any, size: int) -> Any:
+    def project(start: Any, size: int) -> Array:
+        return affine(cut(x, start, size), maps.w_x, maps.b, narrow=not cpu)
+
+    def block(carry: Any, start: Any, size: int) -> Any:
+        z_x = project(start, size)
+
+        def part(carry: Any, at: Any, size: int) -> Any:
+            # a call, for gates that read z_x at an offset do not vectorise
+            now = outlined(partial(cut, size=size))(z_x, at)
+            return chunk(carry, start + at, size, now)
+
+        return _over_chunks(part, carry, size, K, reverse)
+
+    def chunk(carry: Any, start: Any, size: int, z_x: Array | None = None) -> Any:
         states, y, saved = carry
-        if saved is None:
-            z_x = affine(cut(x, start, size), maps.w_x, maps.b, narrow=not cpu)
-        else:
+        if saved is not None:
             z_x = cut(saved.z[0], start, size)
+        elif z_x is None:
+            z_x = project(start, size)
         now = Chunk((z_x,), cut_masks(masks, start, size))
         states = list(states)
         ys: list[list[Any]] = [[None] * size for _ in rows]
@@ -100,9 +115,12 @@ def forward(
 
     states = [jax.tree.map(partial(_rows, r=r), state) for r in rows]
     carry = states, zeros(h, T, H).astype(x.dtype), saved
-    states, y, saved = _over_chunks(
-        chunk, carry, T, STEPS if save else FORWARD_STEPS, reverse
-    )
+    K = STEPS if save else FORWARD_STEPS
+    chunks = max(1, PROJECTED_ROWS // (K * max(1, math.prod(h.shape[:-1]))))
+    if cpu and not save and chunks > 1 and T > K:
+        states, y, saved = _over_chunks(block, carry, T, chunks * K, reverse)
+    else:
+        states, y, saved = _over_chunks(chunk, carry, T, K, reverse)
     return _join(states), y, saved
 
 

@@ -1,0 +1,146 @@
+"""`python -m benchmarks.profile`: where the time of a contender goes, on a CPU.
+
+XLA's own trace of a call: how many kernels it runs a step, and the time a step in
+products, in copies, in the other arithmetic, and in none of them. Kernels of both
+threads count, so the sum can exceed the time a step.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.profiler import ProfileData, ProfileOptions
+
+from benchmarks.contenders import CONTENDERS, load
+from benchmarks.device import commit, device_name, find_device
+from benchmarks.prepare import Prepared
+from benchmarks.problem import draw
+from benchmarks.shapes import MODES, OPS, SHAPES
+from benchmarks.timing import median_iqr, sample
+
+RESULTS = Path(__file__).parent / "results" / "profile"
+KINDS = {
+    "product": r"ynn|dot|custom-call",
+    "copy": r"copy|(wrapped_)?(concatenate|slice|dynamic|transpose|broadcast)",
+    "control": r"while|call|conditional",
+}
+
+
+class Kernel(NamedTuple):
+    name: str
+    start: float  # ns
+    stop: float
+    own: float  # without the kernels inside it
+
+
+def kind(name: str) -> str:
+    return next((k for k, v in KINDS.items() if re.match(v, name)), "arithmetic")
+
+
+def own_times(events: Iterable[tuple[str, float, float]]) -> Iterator[Kernel]:
+    """Kernels of one thread, from `(name, start, stop)`, without what they contain."""
+    open_: list[list[Any]] = []
+    for name, start, stop in sorted(events, key=lambda e: (e[1], -e[2])):
+        while open_ and open_[-1][2] <= start:
+            yield Kernel(*open_.pop())
+        if open_:
+            open_[-1][3] -= stop - start
+        open_.append([name, start, stop, stop - start])
+    while open_:
+        yield Kernel(*open_.pop())
+
+
+def trace(prepared: Prepared) -> list[Kernel]:
+    """The kernels of one call."""
+    options = ProfileOptions()
+    options.host_tracer_level, options.python_tracer_level = 2, 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            prepared.run()
+        [path] = Path(folder).rglob("*.xplane.pb")
+        data = ProfileData.from_file(str(path))
+    kernels: list[Kernel] = []
+    for plane in data.planes:
+        for line in plane.lines:
+            # XLA marks an event that is a kernel's with its operation
+            kernels += own_times(
+                (e.name, e.start_ns, e.start_ns + e.duration_ns)
+                for e in line.events
+                if any(name == "hlo_op" for name, _ in e.stats)
+            )
+    return kernels
+
+
+def busy(kernels: Iterable[Kernel]) -> float:
+    """Nanoseconds in which at least one kernel ran."""
+    total, until = 0.0, 0.0
+    for k in sorted(kernels, key=lambda k: k.start):
+        total += max(0.0, k.stop - max(k.start, until))
+        until = max(until, k.stop)
+    return total
+
+
+def profile(prepared: Prepared, T: int, calls: int) -> dict[str, float]:
+    """A step, on average over `calls`: kernels, and µs by kind."""
+    prepared.run()
+    us: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    for _ in range(calls):
+        kernels = trace(prepared)
+        for k in kernels:
+            us[kind(k.name)] += k.own / 1e3
+            count[kind(k.name)] += 1
+        us["none"] -= busy(k for k in kernels if kind(k.name) != "control") / 1e3
+        ends = [k.stop for k in kernels]
+        us["none"] += (max(ends) - min(k.start for k in kernels)) / 1e3
+    wall, _ = median_iqr([sample(prepared.run) for _ in range(20)])
+    steps = T * calls
+    return {
+        "us_per_step": 1e3 * wall / T,
+        "kernels_per_step": (count.total() - count["control"]) / steps,
+        **{f"us_{k}": us[k] / steps for k in ("product", "arithmetic", "copy", "none")},
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile", description=__doc__
+    )
+    shapes = list(map(str, SHAPES))
+    parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--shapes", nargs="+", choices=shapes, default=shapes)
+    names = [c for c in CONTENDERS if c != "torch"]
+    parser.add_argument("--contenders", nargs="+", choices=names, default=["jaxseq"])
+    parser.add_argument("--calls", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    device = find_device("cpu")
+    path = options.results / f"{device_name(device)}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = "µs  kernels  product  arith  copy  none"
+    print(f"{'a step':48} {columns}")
+    for shape in (s for s in SHAPES if str(s) in options.shapes):
+        for op in options.ops:
+            for mode in options.modes:
+                for name in options.contenders:
+                    prepared = load(name, "cpu")(draw(op, shape), mode, device)
+                    row = profile(prepared, shape.T, options.calls)
+                    head = {"op": op, "mode": mode, **shape._asdict()}
+                    line = {**head, "contender": name, **row, "commit": commit()}
+                    with path.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+                    figures = "  ".join(f"{v:6.1f}" for v in row.values())
+                    print(f"{op:5} {mode:9} {shape!s:16} {name:8} {figures}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
