@@ -1,8 +1,9 @@
 """`python -m benchmarks.profile`: where the time of a contender goes, on a CPU.
 
 XLA's own trace of a call: how many kernels it runs a step, and the time a step in
-products, in copies, in the other arithmetic, and in none of them. Kernels of both
-threads count, so the sum can exceed the time a step.
+products, in copies, in the other arithmetic, and in none of them. Kernels of all
+threads count, so their sum can exceed the time a step. That time is of a call that is
+not traced; what a call spends before and after its kernels is in it alone.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import json
 import re
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,7 +91,7 @@ def busy(kernels: Iterable[Kernel]) -> float:
 def profile(prepared: Prepared, T: int, calls: int) -> dict[str, float]:
     """A step, on average over `calls`: kernels, and µs by kind."""
     prepared.run()
-    us: Counter[str] = Counter()
+    us: dict[str, float] = defaultdict(float)
     count: Counter[str] = Counter()
     for _ in range(calls):
         kernels = trace(prepared)

@@ -141,3 +141,22 @@ def test_every_contender_is_checked(tmp_path):
     }
     assert set(refused) == {("rnn", "haiku"), ("gru", "haiku"), ("rnn", "equinox")}
     assert all("other numbers" in r for (_, n), r in refused.items() if n == "haiku")
+
+
+def test_profile_counts_what_a_kernel_spends_once(tmp_path):
+    from benchmarks.profile import busy, kind, own_times
+
+    events = [("while.1", 0, 10), ("ynn_fusion.2", 1, 5), ("add_fusion", 6, 8)]
+    kernels = sorted(own_times(events), key=lambda k: k.start)
+    assert [k.own for k in kernels] == [4, 4, 2]
+    assert busy(kernels[1:]) == 6
+    names = [kind(n) for n in ("while.1", "dot.3", "add_fusion", "copy.4")]
+    assert names == ["control", "product", "arithmetic", "copy"]
+
+    args = "--ops lstm --modes gradient --shapes 256,32,32,32 --calls 1 --results"
+    command = [sys.executable, "-m", "benchmarks.profile", *args.split(), tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [path] = tmp_path.iterdir()
+    row = json.loads(path.read_text())
+    assert row["kernels_per_step"] > 3
+    assert 0 < row["us_product"] < 4 * row["us_per_step"]

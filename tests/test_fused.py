@@ -90,6 +90,18 @@ def test_cases_are_around_the_chunks():
     assert (_fused.STEPS, _fused.FORWARD_STEPS) == (4, 8)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_small_batches_project_several_chunks_at_once(reverse):
+    # without gradients: blocks of 64 steps, a rest of 2 chunks, a rest of 3 steps
+    batch, T = (), 64 + 2 * 8 + 3
+    for cell in CELLS["lstm"], CELLS["gru"]:
+        problem = random_problem(cell, batch=batch, T=T, D=3, H=4)
+        resets = np.random.default_rng(7).random(T) < 0.1
+        options = {"lengths": np.array(T - 1), "resets": resets, "reverse": reverse}
+        output = jax.jit(partial(cell.sequence, **options))(*problem)
+        assert_close(output, expected(cell, *problem, **options))
+
+
 @pytest.mark.parametrize("name, T, reverse, kind", CASES)
 def test_any_number_of_steps(name, T, reverse, kind):
     cell, batch = CELLS[name], (2, 2)
