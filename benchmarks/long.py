@@ -25,15 +25,15 @@ B, H = 8, 64
 PLAIN: dict[str, Any] = {"implementation": "scan"}
 
 
-def gradient(params: Any, x: jax.Array, **options: Any) -> Any:
-    """Of the sum of squares of y, by the weights and x."""
-    loss = lambda *args: jnp.square(jaxseq.lstm(*args, **options)[1]).sum()
-    return jax.grad(loss, (0, 1))(params, x)
+def gradient(params: Any, x: jax.Array, dy: jax.Array, **options: Any) -> Any:
+    """`y` and the gradients of the weights and of x, for that of y."""
+    y, pullback = jax.vjp(lambda *args: jaxseq.lstm(*args, **options)[1], params, x)
+    return y, *pullback(dy)
 
 
 def measure(T: int, cases: Sequence[dict[str, Any]], rounds: int) -> list[Any]:
-    x = np.random.default_rng(0).standard_normal((B, T, H), np.float32)
-    args = jaxseq.lstm_init(jax.random.key(0), H, H), jnp.asarray(x)
+    x, dy = np.random.default_rng(0).standard_normal((2, B, T, H), np.float32)
+    args = jaxseq.lstm_init(jax.random.key(0), H, H), jnp.asarray(x), jnp.asarray(dy)
     compiled = [
         jax.jit(partial(gradient, **options)).lower(*args).compile()
         for options in cases
