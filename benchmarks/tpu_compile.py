@@ -30,7 +30,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.__main__ import Parser
 from benchmarks.device import commit
 from benchmarks.errors import UsageError
-from jaxseq import _tpu
+from jaxseq import _tpu, _tpu_scan
 from jaxseq._gru import gru_update
 from jaxseq._lstm import LSTMState, lstm_update
 from jaxseq._rnn import rnn_update
@@ -147,18 +147,18 @@ class recorded_tiles:
     """The tiles that kernels were compiled with, and the VMEM counted for them."""
 
     def __enter__(self) -> list[Any]:
-        self.rule, found = _tpu.tiles, []
+        self.rule, found = _tpu_scan.tiles, []
 
         def tiles(B: int, T: int, size: Any, chip: Any) -> Any:
             tile = self.rule(B, T, size, chip)
             found.append((*tile, size.total(*tile), chip.vmem) if tile else None)
             return tile
 
-        _tpu.tiles = tiles
+        _tpu_scan.tiles = tiles
         return found
 
     def __exit__(self, *_: Any) -> None:
-        _tpu.tiles = self.rule
+        _tpu_scan.tiles = self.rule
 
 
 def attempt(run: Callable, shapes: Any) -> Row:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxseq
-from jaxseq import _tpu
+from jaxseq import _tpu_scan
 from tests.cells import CELLS
 
 every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
@@ -84,7 +84,7 @@ def test_pallas_is_for_tpus():
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
 def test_the_whole_function_on_kernels(name, monkeypatch):
     """The public function and its gradient, the kernels interpreted."""
-    monkeypatch.setattr(_tpu, "INTERPRET", True)
+    monkeypatch.setattr(_tpu_scan, "INTERPRET", True)
     cell = CELLS[name]
     args = problem(cell)
     options = {"lengths": np.array([9, 0, 3, 5]), "resets": np.eye(B, T, dtype=bool)}

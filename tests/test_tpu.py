@@ -20,14 +20,15 @@ from jax import lax
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxseq import _tpu
+from jaxseq import _tpu, _tpu_scan
 from jaxseq._cell import Masks, form, hidden, make_masks
 from jaxseq._fused import Residuals
 from jaxseq._gru import gru_maps, gru_update
 from jaxseq._lstm import lstm_update
 from jaxseq._recurrence import complete, previous
 from jaxseq._rnn import rnn_update
-from jaxseq._tpu import Bytes, Chip, limit, tiles
+from jaxseq._tpu import limit
+from jaxseq._tpu_scan import Bytes, Chip, tiles
 from tests.cells import CELLS, expected, random_problem
 
 ROOT = Path(__file__).parent.parent
@@ -45,9 +46,9 @@ both_ways = pytest.mark.parametrize("reverse", [False, True])
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """The kernels run here, in tiles of 16 rows and 3 steps."""
-    monkeypatch.setattr(_tpu, "INTERPRET", True)
-    monkeypatch.setattr(_tpu, "MOST_ROWS", 16)
-    monkeypatch.setattr(_tpu, "MOST_STEPS", 3)
+    monkeypatch.setattr(_tpu_scan, "INTERPRET", True)
+    monkeypatch.setattr(_tpu_scan, "MOST_ROWS", 16)
+    monkeypatch.setattr(_tpu_scan, "MOST_STEPS", 3)
 
 
 class Problem(NamedTuple):
@@ -244,9 +245,9 @@ def test_bfloat16(name):
 def test_on_a_simulated_tpu(monkeypatch):
     """Memory that nothing was written to is NaN there, and out of bounds an error."""
     simulated = pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True)
-    monkeypatch.setattr(_tpu, "INTERPRET", simulated)
+    monkeypatch.setattr(_tpu_scan, "INTERPRET", simulated)
     # its effects are no part of the primitive
-    monkeypatch.setattr(_tpu, "_bind", lambda scan, _, *args: scan(*args))
+    monkeypatch.setattr(_tpu_scan, "_bind", lambda scan, _, *args: scan(*args))
     check_against_scan("lstm", "lengths and resets", reverse=True, batch=17)
 
 
@@ -394,7 +395,7 @@ def test_no_limit_for_usual_sizes(name, dtype):
 
 
 def test_past_the_limit_there_is_no_tile(monkeypatch):
-    monkeypatch.setattr(_tpu, "chip", lambda: Chip(1 << 16, 1))
+    monkeypatch.setattr(_tpu_scan, "chip", lambda: Chip(1 << 16, 1))
     _, problem = problem_of("rnn", batch=2)
     how = {"reverse": False, "dtype": jnp.float32, "save": False}
     with pytest.raises(ValueError, match="do not fit"):
