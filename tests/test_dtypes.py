@@ -153,6 +153,25 @@ def test_gradients_are_summed_in_float32(dtype):
 
 
 @pytest.mark.parametrize("dtype", SIXTEEN)
+def test_gradient_reads_the_state_and_not_its_rounded_copy(dtype):
+    """h is 1 + 2**-12 and the candidate 1: their difference is 0 on a 16-bit grid."""
+    T, scale = 8, 1024
+    zero = jnp.zeros((1, 3), dtype)
+    b = jnp.array([0, 4, 20], dtype)  # the candidate is 1; the update gate is nearly so
+    params = jaxseq.GRUParams(zero, zero, b, None)
+
+    def loss(params):
+        state, _ = jaxseq.gru(params, jnp.zeros((T, 1), dtype), h)
+        return scale * state.sum()
+
+    h = jnp.full(1, 1 + 2**-12, jnp.float32)
+    z = 1 / (1 + np.exp(-4.0))
+    want = scale * T * z**T * (1 - z) * 2**-12
+    got = jax.grad(loss)(params).b.astype(jnp.float32)[1]
+    np.testing.assert_allclose(got, want, rtol=2**-7)
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN)
 def test_gradient_of_the_state_is_not_rounded_at_each_step(dtype):
     T = 4000
     ones, x = jnp.ones((1, 1), dtype), jnp.zeros((T, 1), dtype)
