@@ -1,5 +1,13 @@
 """Recurrent networks for JAX: pure functions, exact, fast and complete."""
 
+from jaxseq._attention import AdditiveParams as AdditiveParams
+from jaxseq._attention import MultiHeadParams as MultiHeadParams
+from jaxseq._attention import additive_attention as additive_attention
+from jaxseq._attention import additive_init as additive_init
+from jaxseq._attention import dot_attention as dot_attention
+from jaxseq._attention import general_attention as general_attention
+from jaxseq._attention import multi_head_attention as multi_head_attention
+from jaxseq._attention import multi_head_init as multi_head_init
 from jaxseq._gru import GRUParams as GRUParams
 from jaxseq._gru import gru as gru
 from jaxseq._gru import gru_init as gru_init

@@ -84,3 +84,33 @@ def sequence(cell, params, state, x, length=None, resets=None, reverse=False):
         state, piece = cell(params, state, x[start:stop][flip])
         y[start:stop] = piece[flip]
     return state, y
+
+
+def additive_score(W_q, W_k, v, q, k):
+    """Bahdanau 2015 (arXiv:1409.0473), appendix A.1.2."""
+    return v @ np.tanh(W_q.T @ q + W_k.T @ k)
+
+
+def attention(score, query, keys, values, valid):
+    """Vaswani 2017, section 3.2, with any score; zeros where no key is valid."""
+    weights = np.zeros((len(query), len(keys)))
+    for t, q in enumerate(query):
+        e = {s: np.exp(score(q, k)) for s, k in enumerate(keys) if valid[t, s]}
+        for s in e:
+            weights[t, s] = e[s] / sum(e.values())
+    return weights @ values, weights
+
+
+def multi_head_attention(params, query, keys, values, valid):
+    """Vaswani 2017 (arXiv:1706.03762), section 3.2.2, with biases."""
+    w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o = params
+    outputs, all_weights = [], []
+    for n in range(w_q.shape[1]):
+        q = query @ w_q[:, n] + b_q[n]
+        k = keys @ w_k[:, n] + b_k[n]
+        v = values @ w_v[:, n] + b_v[n]
+        score = lambda q, k: q @ k / np.sqrt(len(k))
+        head, weights = attention(score, q, k, v, valid)
+        outputs.append(head @ w_o[n])
+        all_weights.append(weights)
+    return sum(outputs) + b_o, np.array(all_weights)

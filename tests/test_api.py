@@ -28,6 +28,10 @@ def test_names():
     ]
     types = ["RNNParams", "LSTMParams", "LSTMState", "GRUParams"]
     others = ["bidirectional", "resets_from_dones", "stack"]
+    kinds = ("additive", "dot", "general", "multi_head")
+    others += [f"{kind}_attention" for kind in kinds]
+    others += ["additive_init", "multi_head_init"]
+    types += ["AdditiveParams", "MultiHeadParams"]
     assert sorted(NAMES) == sorted(cells + types + others)
 
 
