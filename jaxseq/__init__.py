@@ -8,6 +8,11 @@ from jaxseq._attention import dot_attention as dot_attention
 from jaxseq._attention import general_attention as general_attention
 from jaxseq._attention import multi_head_attention as multi_head_attention
 from jaxseq._attention import multi_head_init as multi_head_init
+from jaxseq._decode import Decoded as Decoded
+from jaxseq._decode import beam_search as beam_search
+from jaxseq._decode import greedy as greedy
+from jaxseq._decode import prefill as prefill
+from jaxseq._decode import sample as sample
 from jaxseq._gru import GRUParams as GRUParams
 from jaxseq._gru import gru as gru
 from jaxseq._gru import gru_init as gru_init

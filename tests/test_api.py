@@ -31,7 +31,8 @@ def test_names():
     kinds = ("additive", "dot", "general", "multi_head")
     others += [f"{kind}_attention" for kind in kinds]
     others += ["additive_init", "multi_head_init"]
-    types += ["AdditiveParams", "MultiHeadParams"]
+    others += ["beam_search", "greedy", "prefill", "sample"]
+    types += ["AdditiveParams", "Decoded", "MultiHeadParams"]
     assert sorted(NAMES) == sorted(cells + types + others)
 
 
