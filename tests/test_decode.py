@@ -23,8 +23,9 @@ def step(state, token):
     return {"h": h}, h @ OUT
 
 
-def log_probs(b, tokens, *, every=False):
+def log_probs(b, tokens, *, every=False, step=None):
     """Of each of `tokens` of sequence b, or of all that may follow, by plain steps."""
+    step = step or globals()["step"]
     state, before, found = {"h": STATE["h"][b]}, TOKEN[b], []
     for token in tokens:
         state, logits = step(state, before)
@@ -109,34 +110,41 @@ def test_scores_of_a_beam_are_those_of_its_tokens(beam):
     assert (np.diff(found.scores) <= 0).all()
 
 
-def beam_by_hand(b, beam, penalty, most):
+LOGITS = np.log([0.4, 0.3, 0.2, 0.1])
+
+
+def same_each_step(state, token):
+    return state, jnp.broadcast_to(LOGITS, (*jnp.shape(token), V))
+
+
+def beam_by_hand(step, end, b, beam, penalty, most):
     """To the last step, whatever is found before it."""
     scored = lambda s, p: (p / ((5 + len(s)) / 6) ** penalty, s)
     alive, done = [(0.0, ())], []
     for _ in range(most):
         ways = []
         for p, s in alive:
-            more = log_probs(b, s, every=True)
+            more = log_probs(b, s, every=True, step=step)
             ways += [(p + float(more[v]), (*s, v)) for v in range(V)]
         ways = sorted(ways, reverse=True)[: 2 * beam]
-        done += [scored(s, p) for p, s in ways[:beam] if s[-1] == END]
-        alive = [(p, s) for p, s in ways if s[-1] != END][:beam]
+        done += [scored(s, p) for p, s in ways[:beam] if s[-1] == end]
+        alive = [(p, s) for p, s in ways if s[-1] != end][:beam]
     done += [scored(s, p) for p, s in alive]
     return sorted(done, reverse=True)[:beam]
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 4.0])
-def test_beam_stops_no_earlier_than_it_may(penalty):
-    how = {"max_length": 9, "end": END, "length_penalty": penalty}
-    found = jaxseq.beam_search(step, STATE, TOKEN, beam=3, n_best=3, **how)
+@pytest.mark.parametrize(("model", "end"), [("gru", END), ("same", 0), ("same", 1)])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_beam_stops_no_earlier_than_it_may(model, end, penalty, beam):
+    model = step if model == "gru" else same_each_step
+    how = {"max_length": 7, "end": end, "length_penalty": penalty}
+    found = jaxseq.beam_search(model, STATE, TOKEN, beam=beam, n_best=beam, **how)
     for b in range(B):
-        want = beam_by_hand(b, 3, penalty, 9)
-        assert [taken(found, b, i) for i in range(3)] == [s for _, s in want]
+        want = beam_by_hand(model, end, b, beam, penalty, 7)
         np.testing.assert_allclose(found.scores[b], [x for x, _ in want], atol=1e-12)
-
-
-LOGITS = np.log([0.4, 0.3, 0.2, 0.1])
-FIXED = lambda state, token: (state, jnp.broadcast_to(LOGITS, (len(token), V)))
+        if model is step:  # the other has ties
+            assert [taken(found, b, i) for i in range(beam)] == [s for _, s in want]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +163,7 @@ FIXED = lambda state, token: (state, jnp.broadcast_to(LOGITS, (len(token), V)))
 )
 def test_frequencies_of_samples(options, p):
     N = 20_000
-    run = partial(jaxseq.sample, FIXED, (), max_length=1, end=3, **options)
+    run = partial(jaxseq.sample, same_each_step, (), max_length=1, end=3, **options)
     found = run(np.zeros(N, int), jax.random.key(0))
     counts = np.bincount(found.tokens[:, 0], minlength=V)
     assert (counts[np.equal(p, 0)] == 0).all()
