@@ -1,7 +1,9 @@
 """Recurrent networks for JAX: pure functions, exact, fast and complete."""
 
 from jaxseq._attention import AdditiveParams as AdditiveParams
+from jaxseq._attention import Dot as Dot
 from jaxseq._attention import MultiHeadParams as MultiHeadParams
+from jaxseq._attention import ScaledDot as ScaledDot
 from jaxseq._attention import additive_attention as additive_attention
 from jaxseq._attention import additive_init as additive_init
 from jaxseq._attention import dot_attention as dot_attention
@@ -20,6 +22,8 @@ from jaxseq._gru import gru_step as gru_step
 from jaxseq._gru import gru_zeros as gru_zeros
 from jaxseq._layers import bidirectional as bidirectional
 from jaxseq._layers import stack as stack
+from jaxseq._losses import cross_entropy as cross_entropy
+from jaxseq._losses import perplexity as perplexity
 from jaxseq._lstm import LSTMParams as LSTMParams
 from jaxseq._lstm import LSTMState as LSTMState
 from jaxseq._lstm import lstm as lstm
@@ -32,5 +36,28 @@ from jaxseq._rnn import rnn as rnn
 from jaxseq._rnn import rnn_init as rnn_init
 from jaxseq._rnn import rnn_step as rnn_step
 from jaxseq._rnn import rnn_zeros as rnn_zeros
+from jaxseq._seq2seq import BahdanauParams as BahdanauParams
+from jaxseq._seq2seq import BridgeParams as BridgeParams
+from jaxseq._seq2seq import LuongParams as LuongParams
+from jaxseq._seq2seq import Memory as Memory
+from jaxseq._seq2seq import Seq2SeqParams as Seq2SeqParams
+from jaxseq._seq2seq import Seq2SeqState as Seq2SeqState
+from jaxseq._seq2seq import seq2seq_decode as seq2seq_decode
+from jaxseq._seq2seq import seq2seq_decode_step as seq2seq_decode_step
+from jaxseq._seq2seq import seq2seq_encode as seq2seq_encode
+from jaxseq._seq2seq import seq2seq_init as seq2seq_init
+from jaxseq._transformer import Cache as Cache
+from jaxseq._transformer import NormParams as NormParams
+from jaxseq._transformer import Rotary as Rotary
+from jaxseq._transformer import Sinusoidal as Sinusoidal
+from jaxseq._transformer import TransformerLayer as TransformerLayer
+from jaxseq._transformer import TransformerParams as TransformerParams
+from jaxseq._transformer import TransformerStack as TransformerStack
+from jaxseq._transformer import TransformerState as TransformerState
+from jaxseq._transformer import transformer_decode as transformer_decode
+from jaxseq._transformer import transformer_decode_step as transformer_decode_step
+from jaxseq._transformer import transformer_encode as transformer_encode
+from jaxseq._transformer import transformer_init as transformer_init
+from jaxseq._transformer import transformer_zeros as transformer_zeros
 
 __version__ = "0.1.0"

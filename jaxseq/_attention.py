@@ -6,6 +6,7 @@ Shapes: T queries `(..., T, Q)`, S keys `(..., S, K)` and as many values
 zeros for both. What is padding by `lengths` may be NaN.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -43,6 +44,14 @@ class MultiHeadParams(NamedTuple):
     b_k: Array | None = None  # (N, A)
     b_v: Array | None = None  # (N, A)
     b_o: Array | None = None  # (O,)
+
+
+class Dot(NamedTuple):
+    """Stands for the score `q . k`, which has no weights, in a model's weights."""
+
+
+class ScaledDot(NamedTuple):
+    """Stands for the score `q . k / sqrt(K)` in a model's weights."""
 
 
 def additive_init(
@@ -155,11 +164,7 @@ def additive_attention(
     (Q, K), A = (query.shape[-1], keys.shape[-1]), v.shape[-1]
     for name, w, shape in (("w_q", w_q, (Q, A)), ("w_k", w_k, (K, A)), ("v", v, (A,))):
         check_array(w, f"params.{name}", shape, query.dtype)
-    wide = state_dtype(query.dtype)
-    hidden = (query @ w_q)[..., :, None, :] + (keys @ w_k)[..., None, :, :]
-    weights = softmax(jnp.tanh(hidden.astype(wide)) @ v.astype(wide), valid)
-    weights = weights.astype(query.dtype)
-    return weights @ values, weights
+    return _additive(params, query, keys @ w_k, values, valid)
 
 
 def general_attention(
@@ -280,9 +285,61 @@ def multi_head_attention(
     query, keys, values, valid = _inputs(query, keys, values, lengths, mask, causal)
     params = jax.tree.map(jnp.asarray, params)
     _check_heads(params, query, keys, values)
-    q = split_heads(query, params.w_q, params.b_q)
+    k, v = heads_of(params, keys, values)
+    return attend_heads(params, query, k, v, valid, implementation=implementation)
+
+
+# Inside models: what does not depend on the query is made once.
+Score = AdditiveParams | MultiHeadParams | Dot | ScaledDot | Array
+
+
+def prepare(score: Score, values: Array) -> Any:
+    """The keys of `values`, `(..., S, K)`, as `attend` takes them."""
+    if isinstance(score, AdditiveParams):
+        return values @ score.w_k
+    if isinstance(score, MultiHeadParams):
+        return heads_of(score, values, values)
+    return None
+
+
+def attend(
+    score: Score, query: Array, keys: Any, values: Array, valid: Array | None
+) -> tuple[Array, Array]:
+    """Context and weights of queries `(..., T, Q)`; `valid` is `(..., S)`."""
+    if valid is not None:
+        shape = (*query.shape[:-1], values.shape[-2])
+        valid = jnp.broadcast_to(valid[..., None, :], shape)
+    if isinstance(score, AdditiveParams):
+        return _additive(score, query, keys, values, valid)
+    if isinstance(score, MultiHeadParams):
+        k, v = keys
+        return attend_heads(score, query, k, v, valid)
+    if isinstance(score, ScaledDot):
+        return dot_attention(query, values, mask=valid)
+    query = query if isinstance(score, Dot) else query @ score
+    return dot_attention(query, values, mask=valid, scale=1.0)
+
+
+def heads_of(
+    params: MultiHeadParams, keys: Array, values: Array
+) -> tuple[Array, Array]:
     k = split_heads(keys, params.w_k, params.b_k)
-    v = split_heads(values, params.w_v, params.b_v)
+    return k, split_heads(values, params.w_v, params.b_v)
+
+
+def attend_heads(
+    params: MultiHeadParams,
+    query: Array,
+    k: Array,
+    v: Array,
+    valid: Array | None,
+    *,
+    implementation: str | None = None,
+    rotate: Callable[[Array], Array] | None = None,
+) -> tuple[Array, Array]:
+    """Attention of queries `(..., T, Q)` to heads; `valid` is `(..., T, S)`."""
+    q = split_heads(query, params.w_q, params.b_q)
+    q = q if rotate is None else rotate(q)
     context, weights = _dot(q, k, v, valid, None, implementation)
     return join_heads(context, params.w_o, params.b_o), weights
 
@@ -297,6 +354,21 @@ def join_heads(heads: Array, w: Array, b: Array | None) -> Array:
     """(..., T, N, A) to (..., T, O)."""
     joined = jnp.einsum("...na,nao->...o", heads, w)
     return joined if b is None else joined + b
+
+
+def _additive(
+    params: AdditiveParams,
+    query: Array,
+    keys: Array,
+    values: Array,
+    valid: Array | None,
+) -> tuple[Array, Array]:
+    """With keys that went through their map already."""
+    wide = state_dtype(query.dtype)
+    hidden = (query @ params.w_q)[..., :, None, :] + keys[..., None, :, :]
+    scores = jnp.tanh(hidden.astype(wide)) @ params.v.astype(wide)
+    weights = softmax(scores, valid).astype(query.dtype)
+    return weights @ values, weights
 
 
 def softmax(scores: Array, valid: Array | None) -> Array:

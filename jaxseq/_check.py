@@ -101,6 +101,19 @@ def check_lengths(lengths: Any, batch: tuple[int, ...], T: int) -> Array:
     return array.astype(jnp.int32)
 
 
+def check_tokens(tokens: Any, name: str, V: int | None = None) -> Array:
+    """Checks tokens, those from 0 to V - 1 if that is given, and returns them."""
+    array = jnp.asarray(tokens)
+    ok = jnp.issubdtype(array.dtype, jnp.integer)
+    check(ok, name, "an integer dtype", array.dtype)
+    if V is not None and array.size and not isinstance(array, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():
+            low, high = int(array.min()), int(array.max())
+        expected = f"tokens from 0 to {V - 1}"
+        check(0 <= low and high < V, name, expected, f"{low} to {high}")
+    return array.astype(jnp.int32)
+
+
 def check_resets(resets: Any, shape: tuple[int, ...]) -> Array:
     resets = jnp.asarray(resets)
     check_array(resets, "resets", shape, jnp.bool_)

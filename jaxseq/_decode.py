@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxseq._cell import state_dtype
-from jaxseq._check import check, check_lengths, check_sizes
+from jaxseq._check import check, check_lengths, check_sizes, check_tokens
 
 Step = Callable[[Any, Array], tuple[Any, Array]]
 Choose = Callable[[Array, Array], Array]  # number of the step, logits: tokens
@@ -45,11 +45,10 @@ def prefill(
     Raises:
         ValueError: if a shape or dtype does not fit.
     """
-    prompt = jnp.asarray(prompt)
+    prompt = check_tokens(prompt, "prompt")
     ok = prompt.ndim == 2 and prompt.shape[1] >= 1
     check(ok, "prompt", "shape (B, P) with P >= 1", prompt.shape)
     B, P = prompt.shape
-    prompt = _tokens(prompt, "prompt", (B, P))
     if lengths is None:
         lengths = jnp.full(B, P, jnp.int32)
     lengths = check_lengths(lengths, (B,), P)
@@ -193,7 +192,7 @@ def beam_search(
     check_sizes(max_length=max_length, beam=beam, n_best=n_best)
     check(n_best <= beam, "n_best", f"at most beam = {beam}", n_best)
     check(length_penalty >= 0, "length_penalty", "at least 0", length_penalty)
-    token = _tokens(token, "token", (*jnp.shape(token)[:1],))
+    token = _tokens(token)
     (B,), K, L = token.shape, beam, max_length
     flat = lambda a: a.reshape(B * K, *a.shape[2:])
     of_beams = lambda a: a.reshape(B, K, *a.shape[1:])
@@ -252,7 +251,7 @@ def _decode(
     step: Step, choose: Choose, state: Any, token: Array, max_length: int, end: int
 ) -> Decoded:
     check_sizes(max_length=max_length)
-    token = _tokens(token, "token", (*jnp.shape(token)[:1],))
+    token = _tokens(token)
     B, L = *token.shape, max_length
     state = jax.tree.map(jnp.asarray, state)
     _, dtype = _check_logits(step, state, token, end)
@@ -289,12 +288,10 @@ def _where(on: Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(wide(a), a, b), a, b)
 
 
-def _tokens(tokens: Any, name: str, shape: tuple[int, ...]) -> Array:
-    tokens = jnp.asarray(tokens)
-    ok = jnp.issubdtype(tokens.dtype, jnp.integer)
-    check(ok, name, "an integer dtype", tokens.dtype)
-    check(tokens.ndim == len(shape) > 0, name, "one token each, (B,)", tokens.shape)
-    return tokens.astype(jnp.int32)
+def _tokens(tokens: Any) -> Array:
+    tokens = check_tokens(tokens, "token")
+    check(tokens.ndim == 1, "token", "one token each, (B,)", tokens.shape)
+    return tokens
 
 
 def _check_logits(step: Step, state: Any, token: Array, end: int) -> tuple[int, Any]:

@@ -62,9 +62,7 @@ def stack(
     """
     n = len(layers)
     check(n >= 1, "layers", "at least one layer", n)
-    check(0 <= dropout < 1, "dropout", "a probability in [0, 1)", dropout)
-    ok = key is not None or dropout == 0 or n == 1
-    check(ok, "key", "a random key for dropout", key)
+    check_dropout(dropout, key if n > 1 else "no need")
     starts = [None] * n if state is None else state
     # by its very type: a single LSTMState is a tuple too
     ok = type(starts) in (tuple, list) and len(starts) == n
@@ -73,8 +71,7 @@ def stack(
     for i, (layer, start) in enumerate(zip(layers, starts, strict=True)):
         if i > 0 and dropout > 0 and key is not None:
             key, layer_key = jax.random.split(key)
-            kept = jax.random.bernoulli(layer_key, 1 - dropout, x.shape)
-            x = jnp.where(kept, x / (1 - dropout), 0)
+            x = drop(x, dropout, layer_key)
         end, x = layer(x, start, lengths=lengths, resets=resets)
         ends.append(end)
     return tuple(ends), x
@@ -124,6 +121,19 @@ def bidirectional(
     if merge in ("sum", "mean"):
         check(y_f.shape == y_b.shape, "backward", f"outputs {y_f.shape}", y_b.shape)
     return (end_f, end_b), MERGES[merge](y_f, y_b)
+
+
+def check_dropout(rate: float, key: Any) -> None:
+    check(0 <= rate < 1, "dropout", "a probability in [0, 1)", rate)
+    check(key is not None or rate == 0, "key", "a random key for dropout", key)
+
+
+def drop(x: Array, rate: float, key: Array | None) -> Array:
+    """Each value zero with probability `rate`, else divided by what is left of 1."""
+    if rate == 0 or key is None:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 def described(states: Any) -> str:
