@@ -348,7 +348,8 @@ def transformer_decode_step(
     def attend_self(layer: TransformerLayer, cache: Cache, x: Array) -> Any:
         k, v = heads_of(layer.attention, x, x)
         k = _rotated(params, k, at)
-        cache = jax.tree.map(lambda new, old: jnp.where(here, new, old), Cache(k, v), cache)
+        update = lambda new, old: jnp.where(here, new, old)
+        cache = jax.tree.map(update, Cache(k, v), cache)
         caches.append(cache)
         rotate = lambda q: _rotated(params, q, at)
         return attend_heads(layer.attention, x, *cache, before, rotate=rotate)[0]
@@ -503,7 +504,7 @@ def _cross(
     if memory is None:
         return None, None
     memory = jnp.asarray(memory)
-    S, D = memory.shape[-2:] if memory.ndim >= 2 else (0, 0)
+    S = memory.shape[-2] if memory.ndim >= 2 else 0
     expected = (*batch, S, layers[0].w_1.shape[0])
     check(memory.shape == expected, "memory", f"shape {expected}", memory.shape)
     valid = None

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.checkpoint import Checkpoints
 from experiments.language_model import data
 from experiments.language_model.__main__ import main
-from experiments.language_model.checkpoint import Checkpoints
 from experiments.language_model.model import sample_token
 from experiments.language_model.settings import Settings
 from experiments.language_model.train import Trainer, evaluate

@@ -2,41 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from experiments.errors import InputError
+from experiments.command import SEED, Parser, answer, number, shown
 from experiments.language_model.settings import Settings
 
 RUN = Path("runs/language_model")
-INF = float("inf")
 
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def number(kind: type, low: float, high: float = INF, *, above=False) -> Callable:
-    """An argparse type: a number from `low`, or only `above` it, to `high`."""
-
-    def parse(string: str) -> float:
-        expected = "a whole number" if kind is int else "a number"
-        expected += f" above {low:g}" if above else f" of at least {low:g}"
-        expected += f" and at most {high:g}" if high < INF else ""
-        try:
-            value = kind(string)
-        except ValueError:
-            value = INF
-        if not low <= value <= high or value == INF or (above and value == low):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {string}")
-        return value
-
-    return parse
-
-
-SEED = number(int, 0, 2**31 - 1)
 SAMPLING = {
     "prompt": (str, "", "text to go on from"),
     "length": (number(int, 1), 500, "characters to write"),
@@ -65,7 +38,6 @@ def parser() -> Parser:
     commands = main.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train, evaluate, sample and report")
     generate = commands.add_parser("generate", help="write text from a checkpoint")
-    shown = lambda text, default: f"{text} (default: {default!r})"
 
     for command in (train, generate):
         group = command.add_argument_group("the sample")
@@ -115,20 +87,7 @@ def run(options: dict[str, Any]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     options: dict[str, Any] = vars(parser().parse_args(argv))
-    try:
-        return run(options)
-    except InputError as e:
-        message, code = f"error: {e}", 2
-    except OSError as e:
-        message, code = f"error: {e.filename or 'writing'}: {e.strerror}", 2
-    except RuntimeError as e:  # XLA's when it cannot allocate
-        if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
-        message, code = "error: out of memory: try a smaller --hidden or --batch", 2
-    except KeyboardInterrupt:
-        message, code = "interrupted; what was saved is kept", 130
-    print(f"language_model: {message}", file=sys.stderr)
-    return code
+    return answer("language_model", lambda: run(options))
 
 
 if __name__ == "__main__":

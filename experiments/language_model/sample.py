@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.checkpoint import Checkpoints, has_checkpoints
 from experiments.errors import InputError
-from experiments.language_model.checkpoint import Checkpoints, has_checkpoints
 from experiments.language_model.data import decode, encode
 from experiments.language_model.model import LanguageModel, generate
 from experiments.language_model.settings import Settings

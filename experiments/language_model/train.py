@@ -12,6 +12,7 @@ from flax import nnx
 from experiments.language_model import data
 from experiments.language_model.model import LanguageModel, nats
 from experiments.language_model.settings import Settings
+from experiments.training import make_optimizer
 
 
 def make_model(settings: Settings, vocabulary: int) -> LanguageModel:
@@ -23,18 +24,6 @@ def make_model(settings: Settings, vocabulary: int) -> LanguageModel:
         embedding=settings.embedding,
         dropout=settings.dropout,
         rngs=nnx.Rngs(settings.seed),
-    )
-
-
-def make_optimizer(settings: Settings) -> optax.GradientTransformation:
-    """AdamW with gradients clipped to norm 1, a short warm-up and a cosine to 0."""
-    warmup = min(100, settings.steps // 10)
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, warmup, settings.steps
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(rate, b2=0.99, weight_decay=settings.weight_decay),
     )
 
 
@@ -74,6 +63,8 @@ class Trainer:
 
     def __init__(self, settings: Settings, text: data.Text):
         self.settings = settings
+        self.unit, self.per_step = "char", settings.batch * settings.window
+        self.held_out = text.held_out
         self.windows = data.Windows(
             text.train, settings.batch, settings.window, settings.seed
         )
@@ -94,6 +85,9 @@ class Trainer:
         self.state, loss = self.update(state, tokens, targets, key)
         self.step += 1
         return loss
+
+    def evaluate(self) -> float:
+        return evaluate(self.model, self.held_out)
 
 
 def update(

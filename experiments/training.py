@@ -1,0 +1,195 @@
+"""The training that all experiments share: settings, optimiser, loop, resuming."""
+
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from experiments.checkpoint import Checkpoints, has_checkpoints, make_folder
+from experiments.errors import InputError
+from experiments.interrupts import Interrupts
+
+
+class Trainer(Protocol):
+    """What `loop` trains."""
+
+    settings: Any  # with `steps`
+    state: Any  # a pytree, what a checkpoint holds
+    step: int
+    unit: str  # of the progress bar
+    per_step: int  # units
+
+    def advance(self) -> Any:
+        """Does one step and returns its loss in nats."""
+
+    def evaluate(self) -> float:
+        """The held-out loss in nats."""
+        ...
+
+
+def make_optimizer(settings: Any) -> optax.GradientTransformation:
+    """AdamW with gradients clipped to norm 1, a short warm-up and a cosine to 0."""
+    warmup = min(getattr(settings, "warmup", 100), settings.steps // 10)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, warmup, settings.steps
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(rate, b2=0.99, weight_decay=settings.weight_decay),
+    )
+
+
+def open_run(
+    out: Path, resume: bool
+) -> tuple[Checkpoints | None, dict[str, Any] | None]:
+    """The checkpoints in the folder of a run and the newest one's facts, if any."""
+    if not has_checkpoints(out):
+        return None, None
+    make_folder(out)
+    checkpoints = Checkpoints(out)
+    if checkpoints.newest is None:
+        return checkpoints, None
+    if not resume:
+        raise InputError(
+            f"--out {out}: holds a run already; --resume goes on with it, "
+            "or choose another folder"
+        )
+    return checkpoints, checkpoints.facts()
+
+
+def settle(
+    defaults: Any,
+    given: dict[str, Any],
+    facts: dict[str, Any] | None,
+    out: Path,
+    fixed: tuple[str, ...],
+) -> Any:
+    """Settings from the command line over those of the checkpoint, if there is one.
+
+    `fixed` names those that a checkpoint cannot go on with if they are changed.
+    """
+    if facts is None:
+        return replace(defaults, **given)
+    saved = type(defaults)(**facts["settings"])
+    for name in fixed:
+        if name in given and given[name] != getattr(saved, name):
+            option = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{option} {given[name]}: the checkpoint in {out} was made with "
+                f"{getattr(saved, name)}; leave the option out, or choose another --out"
+            )
+    settings = replace(saved, **given)
+    if settings.steps < facts["step"]:
+        raise InputError(
+            f"--steps {settings.steps}: the checkpoint in {out} is at step "
+            f"{facts['step']} already"
+        )
+    # a finished run stays as it was
+    return saved if settings.steps == facts["step"] else settings
+
+
+def train(
+    trainer: Trainer,
+    facts: dict[str, Any] | None,
+    new: dict[str, Any],
+    checkpoints: Checkpoints | None,
+    out: Path,
+    *,
+    resume: bool,
+    save_seconds: float,
+) -> dict[str, Any] | None:
+    """Trains from the checkpoint or the beginning; the facts, or None if stopped.
+
+    `new` are the facts of a run that begins; those about its course are added.
+    """
+    if checkpoints is None:  # nothing is made before the input is known to be good
+        make_folder(out)
+        checkpoints = Checkpoints(out)
+    steps = trainer.settings.steps
+    if facts is not None:
+        trainer.state, trainer.step = checkpoints.arrays(trainer.state), facts["step"]
+        print(f"Going on from step {trainer.step} of {steps}.")
+    else:
+        if resume:
+            print(f"No checkpoint in {out} yet: starting at the beginning.")
+        course = {"step": 0, "seconds": 0.0, "pending": [], "train": [], "held_out": []}
+        facts = new | course
+    weights = sum(w.size for w in jax.tree.leaves(trainer.state.weights))
+    facts |= {"settings": asdict(trainer.settings), "weights": weights}
+    try:
+        finished = loop(trainer, facts, checkpoints, save_seconds)
+    finally:
+        checkpoints.close()
+    if finished:
+        return facts
+    print(
+        f"Stopped at step {trainer.step} of {steps}; a checkpoint is in {out}. "
+        "To go on, give the same command with --resume.",
+        file=sys.stderr,
+    )
+    return None
+
+
+def loop(
+    trainer: Trainer,
+    facts: dict[str, Any],
+    checkpoints: Checkpoints,
+    save_seconds: float,
+) -> bool:
+    """Trains to the last step, or to an interrupt, whose answer is False."""
+    steps, units = trainer.settings.steps, trainer.per_step
+    log_every, evaluate_every = max(1, steps // 200), max(1, steps // 8)
+    start = saved = time.monotonic()
+    before, held_out = facts["seconds"], ""
+    losses = facts["pending"]  # of the steps since the last row of facts["train"]
+
+    def fetch() -> None:
+        losses[:] = map(float, jax.device_get(losses))
+        if not np.isfinite(losses).all():
+            raise InputError(
+                f"the loss is {losses[-1]} at step {trainer.step}: try a lower "
+                "--learning-rate; the last checkpoint is from before"
+            )
+
+    def save() -> None:
+        fetch()
+        facts["seconds"] = before + time.monotonic() - start
+        facts["step"] = trainer.step
+        if checkpoints.newest != trainer.step:
+            checkpoints.save(trainer.step, trainer.state, facts)
+
+    bar = tqdm(
+        total=steps * units,
+        initial=trainer.step * units,
+        unit=trainer.unit,
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10,
+    )
+    with Interrupts() as interrupts, bar:
+        while trainer.step < steps and not interrupts.seen:
+            losses.append(trainer.advance())
+            bar.update(units)
+            last = trainer.step == steps
+            if trainer.step % log_every == 0 or last:
+                fetch()
+                loss = float(np.mean(losses))
+                losses.clear()
+                facts["train"].append({"step": trainer.step, "nats": loss})
+                shown = f"loss {loss:.3f}, {loss / np.log(2):.3f} bits{held_out}"
+                bar.set_postfix_str(shown, refresh=False)
+            if trainer.step % evaluate_every == 0 or last:
+                nats = trainer.evaluate()
+                facts["held_out"].append({"step": trainer.step, "nats": nats})
+                held_out = f", held out {nats:.3f}"
+            if time.monotonic() - saved >= save_seconds or last:
+                save()
+                saved = time.monotonic()
+        if trainer.step < steps:
+            save()
+    return trainer.step == steps
