@@ -122,8 +122,9 @@ def multi_head_init(
     w_o = glorot(o, (N * A, O), dtype).reshape(N, A, O)
     if not bias:
         return MultiHeadParams(*maps, w_o)
-    zeros = jnp.zeros((N, A), dtype)
-    return MultiHeadParams(*maps, w_o, zeros, zeros, zeros, jnp.zeros(O, dtype))
+    # each an array of its own, or they could not be donated
+    biases = (jnp.zeros((N, A), dtype) for _ in maps)
+    return MultiHeadParams(*maps, w_o, *biases, jnp.zeros(O, dtype))
 
 
 def additive_attention(

@@ -304,8 +304,9 @@ def transformer_zeros(
         batch = jnp.shape(memory)[:-2]
     cross, valid = _cross(params, memory, memory_lengths, batch)
     _, N, A = stack.layers[0].attention.w_k.shape
-    empty = jnp.zeros((*batch, max_length, N, A), stack.layers[0].w_1.dtype)
-    caches = tuple(Cache(empty, empty) for _ in stack.layers)
+    shape, dtype = (*batch, max_length, N, A), stack.layers[0].w_1.dtype
+    empty = lambda: jnp.zeros(shape, dtype)  # each an array of its own, to be donated
+    caches = tuple(Cache(empty(), empty()) for _ in stack.layers)
     return TransformerState(jnp.zeros(batch, jnp.int32), caches, cross, valid)
 
 

@@ -1,0 +1,126 @@
+"""Trains translation models on pairs of sentences, and translates with them."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.command import SEED, Parser, answer, number, shown
+from experiments.translation.settings import MODELS, PRESETS, Settings
+
+RUN = Path("runs/translation")
+WHOLE = number(int, 1)
+SETTINGS = {
+    "data": (str, "dates, multi30k, tatoeba_ko, chatbot_ko, a table of two columns "
+             "(.tsv, .csv), or the sources' file, with --target"),
+    "target": (str, "file of the targets, line by line those of --data"),
+    "joined": (WHOLE, "most sentences joined to one"),
+    "pieces": (number(int, 0), "subwords in each vocabulary; 0 for characters"),
+    "longest": (WHOLE, "tokens of the longest sentence taken, its end counted"),
+    "model": (str, "the model"),
+    "cell": (str, "of a recurrent model"),
+    "layers": (WHOLE, "layers, of the encoder and of the decoder"),
+    "hidden": (WHOLE, "width of the states, or of the Transformer"),
+    "embedding": (WHOLE, "width of a token's vector, in a recurrent model"),
+    "heads": (WHOLE, "heads of the Transformer's attention"),
+    "dropout": (number(float, 0, 0.95), "probability"),
+    "label-smoothing": (number(float, 0, 0.95), "probability spread over all tokens"),
+    "tokens": (WHOLE, "tokens of a batch, padding counted"),
+    "steps": (WHOLE, "updates of the weights"),
+    "warmup": (number(int, 0), "steps in which the learning rate rises"),
+    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
+    "weight-decay": (number(float, 0), "of AdamW"),
+    "held-out": (number(float, 0, 0.3, above=True), "share held out of own data, "
+                 "and as much to test"),
+    "seed": (SEED, "of weights, order and dropout"),
+}  # fmt: skip
+CHOICES = {"model": MODELS, "cell": ("rnn", "lstm", "gru")}
+SEARCH = {
+    "beam": (WHOLE, 5, "sequences kept at each step"),
+    "length-penalty": (number(float, 0), 1.0, "of Wu and others, 2016"),
+}
+
+
+def parser() -> Parser:
+    main = Parser(prog="translation", description=__doc__)
+    commands = main.add_subparsers(dest="command", required=True)
+    add = lambda name, text: commands.add_parser(name, help=text)
+    train = add("train", "train, evaluate on the test pairs and report")
+    evaluate = add("evaluate", "BLEU and perplexity of a checkpoint")
+    translate = add("translate", "translate a file, or what is typed")
+    report = add("report", "several evaluated runs side by side")
+
+    for command in (train, evaluate, translate):
+        group = command.add_argument_group("the search")
+        for name, (kind, default, text) in SEARCH.items():
+            text = shown(text, default)
+            group.add_argument(f"--{name}", type=kind, default=default, help=text)
+    for command in (train, evaluate):
+        text = "folder with the files of the data sets; else they are downloaded"
+        command.add_argument("--data-dir", type=Path, help=text)
+    for command in (evaluate, translate):
+        command.add_argument("--run", type=Path, default=RUN, help=f"(default: {RUN})")
+    tests = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
+    text = "another test set of multi30k"
+    evaluate.add_argument("--test", choices=tests, help=text)
+    text = "join two to this many sentences"
+    evaluate.add_argument("--joined", type=WHOLE, default=1, help=text)
+    text = "a file, a sentence a line; else what is typed"
+    translate.add_argument("--input", type=Path, help=text)
+    text = shown("translations of each sentence, with scores", 1)
+    translate.add_argument("--n-best", type=WHOLE, default=1, help=text)
+    report.add_argument("--runs", type=Path, nargs="+", required=True)
+    report.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
+
+    run = train.add_argument_group("the run")
+    run.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
+    text = "go on from the newest checkpoint in --out, if there is one"
+    run.add_argument("--resume", action="store_true", help=text)
+    text = shown("time between checkpoints", 60)
+    run.add_argument("--save-seconds", type=number(float, 0), default=60.0, help=text)
+    text = "the data, the model and its training (defaults are those for dates; "
+    text += f"other data have their own: {', '.join(PRESETS)})"
+    settings = train.add_argument_group(text)
+    # absent unless given, so that the rest can come from a checkpoint
+    absent: Any = {"default": argparse.SUPPRESS}
+    for name, (kind, text) in SETTINGS.items():
+        text = shown(text, getattr(Settings, name.replace("-", "_")))
+        choices = CHOICES.get(name)
+        settings.add_argument(
+            f"--{name}", type=kind, choices=choices, help=text, **absent
+        )
+    for name, text in (("lower", "in lower case"), ("feed", "input feeding (luong)")):
+        flag = argparse.BooleanOptionalAction
+        settings.add_argument(f"--{name}", action=flag, help=text, **absent)
+    return main
+
+
+def run(options: dict[str, Any]) -> int:
+    # here, so that --help and a bad option answer at once
+    from experiments.errors import InputError
+    from experiments.translation import run
+    from experiments.translation.translate import Search
+
+    command = options.pop("command")
+    take = lambda *names: {name: options.pop(name) for name in names}
+    if command == "report":
+        return run.compare(options["runs"], options["out"])
+    n_best = options.pop("n_best", 1)
+    if n_best > options["beam"]:
+        raise InputError(f"--n-best {n_best}: more than --beam {options['beam']}")
+    how = Search(n_best=n_best, **take("beam", "length_penalty"))
+    if command == "train":
+        own = take("out", "data_dir", "resume", "save_seconds")
+        return run.train(options, how=how, **own)
+    if command == "evaluate":
+        return run.evaluate_run(**options, how=how)
+    return run.translate(options["run"], options["input"], how)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options: dict[str, Any] = vars(parser().parse_args(argv))
+    return answer("translation", lambda: run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

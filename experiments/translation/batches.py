@@ -1,0 +1,79 @@
+"""Batches of sentences of like length, padded to a few shapes, by Grain."""
+
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from experiments.translation.vocabulary import END, START
+
+# shapes to compile for; a batch has as many sentences as fit its tokens
+BOUNDS = (8, 12, 16, 20, 26, 34, 46, 64, 90, 128, 180, 256, 362, 512)
+
+
+class Batch(NamedTuple):
+    """Padded with END; a sentence that only fills the batch has no length."""
+
+    sources: np.ndarray  # (B, S)
+    lengths: np.ndarray  # (B,)
+    inputs: np.ndarray  # (B, T), a start token and the target
+    targets: np.ndarray  # (B, T), the target and an end token
+    target_lengths: np.ndarray  # (B,)
+
+
+Example = tuple[list[int], list[int]]  # source and target, without END and START
+
+
+def bound(n: int) -> int:
+    return next((b for b in BOUNDS if n <= b), -(-n // 128) * 128)
+
+
+def pad(rows: list[list[int]], B: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    padded = np.full((B, width), END, np.int32)
+    lengths = np.zeros(B, np.int32)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+        lengths[i] = len(row)
+    return padded, lengths
+
+
+def collate(examples: list[Example], B: int, S: int, T: int) -> Batch:
+    sources, lengths = pad([[*s, END] for s, _ in examples], B, S)
+    inputs, _ = pad([[START, *t] for _, t in examples], B, T)
+    targets, target_lengths = pad([[*t, END] for _, t in examples], B, T)
+    return Batch(sources, lengths, inputs, targets, target_lengths)
+
+
+def grouped(examples: list[Example], tokens: int) -> list[tuple[list, int, int, int]]:
+    """Examples by length, with the shape (B, S, T) of their batches."""
+    groups: dict[int, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(bound(1 + max(map(len, example))), []).append(example)
+    found = []
+    for width, group in sorted(groups.items()):
+        # where one side is short throughout, as in dates, it is not padded further
+        S, T = (bound(1 + max(len(e[side]) for e in group)) for side in (0, 1))
+        found.append((group, max(1, tokens // width), S, T))
+    return found
+
+
+def training(examples: list[Example], tokens: int, seed: int) -> Any:
+    """Endless batches, of which any can be had by its number: `batches[step]`."""
+    parts, shares = [], []
+    for group, B, S, T in grouped(examples, tokens):
+        part = grain.MapDataset.source(group).seed(seed).shuffle().repeat()
+        collated = lambda rows, B=B, S=S, T=T: collate(rows, B, S, T)
+        parts.append(part.batch(B, batch_fn=collated))
+        shares.append(len(group) / B)
+    return grain.MapDataset.mix(parts, [share / sum(shares) for share in shares])
+
+
+def once(examples: list[Example], tokens: int) -> list[tuple[Batch, list[int]]]:
+    """Every example once, and which they are; the last batches are filled up."""
+    numbered = {id(e): i for i, e in enumerate(examples)}
+    found = []
+    for group, B, S, T in grouped(examples, tokens):
+        for at in range(0, len(group), B):
+            rows = group[at : at + B]
+            found.append((collate(rows, B, S, T), [numbered[id(e)] for e in rows]))
+    return found

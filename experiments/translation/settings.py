@@ -1,0 +1,53 @@
+"""What a run is made of; it stands in the checkpoint."""
+
+from dataclasses import dataclass
+from typing import Any
+
+MODELS = ("plain", "bahdanau", "luong", "transformer")
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: str = "dates"
+    target: str | None = None
+    lower: bool = False
+    joined: int = 1
+    pieces: int = 0
+    longest: int = 100
+    model: str = "bahdanau"
+    cell: str = "lstm"
+    layers: int = 1
+    hidden: int = 96
+    embedding: int = 48
+    heads: int = 4
+    feed: bool = False
+    dropout: float = 0.1
+    label_smoothing: float = 0.0
+    tokens: int = 2048
+    steps: int = 600
+    warmup: int = 100
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.01
+    held_out: float = 0.05
+    seed: int = 0
+
+
+# what differs from the above for a data set, and for a model on it
+PRESETS: dict[str, dict[str, Any]] = {
+    "multi30k": {
+        "lower": True,
+        "pieces": 4000,
+        "hidden": 256,
+        "embedding": 256,
+        "dropout": 0.3,
+        "label_smoothing": 0.1,
+        "steps": 3000,
+        "learning_rate": 2e-3,
+    },
+}
+
+
+def defaults(data: str, model: str) -> Settings:
+    """The settings of a data set and a model, where the user gives no others."""
+    preset = PRESETS.get(data, PRESETS["multi30k"] if data != "dates" else {})
+    return Settings(**{**preset, "data": data, "model": model})

@@ -1,0 +1,61 @@
+"""Subword vocabularies, by SentencePiece."""
+
+import hashlib
+import io
+from collections.abc import Iterable
+
+import sentencepiece
+
+END, UNKNOWN, START = 0, 1, 2
+
+
+class Vocabulary:
+    """Pieces of one language; `model` is all that there is of it, as bytes."""
+
+    def __init__(self, model: bytes):
+        self.model = model
+        self.pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def __len__(self) -> int:
+        return self.pieces.vocab_size()
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.model).hexdigest()[:16]
+
+    def encode(self, text: str) -> list[int]:
+        return self.pieces.encode(text)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self.pieces.decode([int(token) for token in tokens])
+
+    def words(self, tokens: Iterable[int]) -> list[str]:
+        """The tokens as one reads them, the start of a word marked by a space."""
+        pieces = (self.pieces.id_to_piece(int(token)) for token in tokens)
+        return [piece.replace("▁", " ") for piece in pieces]
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of a text that no piece has."""
+        characters = sorted(set(text))
+        return [c for c in characters if not c.isspace() and UNKNOWN in self.encode(c)]
+
+
+def make(sentences: Iterable[str], size: int) -> Vocabulary:
+    """Byte-pair pieces, `size` at most; single characters if `size` is 0."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        model_type="bpe" if size else "char",
+        vocab_size=size or 1_000_000,
+        hard_vocab_limit=False,
+        use_all_vocab=False if size else True,
+        character_coverage=1.0,
+        eos_id=END,
+        unk_id=UNKNOWN,
+        bos_id=START,
+        pad_id=-1,
+        minloglevel=2,
+        num_threads=1,
+    )
+    return Vocabulary(model.getvalue())
