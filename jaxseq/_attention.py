@@ -399,8 +399,10 @@ def _dot(
     scores = jnp.einsum("...tna,...sna->...nts", query, keys, **wide)
     by_head = None if valid is None else valid[..., None, :, :]
     weights = softmax(scores * factor, by_head).astype(dtype)
-    # that of JAX takes its softmax in float32, and values as wide as the keys
-    if dtype == jnp.float64 or values.shape[-1] != keys.shape[-1]:
+    # that of JAX takes its softmax in float32, and values as wide as the keys; in
+    # float16 it does not run on every CPU
+    own = dtype in (jnp.float64, jnp.float16)
+    if own or values.shape[-1] != keys.shape[-1]:
         ok = implementation is None
         check(ok, "implementation", f"None for {dtype}", repr(implementation))
         return jnp.einsum("...nts,...snv->...tnv", weights, values), weights

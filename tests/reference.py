@@ -114,3 +114,131 @@ def multi_head_attention(params, query, keys, values, valid):
         outputs.append(head @ w_o[n])
         all_weights.append(weights)
     return sum(outputs) + b_o, np.array(all_weights)
+
+
+def maxout(z):
+    """Of neighbouring pairs; Goodfellow 2013 (arXiv:1302.4389)."""
+    return np.array([max(a, b) for a, b in zip(z[0::2], z[1::2], strict=True)])
+
+
+def seq2seq(cell, params, score, source, target, *, luong, feeds):
+    """Logits and weights of one target; as in Bahdanau 2015, Luong 2015, or neither.
+
+    `cell(params, state, x)` runs over time from a state, None for zeros, and `score`
+    takes a query and a memory and gives the row of weights and the context.
+    """
+    x, ends = params.source[source], []
+    for directions in params.encoder:
+        outputs, finals = [], []
+        for i, weights in enumerate(directions):
+            end, y = cell(weights, None, x[::-1] if i else x)
+            outputs.append(y[::-1] if i else y)
+            finals += end if isinstance(end, tuple) else (end,)
+        ends.append(np.concatenate(finals))
+        x = np.concatenate(outputs, 1)
+    memory, states = x, []
+    for bridge, weights, final in zip(params.bridge, params.decoder, ends, strict=True):
+        z = final @ bridge.w + bridge.b
+        H = weights.w_h.shape[0]
+        h, rest = np.tanh(z[:H]), z[H:]
+        states.append((h, rest) if len(rest) else h)
+    embeddings = params.source if params.target is None else params.target
+    attend = params.attention
+    fed = np.zeros(attend.w.shape[1]) if feeds else np.zeros(0)
+    logits, rows = [], []
+    for token in target:
+        e = embeddings[token]
+        top = states[-1][0] if isinstance(states[-1], tuple) else states[-1]
+        before, context = e, None
+        if attend is not None and not luong:
+            row, context = score(top, memory)
+            before = np.concatenate([e, context])
+        s = np.concatenate([before, fed])
+        for layer, weights in enumerate(params.decoder):
+            states[layer], y = cell(weights, states[layer], s[None])
+            s = y[0]
+        if attend is None:
+            a, row = s, None
+        elif luong:
+            row, context = score(s, memory)
+            a = np.tanh(np.concatenate([context, s]) @ attend.w + attend.b)
+        else:
+            a = maxout(np.concatenate([s, context, e]) @ attend.w + attend.b)
+        fed = a if feeds else fed
+        logits.append(a @ params.w_o + params.b_o)
+        rows.append(row)
+    return np.array(logits), rows
+
+
+def layer_norm(x, scale, b):
+    """Ba, Kiros and Hinton 2016 (arXiv:1607.06450)."""
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-5) * scale + b
+
+
+def waves(T, D):
+    """Vaswani 2017 (arXiv:1706.03762), section 3.5."""
+    at = np.zeros((T, D))
+    for t in range(T):
+        for i in range(D // 2):
+            at[t, 2 * i] = np.sin(t / 10000 ** (2 * i / D))
+            at[t, 2 * i + 1] = np.cos(t / 10000 ** (2 * i / D))
+    return at
+
+
+def rotate(x, t):
+    """Su 2021 (arXiv:2104.09864), equation 34: one vector at position t."""
+    A, turned = len(x), np.zeros_like(x)
+    for i in range(A // 2):
+        angle = t * 10000 ** (-2 * i / A)
+        a, b = x[2 * i], x[2 * i + 1]
+        turned[2 * i] = a * np.cos(angle) - b * np.sin(angle)
+        turned[2 * i + 1] = a * np.sin(angle) + b * np.cos(angle)
+    return turned
+
+
+def heads_attention(params, x, memory, valid, rotary):
+    """`multi_head_attention` with one width, and rotary positions by option."""
+    total, rows = params.b_o * 1.0, []
+    for n in range(params.w_q.shape[1]):
+        q = x @ params.w_q[:, n] + params.b_q[n]
+        k = memory @ params.w_k[:, n] + params.b_k[n]
+        v = memory @ params.w_v[:, n] + params.b_v[n]
+        if rotary:
+            q = np.array([rotate(a, t) for t, a in enumerate(q)])
+            k = np.array([rotate(a, t) for t, a in enumerate(k)])
+        score = lambda q, k: q @ k / np.sqrt(len(k))
+        head, weights = attention(score, q, k, v, valid)
+        total = total + head @ params.w_o[n]
+        rows.append(weights)
+    return total, np.array(rows)
+
+
+def transformer(stack, x, memory, *, causal, rotary, activation=relu):
+    """Vaswani 2017, section 3, of one sequence; pre-norm where the stack has a norm."""
+    every = np.ones((len(x), len(x)), bool)
+    valid, weights = (np.tril(every) if causal else every), []
+    for layer in stack.layers:
+        subs = [
+            (lambda a, p=layer: heads_attention(p.attention, a, a, valid, rotary)[0],
+             layer.attention_norm),
+        ]  # fmt: skip
+        if layer.cross is not None:
+            all_of_it = np.ones((len(x), len(memory)), bool)
+
+            def cross(a, p=layer, seen=all_of_it):
+                out, rows = heads_attention(p.cross, a, memory, seen, False)
+                weights.append(rows)
+                return out
+
+            subs.append((cross, layer.cross_norm))
+        subs.append(
+            (lambda a, p=layer: activation(a @ p.w_1 + p.b_1) @ p.w_2 + p.b_2,
+             layer.norm)
+        )  # fmt: skip
+        for f, norm in subs:
+            if stack.norm is not None:
+                x = x + f(layer_norm(x, *norm))
+            else:
+                x = layer_norm(x + f(x), *norm)
+    return (x if stack.norm is None else layer_norm(x, *stack.norm)), weights

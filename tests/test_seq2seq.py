@@ -1,0 +1,335 @@
+"""The recurrent encoder-decoder against its equations, and as one uses it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import optax
+import pytest
+
+import jaxseq
+from tests import reference
+from tests.cells import assert_close
+
+SOURCE, TARGET, E, H, A, S, T = 11, 9, 4, 6, 5, 7, 5
+BATCH = (2, 2)
+LENGTHS = np.array([[7, 1], [3, 5]])
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, SOURCE, (*BATCH, S))
+TARGETS = RNG.integers(0, TARGET, (*BATCH, T))
+CELLS = {
+    "rnn": (jaxseq.rnn_init, reference.rnn),
+    "lstm": (jaxseq.lstm_init, reference.lstm),
+    "gru": (jaxseq.gru_init, reference.gru),
+}
+# attention, score, input feeding
+KINDS = {
+    "none": {"attention": None},
+    "bahdanau": {},
+    "bahdanau general": {"score": "general"},
+    "bahdanau multi-head": {"score": "multi_head", "A": 8, "heads": 2},
+    "luong": {"attention": "luong"},
+    "luong concat": {"attention": "luong", "score": "additive"},
+    "luong dot": {"attention": "luong", "score": "dot", "bidirectional": False},
+    "luong scaled dot": {
+        "attention": "luong", "score": "scaled_dot", "bidirectional": False,
+    },
+    "luong fed": {"attention": "luong", "feed": True},
+    "luong concat fed": {"attention": "luong", "score": "additive", "feed": True},
+    "luong multi-head fed": {
+        "attention": "luong", "score": "multi_head", "A": 8, "feed": True,
+    },
+}  # fmt: skip
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def make(kind, cell="lstm", *, seed=0, **options):
+    """Weights in which no bias is zero."""
+    init = partial(jaxseq.seq2seq_init, jax.random.key(seed), dtype=jnp.float64)
+    options = {"A": A, **KINDS[kind], **options}
+    target = options.pop("target", TARGET)
+    params = init(SOURCE, target, E, H, cell=CELLS[cell][0], **options)
+    rng = np.random.default_rng(seed)
+    noise = lambda w: np.asarray(w) + 0.3 * rng.standard_normal(w.shape)
+    return jax.tree.map(noise, params)
+
+
+def score_of(params):
+    """The score as `reference.seq2seq` takes it."""
+    if params.attention is None:
+        return None
+    score = params.attention.score
+
+    def attend(query, memory):
+        every = np.ones((1, len(memory)), bool)
+        if isinstance(score, jaxseq.MultiHeadParams):
+            args = score, query[None], memory, memory, every
+            context, rows = reference.multi_head_attention(*args)
+            return rows[:, 0], context[0]
+        f = {
+            jaxseq.AdditiveParams: lambda q, k: reference.additive_score(*score, q, k),
+            jaxseq.Dot: lambda q, k: q @ k,
+            jaxseq.ScaledDot: lambda q, k: q @ k / np.sqrt(len(k)),
+        }.get(type(score), lambda q, k: q @ score @ k)
+        context, rows = reference.attention(f, query[None], memory, memory, every)
+        return rows[0], context[0]
+
+    return attend
+
+
+def by_hand(params, cell, tokens, targets, *, luong, feeds):
+    def run(weights, state, x):
+        H = weights.w_h.shape[0]
+        zeros = np.zeros(H)
+        if state is None:
+            state = (zeros, zeros) if cell is reference.lstm else zeros
+        return cell(weights, state, x)
+
+    score = score_of(params)
+    return reference.seq2seq(
+        run, params, score, tokens, targets, luong=luong, feeds=feeds
+    )
+
+
+def check(kind, cell, **options):
+    params = make(kind, cell, **options)
+    state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
+    end, logits, weights = jaxseq.seq2seq_decode(params, state, TARGETS)
+    assert logits.shape == (*BATCH, T, TARGET if params.target is not None else SOURCE)
+    luong = isinstance(params.attention, jaxseq.LuongParams)
+    feeds = KINDS[kind].get("feed", False)
+    for i in np.ndindex(BATCH):
+        n = LENGTHS[i]
+        want, rows = by_hand(
+            params, CELLS[cell][1], TOKENS[i][:n], TARGETS[i], luong=luong, feeds=feeds
+        )
+        assert_close(logits[i], want)
+        if weights is None:
+            assert params.attention is None
+            continue
+        got = np.moveaxis(weights[i], -2, 0)  # the heads behind time
+        assert_close(got[..., :n], np.array(rows))
+        assert not got[..., n:].any()
+    return params, state, end, logits
+
+
+@every_kind
+def test_equations(kind):
+    check(kind, "lstm")
+
+
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_cells_and_depth(kind, cell, layers):
+    check(kind, cell, layers=layers)
+
+
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
+def test_one_direction_and_one_vocabulary(kind):
+    check(kind, "lstm", layers=2, bidirectional=False, target=None)
+
+
+@every_kind
+def test_steps_are_the_whole(kind):
+    params = make(kind, layers=2)
+    state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
+    end, logits, _ = jaxseq.seq2seq_decode(params, state, TARGETS)
+    step = jax.jit(partial(jaxseq.seq2seq_decode_step, params))
+    for t in range(T):
+        state, now = step(state, TARGETS[..., t])
+        assert_close(now, logits[..., t, :])
+    assert_close(state, end)
+
+
+@pytest.mark.parametrize("kind", ["bahdanau", "luong", "luong fed", "none"])
+def test_decoding_goes_on_from_where_it_stopped(kind):
+    params = make(kind)
+    state = jaxseq.seq2seq_encode(params, TOKENS)
+    _, whole, _ = jaxseq.seq2seq_decode(params, state, TARGETS)
+    state, first, _ = jaxseq.seq2seq_decode(params, state, TARGETS[..., :2])
+    _, rest, _ = jaxseq.seq2seq_decode(params, state, TARGETS[..., 2:])
+    assert_close(jnp.concatenate([first, rest], -2), whole)
+
+
+@every_kind
+def test_padding_is_not_read(kind):
+    params = make(kind)
+    other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, 0)
+    found = []
+    for tokens in (TOKENS, other):
+        state = jaxseq.seq2seq_encode(params, tokens, lengths=LENGTHS)
+        found.append(jaxseq.seq2seq_decode(params, state, TARGETS)[1])
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
+def test_gradients(kind):
+    params = make(kind, "gru")
+    leaves, tree = jax.tree.flatten(params)
+
+    @jax.jit
+    def loss(*leaves):
+        params = jax.tree.unflatten(tree, leaves)
+        state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
+        _, logits, _ = jaxseq.seq2seq_decode(params, state, TARGETS)
+        return jaxseq.cross_entropy(logits, TARGETS).sum()
+
+    jax.test_util.check_grads(loss, leaves, order=1, modes=["rev"], rtol=1e-6)
+    assert all(np.any(g) for g in jax.grad(loss, range(len(leaves)))(*leaves))
+
+
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_overfits_one_batch_and_decodes_it(kind, cell):
+    """Words reversed and shifted: nothing but the source tells the target."""
+    N, END, START = 8, 0, 1
+    words = np.random.default_rng(1).integers(2, TARGET, (N, 5))
+    lengths = np.array([5, 4, 3, 5, 2, 5, 4, 3])
+    targets = np.full((N, 6), END)
+    for i, n in enumerate(lengths):
+        targets[i, :n] = (words[i, :n][::-1] - 2 + 3) % (TARGET - 2) + 2
+    inputs = np.concatenate([np.full((N, 1), START), targets[:, :-1]], 1)
+    options = {k: v for k, v in KINDS[kind].items() if k != "A"}
+    params = jaxseq.seq2seq_init(
+        jax.random.key(0), TARGET, TARGET, 16, 32, cell=CELLS[cell][0], **options
+    )
+    optimizer = optax.adam(1e-2)
+
+    def loss(params):
+        state = jaxseq.seq2seq_encode(params, words, lengths=lengths)
+        _, logits, _ = jaxseq.seq2seq_decode(params, state, inputs)
+        losses = jaxseq.cross_entropy(logits, targets, lengths=lengths + 1)
+        return losses.sum() / (lengths + 1).sum()
+
+    @jax.jit
+    def fit(params):
+        def step(carry, _):
+            params, state = carry
+            value, grads = jax.value_and_grad(loss)(params)
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), value
+
+        with jax.numpy_dtype_promotion("standard"):
+            carry = params, optimizer.init(params)
+            (params, _), values = jax.lax.scan(step, carry, length=150)
+        return params, values
+
+    params, values = fit(params)
+    assert values[-1] < 0.05 < 1 < values[0]
+    step = partial(jaxseq.seq2seq_decode_step, params)
+    state = jaxseq.seq2seq_encode(params, words, lengths=lengths)
+    first = np.full(N, START)
+    found = jaxseq.greedy(step, state, first, max_length=6, end=END)
+    np.testing.assert_array_equal(found.tokens, targets)
+    beams = jaxseq.beam_search(step, state, first, max_length=6, end=END, beam=3)
+    np.testing.assert_array_equal(beams.tokens[:, 0], targets)
+
+
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
+def test_dropout(kind):
+    params = make(kind, layers=2)
+    read = partial(jaxseq.seq2seq_encode, params, TOKENS, lengths=LENGTHS)
+    keys = jax.random.split(jax.random.key(0))
+    states = [read(dropout=0.5, key=key) for key in keys]
+    assert (states[0].layers[0].h != states[1].layers[0].h).any()
+    assert_close(states[0], read(dropout=0.5, key=keys[0]))
+    plain = read()
+    write = partial(jaxseq.seq2seq_decode, params, plain, TARGETS)
+    logits = [write(dropout=0.5, key=key)[1] for key in keys]
+    assert (logits[0] != logits[1]).any()
+    assert_close(write(dropout=0.0, key=keys[0])[1], write()[1])
+    # the outputs dropped: the mean over many keys is what goes without
+    flat = params._replace(
+        source=0 * params.source, target=0 * params.target, decoder=params.decoder[:1],
+        encoder=params.encoder[:1], bridge=params.bridge[:1],
+    )  # fmt: skip
+    if kind == "none":  # linear behind the dropped values
+        start = jaxseq.seq2seq_encode(flat, TOKENS)
+        many = jax.random.split(jax.random.key(1), 4000)
+        run = lambda key: jaxseq.seq2seq_decode(
+            flat, start, TARGETS, dropout=0.3, key=key
+        )[1]
+        mean = jax.jit(jax.vmap(run))(many).mean(0)
+        np.testing.assert_allclose(
+            mean, jaxseq.seq2seq_decode(flat, start, TARGETS)[1], atol=0.08
+        )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
+def test_dtypes(kind, dtype):
+    params = make(kind)
+    want_state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
+    want = jaxseq.seq2seq_decode(params, want_state, TARGETS)[1]
+    narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
+    state = jaxseq.seq2seq_encode(narrow, TOKENS, lengths=LENGTHS)
+    assert state.layers[0].h.dtype == jnp.float32
+    _, logits, _ = jaxseq.seq2seq_decode(narrow, state, TARGETS)
+    assert logits.dtype == dtype
+    error = abs(np.asarray(logits, float) - want).max()
+    assert error < 60 * float(jnp.finfo(dtype).eps)
+    _, one = jaxseq.seq2seq_decode_step(narrow, state, TARGETS[..., 0])
+    assert one.dtype == dtype
+
+
+def test_init():
+    make = partial(jaxseq.seq2seq_init, jax.random.key(0), 1000, 500, 64, 32)
+    params = make(layers=2)
+    assert params.source.shape == (1000, 64) and params.target.shape == (500, 64)
+    assert float(params.source.std()) == pytest.approx(64**-0.5, rel=0.02)
+    assert params.decoder[0].w_x.shape == (64 + 64, 4 * 32)
+    assert params.attention.w.shape == (32 + 64 + 64, 2 * 32)
+    other = jaxseq.seq2seq_init(jax.random.key(1), 1000, 500, 64, 32, layers=2)
+    drawn = [w for w in jax.tree.leaves(params) if w.ndim == 2]
+    again = [w for w in jax.tree.leaves(other) if w.ndim == 2]
+    assert all((a != b).any() for a, b in zip(drawn, again, strict=True))
+    shapes = {}
+    for w in drawn:  # no two from one key
+        assert not any((w == v).all() for v in shapes.setdefault(w.shape, []))
+        shapes[w.shape].append(w)
+    assert jaxseq.seq2seq_init(jax.random.key(0), 9, None, 4, 4).target is None
+    fed = make(attention="luong", feed=True, A=24)
+    assert fed.decoder[0].w_x.shape == (64 + 24, 4 * 32)
+
+
+def test_bad_arguments():
+    init = partial(jaxseq.seq2seq_init, jax.random.key(0), SOURCE, TARGET, E)
+    params = make("bahdanau")
+    encode = partial(jaxseq.seq2seq_encode, params)
+    state = encode(TOKENS)
+    decode = partial(jaxseq.seq2seq_decode, params, state)
+    step = partial(jaxseq.seq2seq_decode_step, params, state)
+    cases = [
+        (lambda: init(0), "H: expected a size"),
+        (lambda: init(H, attention="local"), "attention: expected one of"),
+        (lambda: init(H, score="bilinear"), "score: expected one of"),
+        (lambda: init(H, feed=True), "feed: expected False"),
+        (lambda: init(H, attention="luong", score="dot"), "score: expected not"),
+        (lambda: init(H, score="multi_head", heads=4), "heads: expected a divisor"),
+        (lambda: init(H, dtype=jnp.int32), "dtype: expected"),
+        (lambda: encode(TOKENS + SOURCE), "tokens: expected tokens from 0 to 10"),
+        (lambda: encode(TOKENS * 1.0), "tokens: expected an integer dtype"),
+        (lambda: encode(np.int32(1)), r"tokens: expected shape \(..., S\)"),
+        (lambda: encode(TOKENS, lengths=LENGTHS + 1), "lengths: expected values"),
+        (lambda: encode(TOKENS, dropout=0.1), "key: expected a random key"),
+        (lambda: encode(TOKENS, dropout=1.0), "dropout: expected a probability"),
+        (lambda: decode(TARGETS - 1), "tokens: expected tokens from 0 to 8"),
+        (lambda: decode(TARGETS, dropout=0.1), "key: expected a random key"),
+        (lambda: step(TARGETS[..., 0] + TARGET), "token: expected tokens from 0 to 8"),
+        (
+            lambda: jaxseq.seq2seq_encode(params.decoder, TOKENS),
+            "params: expected Seq2SeqParams, got tuple",
+        ),
+        (
+            lambda: decode(TARGETS) and jaxseq.seq2seq_decode(
+                params, state._replace(memory=None), TARGETS
+            ),
+            "state: expected a memory",
+        ),
+    ]  # fmt: skip
+    for run, message in cases:
+        with pytest.raises(ValueError, match=message):
+            run()

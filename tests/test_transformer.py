@@ -1,0 +1,423 @@
+"""The Transformer against its equations, against PyTorch, and as one uses it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import optax
+import pytest
+import torch
+
+import jaxseq
+from tests import reference
+from tests.cells import assert_close
+
+SOURCE, TARGET, D, N, F, S, T = 11, 9, 8, 2, 12, 6, 5
+BATCH = (2, 2)
+LENGTHS = np.array([[6, 1], [3, 5]])
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, SOURCE, (*BATCH, S))
+TARGETS = RNG.integers(0, TARGET, (*BATCH, T))
+POSITIONS = ("sinusoidal", "learned", "rotary")
+BOTH = {"source": SOURCE, "target": TARGET, "encoder_layers": 2, "decoder_layers": 2}
+every_form = pytest.mark.parametrize(
+    ("positions", "pre_norm"), [(p, n) for p in POSITIONS for n in (True, False)]
+)
+
+
+def make(*, seed=0, **options):
+    """Weights in which no bias is zero and no scale is one."""
+    options = {"most_positions": 8, **(options or BOTH)}
+    params = jaxseq.transformer_init(
+        jax.random.key(seed), D, N, F, dtype=jnp.float64, **options
+    )
+    rng = np.random.default_rng(seed)
+    noise = lambda w: np.asarray(w) + 0.3 * rng.standard_normal(w.shape)
+    return jax.tree.map(noise, params)
+
+
+def by_hand(params, tokens, targets):
+    """Vectors of the source, logits and weights, of one pair."""
+    rotary = isinstance(params.positions, jaxseq.Rotary)
+
+    def start(embed, tokens):
+        x = embed[tokens] * np.sqrt(D)
+        if isinstance(params.positions, jaxseq.Sinusoidal):
+            return x + reference.waves(len(x), D)
+        return x if rotary else x + params.positions[: len(x)] * np.sqrt(D)
+
+    run, memory, logits, weights = reference.transformer, None, None, None
+    encoder, decoder = params.encoder, params.decoder
+    if encoder is not None:
+        x = start(encoder.embed, tokens)
+        memory, _ = run(encoder, x, None, causal=False, rotary=rotary)
+    if decoder is not None:
+        embed = decoder.embed if decoder.embed is not None else encoder.embed
+        x = start(embed, targets)
+        y, weights = run(decoder, x, memory, causal=True, rotary=rotary)
+        logits = y @ (embed.T if params.w_o is None else params.w_o)
+    return memory, logits, weights
+
+
+@every_form
+@pytest.mark.parametrize("tied", [True, False])
+def test_equations(positions, pre_norm, tied):
+    params = make(**BOTH, positions=positions, pre_norm=pre_norm, tied=tied)
+    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
+    logits, weights = jaxseq.transformer_decode(
+        params, TARGETS, memory, memory_lengths=LENGTHS
+    )
+    assert logits.shape == (*BATCH, T, TARGET) and len(weights) == 2
+    for i in np.ndindex(BATCH):
+        n = LENGTHS[i]
+        want = by_hand(params, TOKENS[i][:n], TARGETS[i])
+        assert_close(memory[i][:n], want[0])
+        assert not memory[i][n:].any()
+        assert_close(logits[i], want[1])
+        for got, rows in zip(weights, want[2], strict=True):
+            assert_close(got[i][..., :n], rows)
+            assert not got[i][..., n:].any()
+
+
+@every_form
+def test_decoder_alone(positions, pre_norm):
+    options = {"positions": positions, "pre_norm": pre_norm}
+    params = make(target=TARGET, decoder_layers=3, **options)
+    logits, weights = jaxseq.transformer_decode(params, TARGETS)
+    assert weights is None and params.encoder is None
+    for i in np.ndindex(BATCH):
+        assert_close(logits[i], by_hand(params, None, TARGETS[i])[1])
+
+
+def test_encoder_alone_and_one_vocabulary():
+    params = make(source=SOURCE, encoder_layers=1)
+    assert params.decoder is None
+    found = jaxseq.transformer_encode(params, TOKENS)
+    for i in np.ndindex(BATCH):
+        assert_close(found[i], by_hand(params, TOKENS[i], None)[0])
+    params = make(source=SOURCE, encoder_layers=1, decoder_layers=1)
+    assert params.decoder.embed is None
+    memory = jaxseq.transformer_encode(params, TOKENS)
+    logits, _ = jaxseq.transformer_decode(params, TARGETS, memory)
+    for i in np.ndindex(BATCH):
+        assert_close(logits[i], by_hand(params, TOKENS[i], TARGETS[i])[1])
+
+
+def test_activation():
+    params = make(source=SOURCE, encoder_layers=1)
+    found = jaxseq.transformer_encode(params, TOKENS[0, 0], activation=jnp.tanh)
+    x = params.encoder.embed[TOKENS[0, 0]] * np.sqrt(D) + reference.waves(S, D)
+    how = {"causal": False, "rotary": False, "activation": np.tanh}
+    assert_close(found, reference.transformer(params.encoder, x, None, **how)[0])
+
+
+def load_layer(theirs, layer):
+    """Writes the weights of a layer into one of PyTorch's."""
+
+    def attention(module, p):
+        flat = lambda w: torch.tensor(np.asarray(w).reshape(len(w), -1).T)
+        joined = torch.cat([flat(p.w_q), flat(p.w_k), flat(p.w_v)])
+        biases = np.concatenate([np.ravel(b) for b in (p.b_q, p.b_k, p.b_v)])
+        module.in_proj_weight.copy_(joined)
+        module.in_proj_bias.copy_(torch.tensor(biases))
+        module.out_proj.weight.copy_(torch.tensor(p.w_o.reshape(-1, D).T))
+        module.out_proj.bias.copy_(torch.tensor(p.b_o))
+
+    norms = [layer.attention_norm, layer.cross_norm, layer.norm]
+    norms = [norm for norm in norms if norm is not None]
+    with torch.no_grad():
+        attention(theirs.self_attn, layer.attention)
+        if layer.cross is not None:
+            attention(theirs.multihead_attn, layer.cross)
+        for i, norm in enumerate(norms, 1):
+            getattr(theirs, f"norm{i}").weight.copy_(torch.tensor(norm.scale))
+            getattr(theirs, f"norm{i}").bias.copy_(torch.tensor(norm.b))
+        for i, (w, b) in enumerate([(layer.w_1, layer.b_1), (layer.w_2, layer.b_2)], 1):
+            getattr(theirs, f"linear{i}").weight.copy_(torch.tensor(w.T))
+            getattr(theirs, f"linear{i}").bias.copy_(torch.tensor(b))
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_pytorch(pre_norm):
+    params = make(**BOTH, positions="learned", pre_norm=pre_norm)
+    how = {"dropout": 0.0, "batch_first": True, "norm_first": pre_norm}
+    how["dtype"] = torch.float64
+    start = lambda stack, tokens: torch.tensor(
+        (stack.embed[tokens] + params.positions[: tokens.shape[-1]]) * np.sqrt(D)
+    ).flatten(0, 1)
+    x, y = start(params.encoder, TOKENS), start(params.decoder, TARGETS)
+    pad = torch.tensor(np.arange(S) >= LENGTHS.reshape(-1, 1))
+    causal = torch.triu(torch.ones(T, T, dtype=torch.bool), 1)
+
+    def end(stack, x):
+        if stack.norm is None:
+            return x
+        scale, b = map(torch.tensor, stack.norm)
+        return torch.nn.functional.layer_norm(x, (D,), scale, b)
+
+    for layer in params.encoder.layers:
+        theirs = torch.nn.TransformerEncoderLayer(D, N, F, **how)
+        load_layer(theirs, layer)
+        x = theirs(x, src_key_padding_mask=pad)
+    x = end(params.encoder, x)
+    for layer in params.decoder.layers:
+        theirs = torch.nn.TransformerDecoderLayer(D, N, F, **how)
+        load_layer(theirs, layer)
+        y = theirs(y, x, tgt_mask=causal, memory_key_padding_mask=pad)
+    want = end(params.decoder, y).detach().numpy() @ params.decoder.embed.T
+    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
+    how = {"memory_lengths": LENGTHS}
+    logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+    assert_close(logits.reshape(want.shape), want)
+
+
+@every_form
+@pytest.mark.parametrize("alone", [True, False])
+def test_steps_are_the_whole(positions, pre_norm, alone):
+    options = {"target": TARGET, "decoder_layers": 2} if alone else BOTH
+    params = make(**options, positions=positions, pre_norm=pre_norm)
+    memory, how = None, {}
+    if not alone:
+        memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
+        how = {"memory_lengths": LENGTHS}
+    logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+    how |= {"max_length": 7, "batch": BATCH}
+    state = jaxseq.transformer_zeros(params, memory, **how)
+    step = jax.jit(partial(jaxseq.transformer_decode_step, params))
+    for t in range(T):
+        state, now = step(state, TARGETS[..., t])
+        assert_close(now, logits[..., t, :])
+    assert (state.position == T).all()
+
+
+def test_prefill_and_beam_search():
+    """From prompts of unlike lengths, as from each alone; scores recomputed."""
+    params = make(target=TARGET, decoder_layers=2, positions="rotary")
+    step = partial(jaxseq.transformer_decode_step, params)
+    prompts, lengths = TARGETS[0], np.array([5, 2])
+    zeros = partial(jaxseq.transformer_zeros, params, max_length=12)
+    how = {"max_length": 6, "end": 0, "beam": 4, "n_best": 2}
+
+    @jax.jit
+    def run(prompts, lengths):
+        state = zeros(batch=(len(prompts),))
+        state, token = jaxseq.prefill(step, state, prompts, lengths=lengths)
+        return jaxseq.beam_search(step, state, token, **how)
+
+    found = run(prompts, lengths)
+    for b, n in enumerate(lengths):
+        alone = run(prompts[b : b + 1, :n], lengths[b : b + 1])
+        np.testing.assert_array_equal(alone.tokens[0], found.tokens[b])
+        for k in range(2):
+            tokens = np.asarray(found.tokens[b, k, : found.lengths[b, k]])
+            whole = np.concatenate([prompts[b, :n], tokens])
+            logits, _ = jaxseq.transformer_decode(params, whole[:-1])
+            losses = jaxseq.cross_entropy(logits, whole[1:])
+            assert_close(found.scores[b, k], -losses[n - 1 :].sum())
+
+
+def test_padding_is_not_read():
+    params = make()
+    other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, 0)
+    inside = (np.arange(S) < LENGTHS[..., None])[..., None]
+    memories = [
+        jaxseq.transformer_encode(params, tokens, lengths=LENGTHS)
+        for tokens in (TOKENS, other)
+    ]
+    np.testing.assert_array_equal(*memories)
+    memories[1] = jnp.where(inside, memories[1], jnp.nan)
+    decode = partial(jaxseq.transformer_decode, params, TARGETS)
+    found = [decode(m, memory_lengths=LENGTHS)[0] for m in memories]
+    np.testing.assert_array_equal(*found)
+    loss = lambda m: decode(m, memory_lengths=LENGTHS)[0].sum()
+    assert np.isfinite(jax.grad(loss)(memories[1])).all()
+
+
+def test_a_source_of_no_token_gives_numbers():
+    params = make()
+    lengths = np.zeros(BATCH, int)
+
+    def loss(params):
+        memory = jaxseq.transformer_encode(params, TOKENS, lengths=lengths)
+        how = {"memory_lengths": lengths}
+        logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+        return (logits**2).sum()
+
+    value, grads = jax.value_and_grad(loss)(params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves((value, grads)))
+
+
+def test_rotary_attention_depends_on_distances():
+    """Moved as a whole, a sequence has the same weights within it."""
+    params = make(source=SOURCE, encoder_layers=1, positions="rotary")
+    heads = RNG.standard_normal((T, N, D // N))
+    from jaxseq._transformer import _rotated
+
+    at = jnp.arange(T, dtype=jnp.int32)
+    near, far = (_rotated(params, heads, at + shift) for shift in (0, 1000))
+    scores = lambda a: np.einsum("tna,sna->nts", a, a)
+    np.testing.assert_allclose(scores(near), scores(far), atol=1e-9)
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_gradients(positions, pre_norm):
+    params = make(**BOTH, positions=positions, pre_norm=pre_norm, tied=False)
+    leaves, tree = jax.tree.flatten(params)
+
+    @jax.jit
+    def loss(*leaves):
+        params = jax.tree.unflatten(tree, leaves)
+        how = {"activation": jnp.tanh}  # no kinks
+        memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS, **how)
+        how["memory_lengths"] = LENGTHS
+        logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+        return jaxseq.cross_entropy(logits, TARGETS).mean()
+
+    check = partial(jax.test_util.check_grads, order=1, modes=["rev"])
+    check(loss, leaves, rtol=1e-5, eps=1e-5)
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_overfits_one_batch_and_decodes_it(pre_norm):
+    B, END, START = 8, 0, 1
+    words = np.random.default_rng(1).integers(2, TARGET, (B, 5))
+    targets = np.concatenate([(words[:, ::-1] + 1) % (TARGET - 2) + 2, words[:, :1]], 1)
+    targets[:, -1] = END
+    inputs = np.concatenate([np.full((B, 1), START), targets[:, :-1]], 1)
+    params = jaxseq.transformer_init(
+        jax.random.key(0), 16, 2, 32, **{**BOTH, "source": TARGET}, pre_norm=pre_norm
+    )
+    optimizer = optax.adam(5e-3)  # post-norm would need a warm-up for more
+
+    def loss(params):
+        memory = jaxseq.transformer_encode(params, words)
+        logits, _ = jaxseq.transformer_decode(params, inputs, memory)
+        return jaxseq.cross_entropy(logits, targets).mean()
+
+    @jax.jit
+    def fit(params):
+        def step(carry, _):
+            params, state = carry
+            value, grads = jax.value_and_grad(loss)(params)
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), value
+
+        with jax.numpy_dtype_promotion("standard"):
+            carry = params, optimizer.init(params)
+            (params, _), values = jax.lax.scan(step, carry, length=250)
+        return params, values
+
+    params, values = fit(params)
+    assert values[-1] < 0.05 < 1 < values[0]
+    memory = jaxseq.transformer_encode(params, words)
+    state = jaxseq.transformer_zeros(params, memory, max_length=6)
+    step = partial(jaxseq.transformer_decode_step, params)
+    found = jaxseq.greedy(step, state, np.full(B, START), max_length=6, end=END)
+    np.testing.assert_array_equal(found.tokens, targets)
+
+
+def test_dropout():
+    params = make()
+    keys = jax.random.split(jax.random.key(0))
+    read = partial(jaxseq.transformer_encode, params, TOKENS)
+    found = [read(dropout=0.5, key=key) for key in keys]
+    assert (found[0] != found[1]).any()
+    assert_close(found[0], read(dropout=0.5, key=keys[0]))
+    assert_close(read(dropout=0.0, key=keys[0]), read())
+    write = partial(jaxseq.transformer_decode, params, TARGETS, read())
+    logits = [write(dropout=0.5, key=key)[0] for key in keys]
+    assert (logits[0] != logits[1]).any()
+    # post-norm with no layer's weight: the embeddings dropped, then normalised
+    rate, many = 0.25, jax.random.split(jax.random.key(1), 500)
+    empty = params._replace(encoder=params.encoder._replace(layers=(), norm=None))
+    run = lambda key: jaxseq.transformer_encode(empty, TOKENS, dropout=rate, key=key)
+    x = np.asarray(jax.vmap(run)(many))
+    assert (x == 0).mean() == pytest.approx(rate, abs=0.01)
+    kept = np.broadcast_to(jaxseq.transformer_encode(empty, TOKENS), x.shape)
+    assert_close(x[x != 0], kept[x != 0] / (1 - rate))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_dtypes(positions, dtype):
+    params = make(**BOTH, positions=positions)
+    narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
+    found = []
+    for p in (params, narrow):
+        memory = jaxseq.transformer_encode(p, TOKENS, lengths=LENGTHS)
+        how = {"memory_lengths": LENGTHS}
+        found.append(jaxseq.transformer_decode(p, TARGETS, memory, **how)[0])
+    assert found[1].dtype == memory.dtype == dtype
+    error = abs(np.asarray(found[1], float) - found[0]).max()
+    assert error < 200 * float(jnp.finfo(dtype).eps)
+    state = jaxseq.transformer_zeros(narrow, memory, **how, max_length=3)
+    _, one = jaxseq.transformer_decode_step(narrow, state, TARGETS[..., 0])
+    assert one.dtype == dtype
+
+
+def test_init_and_donation():
+    make = partial(jaxseq.transformer_init, jax.random.key(0), 64, 4, 128)
+    params = make(source=1000, target=500, encoder_layers=2, decoder_layers=2)
+    assert float(params.encoder.embed.std()) == pytest.approx(1 / 8, rel=0.02)
+    assert params.encoder.layers[0].cross is None
+    assert params.encoder.norm is not None and params.w_o is None
+    assert make(target=5, decoder_layers=1, pre_norm=False).decoder.norm is None
+    assert make(target=5, decoder_layers=1, tied=False).w_o.shape == (64, 5)
+    shapes = {}
+    for w in jax.tree.leaves(params):  # no two from one key
+        if w.ndim > 1 and w.any():
+            assert not any((w == v).all() for v in shapes.setdefault(w.shape, []))
+            shapes[w.shape].append(w)
+    state = jaxseq.transformer_zeros(make(target=5, decoder_layers=2), max_length=3)
+    for tree in (params, state):  # no array twice
+        jax.jit(lambda t: jax.tree.map(lambda a: a + a, t), donate_argnums=0)(tree)
+
+
+def test_bad_arguments():
+    init = partial(jaxseq.transformer_init, jax.random.key(0))
+    encoder = {"source": SOURCE, "encoder_layers": 1}
+    params, alone = make(**BOTH, positions="learned"), make(target=5, decoder_layers=1)
+    memory = jaxseq.transformer_encode(params, TOKENS)
+    encode = partial(jaxseq.transformer_encode, params)
+    decode = partial(jaxseq.transformer_decode, params, TARGETS)
+    zeros = partial(jaxseq.transformer_zeros, params)
+    state = zeros(memory, max_length=4)
+    step = partial(jaxseq.transformer_decode_step, params)
+    long = np.zeros((*BATCH, 9), int)
+    cases = [
+        (lambda: init(0, 1, 4, **encoder), "D: expected a size"),
+        (lambda: init(8, 3, 4, **encoder), "N: expected a divisor of D = 8, got 3"),
+        (lambda: init(7, 1, 4, **encoder), "D: expected an even width"),
+        (lambda: init(6, 2, 4, positions="rotary", **encoder), "D: expected an even"),
+        (lambda: init(8, 2, 4, positions="alibi", **encoder), "positions: expected"),
+        (lambda: init(8, 2, 4, positions="learned", **encoder), "most_positions: exp"),
+        (lambda: init(8, 2, 4), "encoder_layers: expected a layer"),
+        (lambda: init(8, 2, 4, encoder_layers=1), "source: expected a size"),
+        (lambda: init(8, 2, 4, decoder_layers=1), "target: expected a size"),
+        (lambda: init(8, 2, 4, dtype=jnp.int8, **encoder), "dtype: expected"),
+        (lambda: encode(TOKENS + SOURCE), "tokens: expected tokens from 0 to 10"),
+        (lambda: encode(long), "tokens: expected at most 8 tokens"),
+        (lambda: encode(TOKENS, lengths=LENGTHS + 1), "lengths: expected values"),
+        (lambda: encode(TOKENS, dropout=0.5), "key: expected a random key"),
+        (lambda: jaxseq.transformer_encode(alone, TOKENS), "params: expected weights"),
+        (lambda: jaxseq.transformer_encode(params.encoder, TOKENS), "params: expected"),
+        (lambda: decode(), "memory: expected the encoder's outputs, got None"),
+        (lambda: decode(memory[..., :4]), r"memory: expected shape \(2, 2, 6, 8\)"),
+        (lambda: decode(memory[0]), r"memory: expected shape"),
+        (lambda: decode(memory, memory_lengths=LENGTHS + 1), "lengths: expected"),
+        (
+            lambda: jaxseq.transformer_decode(alone, TARGETS % 5, memory),
+            "memory: expected None with no encoder",
+        ),
+        (lambda: zeros(memory, max_length=9), "max_length: expected at most 8 tokens"),
+        (lambda: zeros(memory, max_length=0), "max_length: expected a size"),
+        (lambda: step(memory, TARGETS[..., 0]), "state: expected TransformerState"),
+        (lambda: step(state, TARGETS), r"token: expected shape \(2, 2\)"),
+        (lambda: step(state, TARGETS[..., 0] - 9), "token: expected tokens from 0"),
+    ]
+    for run, message in cases:
+        with pytest.raises(ValueError, match=message):
+            run()
