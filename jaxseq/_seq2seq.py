@@ -149,8 +149,8 @@ def seq2seq_init(
         dtype: of the weights.
 
     Returns:
-        `Seq2SeqParams`: cells as of `cell`, embeddings normal with deviation
-        `E ** -0.5`, other weights Glorot uniform, biases zero.
+        `Seq2SeqParams`: cells as of `cell`, embeddings standard normal, other weights
+        Glorot uniform, biases zero.
 
     Raises:
         ValueError: if a size is not positive or an option does not fit.
@@ -169,8 +169,7 @@ def seq2seq_init(
     check(ok, "feed", 'False without attention "luong"', feed)
     keys = iter(jax.random.split(key, 6 + 4 * layers))
     glorot = jax.nn.initializers.glorot_uniform()
-    embeddings = jax.nn.initializers.normal(E**-0.5)
-    embed = lambda size: embeddings(next(keys), (size, E), dtype)
+    embed = lambda size: jax.random.normal(next(keys), (size, E), dtype)
 
     directions = 2 if bidirectional else 1
     C = directions * H

@@ -279,7 +279,7 @@ def test_init():
     make = partial(jaxseq.seq2seq_init, jax.random.key(0), 1000, 500, 64, 32)
     params = make(layers=2)
     assert params.source.shape == (1000, 64) and params.target.shape == (500, 64)
-    assert float(params.source.std()) == pytest.approx(64**-0.5, rel=0.02)
+    assert float(params.source.std()) == pytest.approx(1, rel=0.02)
     assert params.decoder[0].w_x.shape == (64 + 64, 4 * 32)
     assert params.attention.w.shape == (32 + 64 + 64, 2 * 32)
     other = jaxseq.seq2seq_init(jax.random.key(1), 1000, 500, 64, 32, layers=2)

@@ -37,17 +37,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "multi30k": {
         "lower": True,
         "pieces": 4000,
+        "longest": 220,
         "hidden": 256,
         "embedding": 256,
-        "dropout": 0.3,
+        "dropout": 0.25,
         "label_smoothing": 0.1,
-        "steps": 3000,
-        "learning_rate": 2e-3,
+        "tokens": 1024,
+        "steps": 5500,
+        "warmup": 200,
+        "learning_rate": 4e-3,
     },
 }
+TRANSFORMER = {"hidden": 192, "layers": 3, "dropout": 0.15, "learning_rate": 2e-3}
 
 
 def defaults(data: str, model: str) -> Settings:
     """The settings of a data set and a model, where the user gives no others."""
-    preset = PRESETS.get(data, PRESETS["multi30k"] if data != "dates" else {})
-    return Settings(**{**preset, "data": data, "model": model})
+    preset = {} if data == "dates" else PRESETS.get(data, PRESETS["multi30k"])
+    own = TRANSFORMER if model == "transformer" and data != "dates" else {}
+    return Settings(**{**preset, **own, "data": data, "model": model})
