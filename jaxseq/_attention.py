@@ -123,8 +123,8 @@ def multi_head_init(
     if not bias:
         return MultiHeadParams(*maps, w_o)
     # each an array of its own, or they could not be donated
-    biases = (jnp.zeros((N, A), dtype) for _ in maps)
-    return MultiHeadParams(*maps, w_o, *biases, jnp.zeros(O, dtype))
+    b_q, b_k, b_v = (jnp.zeros((N, A), dtype) for _ in maps)
+    return MultiHeadParams(*maps, w_o, b_q, b_k, b_v, jnp.zeros(O, dtype))
 
 
 def additive_attention(

@@ -17,7 +17,8 @@ import jaxseq.nn
 ROOT = Path(__file__).parent.parent
 NAMES = [name for name in dir(jaxseq) if not name.startswith("_") and name != "nn"]
 PUBLIC = [getattr(jaxseq, name) for name in NAMES]
-PUBLIC += [jaxseq.nn.RNN, jaxseq.nn.LSTM, jaxseq.nn.GRU]
+MODULES_OF_NN = [name for name in dir(jaxseq.nn) if not name.startswith("_")]
+PUBLIC += [getattr(jaxseq.nn, name) for name in MODULES_OF_NN]
 
 
 def test_names():
@@ -32,7 +33,15 @@ def test_names():
     others += [f"{kind}_attention" for kind in kinds]
     others += ["additive_init", "multi_head_init"]
     others += ["beam_search", "greedy", "prefill", "sample"]
-    types += ["AdditiveParams", "Decoded", "MultiHeadParams"]
+    others += ["cross_entropy", "perplexity"]
+    parts = ("init", "encode", "decode", "decode_step")
+    others += [f"{m}_{p}" for m in ("seq2seq", "transformer") for p in parts]
+    others += ["transformer_zeros"]
+    types += ["AdditiveParams", "Decoded", "Dot", "MultiHeadParams", "ScaledDot"]
+    types += ["BahdanauParams", "BridgeParams", "LuongParams", "Memory"]
+    types += ["Seq2SeqParams", "Seq2SeqState"]
+    types += ["Cache", "NormParams", "Rotary", "Sinusoidal", "TransformerLayer"]
+    types += ["TransformerParams", "TransformerStack", "TransformerState"]
     assert sorted(NAMES) == sorted(cells + types + others)
 
 

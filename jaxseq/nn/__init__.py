@@ -1,5 +1,10 @@
 """Flax NNX modules over the functions of jaxseq: they hold weights, nothing else."""
 
+from jaxseq.nn._attention import AdditiveAttention as AdditiveAttention
+from jaxseq.nn._attention import GeneralAttention as GeneralAttention
+from jaxseq.nn._attention import MultiHeadAttention as MultiHeadAttention
 from jaxseq.nn._recurrent import GRU as GRU
 from jaxseq.nn._recurrent import LSTM as LSTM
 from jaxseq.nn._recurrent import RNN as RNN
+from jaxseq.nn._seq2seq import Seq2Seq as Seq2Seq
+from jaxseq.nn._transformer import Transformer as Transformer

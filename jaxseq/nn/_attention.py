@@ -1,0 +1,181 @@
+"""Attention as modules: weights; the arithmetic is that of the functions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+import jaxseq
+from jaxseq._check import check, check_sizes
+from jaxseq.nn._weights import Weights, narrowed
+
+
+class _Attention(Weights):
+    def __init__(self, params: Any, dtype: Any, rngs: nnx.Rngs):
+        super().__init__(params, 0.0, dtype, rngs)
+
+    def _arrays(self, *arrays: Array | None) -> list[Any]:
+        return [None if a is None else narrowed(a, self.dtype) for a in arrays]
+
+
+class AdditiveAttention(_Attention):
+    """Attention with scores `v . tanh(q w_q + k w_k)`; see `additive_attention`.
+
+    Args:
+        query_features: width of the queries.
+        key_features: width of the keys.
+        hidden_features: number of hidden units.
+        dtype: dtype of the computation; that of the inputs if None.
+        param_dtype: dtype of the stored weights.
+        rngs: random keys: "params" for the weights.
+
+    Raises:
+        ValueError: if a size is less than 1 or a dtype is not a supported float.
+
+    Example:
+        >>> attend = AdditiveAttention(4, 6, 8, rngs=nnx.Rngs(0))
+        >>> context, weights = attend(jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6)))
+        >>> context.shape, weights.shape
+        ((2, 3, 6), (2, 3, 5))
+    """
+
+    def __init__(
+        self,
+        query_features: int,
+        key_features: int,
+        hidden_features: int,
+        *,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        sizes = query_features, key_features, hidden_features
+        params = jaxseq.additive_init(rngs.params(), *sizes, dtype=param_dtype)
+        super().__init__(params, dtype, rngs)
+
+    def __call__(
+        self,
+        query: Array,
+        keys: Array,
+        values: Array | None = None,
+        *,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Returns `(context, weights)`; see `jaxseq.additive_attention`."""
+        arrays = self._arrays(query, keys, values)
+        how: Any = {"lengths": lengths, "mask": mask}
+        return jaxseq.additive_attention(self.params, *arrays, **how)
+
+
+class GeneralAttention(_Attention):
+    """Attention with scores `q w . k`; see `general_attention`.
+
+    Args:
+        query_features: width of the queries.
+        key_features: width of the keys.
+        dtype: dtype of the computation; that of the inputs if None.
+        param_dtype: dtype of the stored weights, Glorot uniform.
+        rngs: random keys: "params" for the weights.
+
+    Raises:
+        ValueError: if a size is less than 1 or a dtype is not a supported float.
+    """
+
+    def __init__(
+        self,
+        query_features: int,
+        key_features: int,
+        *,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        check_sizes(query_features=query_features, key_features=key_features)
+        glorot = jax.nn.initializers.glorot_uniform()
+        shape = query_features, key_features
+        super().__init__(glorot(rngs.params(), shape, param_dtype), dtype, rngs)
+
+    def __call__(
+        self,
+        query: Array,
+        keys: Array,
+        values: Array | None = None,
+        *,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Returns `(context, weights)`; see `jaxseq.general_attention`."""
+        arrays = self._arrays(query, keys, values)
+        how: Any = {"lengths": lengths, "mask": mask}
+        return jaxseq.general_attention(self.params, *arrays, **how)
+
+
+class MultiHeadAttention(_Attention):
+    """Scaled dot-product attention in several heads; see `multi_head_attention`.
+
+    Args:
+        in_features: width of the queries, and of the keys and values if these have
+            none of their own.
+        num_heads: number of heads, each of width in_features / num_heads.
+        key_features: width of the keys; `in_features` if None.
+        value_features: width of the values; that of the keys if None.
+        out_features: width of the outputs; `in_features` if None.
+        bias: whether the four maps have biases.
+        dtype: dtype of the computation; that of the inputs if None.
+        param_dtype: dtype of the stored weights.
+        rngs: random keys: "params" for the weights.
+
+    Raises:
+        ValueError: if a size is less than 1 or a dtype is not a supported float.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_heads: int,
+        *,
+        key_features: int | None = None,
+        value_features: int | None = None,
+        out_features: int | None = None,
+        bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        check_sizes(in_features=in_features, num_heads=num_heads)
+        check(
+            in_features % num_heads == 0,
+            "num_heads",
+            f"a divisor of in_features = {in_features}",
+            num_heads,
+        )
+        params = jaxseq.multi_head_init(
+            rngs.params(),
+            in_features,
+            num_heads,
+            in_features // num_heads,
+            K=key_features,
+            V=value_features,
+            O=out_features,
+            bias=bias,
+            dtype=param_dtype,
+        )
+        super().__init__(params, dtype, rngs)
+
+    def __call__(
+        self,
+        query: Array,
+        keys: Array | None = None,
+        values: Array | None = None,
+        *,
+        lengths: Array | None = None,
+        mask: Array | None = None,
+        causal: bool = False,
+    ) -> tuple[Array, Array]:
+        """Returns `(context, weights)`; see `jaxseq.multi_head_attention`."""
+        arrays = self._arrays(query, keys, values)
+        how: Any = {"lengths": lengths, "mask": mask, "causal": causal}
+        return jaxseq.multi_head_attention(self.params, *arrays, **how)

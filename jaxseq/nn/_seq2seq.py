@@ -1,0 +1,113 @@
+"""The recurrent encoder-decoder as a module."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+import jaxseq
+from jaxseq.nn._weights import Weights
+
+
+class Seq2Seq(Weights):
+    """A recurrent encoder-decoder; see `jaxseq.seq2seq_init` for what it is made of.
+
+    Args:
+        source_size: tokens in the source's vocabulary.
+        target_size: tokens in the target's; if None, both share one.
+        embedding_features: width of the embeddings.
+        hidden_features: width of the state of each layer and direction.
+        cell: `lstm_init`, `gru_init` or `rnn_init`.
+        num_layers: layers of the encoder and of the decoder.
+        bidirectional: whether the encoder reads in both directions.
+        attention: "bahdanau", "luong" or None.
+        score: see `jaxseq.seq2seq_init`.
+        feed: whether the attention's output enters the next step ("luong").
+        attention_features: width of the attention's output; `hidden_features` if None.
+        num_heads: number of heads of the score "multi_head".
+        dropout: probability that a value of the embeddings, between layers or before
+            the logits is set to zero in training.
+        dtype: dtype of the computation; `param_dtype` if None.
+        param_dtype: dtype of the stored weights.
+        rngs: random keys: "params" for the weights, "dropout" for dropout.
+
+    Raises:
+        ValueError: if a size, a dtype or an option does not fit.
+
+    Example:
+        >>> model = Seq2Seq(100, 80, 16, 32, rngs=nnx.Rngs(0))
+        >>> source, target = jnp.ones((2, 7), int), jnp.ones((2, 5), int)
+        >>> model(source, target, lengths=jnp.array([7, 3])).shape
+        (2, 5, 80)
+        >>> state, logits = model.decode_step(model.encode(source), jnp.array([1, 1]))
+        >>> logits.shape
+        (2, 80)
+    """
+
+    def __init__(
+        self,
+        source_size: int,
+        target_size: int | None,
+        embedding_features: int,
+        hidden_features: int,
+        *,
+        cell: Callable[..., Any] = jaxseq.lstm_init,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        attention: str | None = "bahdanau",
+        score: str | None = None,
+        feed: bool = False,
+        attention_features: int | None = None,
+        num_heads: int = 4,
+        dropout: float = 0.0,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        params = jaxseq.seq2seq_init(
+            rngs.params(),
+            source_size,
+            target_size,
+            embedding_features,
+            hidden_features,
+            cell=cell,
+            layers=num_layers,
+            bidirectional=bidirectional,
+            attention=attention,
+            score=score,
+            feed=feed,
+            A=attention_features,
+            heads=num_heads,
+            dtype=param_dtype,
+        )
+        super().__init__(params, dropout, dtype, rngs)
+
+    def __call__(
+        self, source: Array, target: Array, *, lengths: Array | None = None
+    ) -> Array:
+        """Logits `(..., T, V)` of what follows each token of `target` `(..., T)`.
+
+        `source` is `(..., S)`, of which `lengths` `(...)` are valid; all if None.
+        """
+        return self.decode(self.encode(source, lengths=lengths), target)[1]
+
+    def encode(
+        self, source: Array, *, lengths: Array | None = None
+    ) -> jaxseq.Seq2SeqState:
+        """The decoder's initial state; see `jaxseq.seq2seq_encode`."""
+        how = self.dropping()
+        return jaxseq.seq2seq_encode(self.params, source, lengths=lengths, **how)
+
+    def decode(
+        self, state: jaxseq.Seq2SeqState, target: Array
+    ) -> tuple[jaxseq.Seq2SeqState, Array, Array | None]:
+        """`(state, logits, weights)` of given tokens; see `jaxseq.seq2seq_decode`."""
+        return jaxseq.seq2seq_decode(self.params, state, target, **self.dropping())
+
+    def decode_step(
+        self, state: jaxseq.Seq2SeqState, token: Array
+    ) -> tuple[jaxseq.Seq2SeqState, Array]:
+        """`(state, logits)` of one step; see `jaxseq.seq2seq_decode_step`."""
+        return jaxseq.seq2seq_decode_step(self.params, state, token)
