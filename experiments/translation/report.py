@@ -76,7 +76,7 @@ def attention_figure(translator: Translator, row: dict[str, Any]) -> Figure | No
     label = lambda piece: piece if piece.strip() else "␣"
     axes.set_xticks(range(len(sources)), [*map(label, sources)], **family)
     # characters stand upright, pieces of words do not fit so
-    turned = max(len(piece.strip()) for piece in sources) > 1
+    turned = max(len(piece.strip()) for piece in sources[:-1]) > 1
     axes.tick_params(axis="x", rotation=90 if turned else 0)
     axes.set_yticks(range(len(targets)), [*map(label, targets)], **family)
     axes.xaxis.tick_top()

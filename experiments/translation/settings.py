@@ -48,6 +48,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 4e-3,
     },
 }
+PRESETS["tatoeba_ko"] = {**PRESETS["multi30k"], "pieces": 2000, "dropout": 0.4,
+                         "steps": 1500}  # fmt: skip
+PRESETS["chatbot_ko"] = {**PRESETS["multi30k"], "lower": False, "steps": 2000}
 TRANSFORMER = {"hidden": 192, "layers": 3, "dropout": 0.15, "learning_rate": 2e-3}
 
 

@@ -111,8 +111,8 @@ class Translator:
         )
         if weights is None:
             return None
-        sources = [*self.source.words(source), "·"]  # the end
-        targets = [*self.target.words(tokens), "·"]
+        sources = [*self.source.words(source), "⟨end⟩"]
+        targets = [*self.target.words(tokens), "⟨end⟩"]
         shown = np.asarray(weights)[0, : len(targets), : len(sources)]
         return shown, sources, targets
 
