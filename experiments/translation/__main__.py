@@ -63,8 +63,8 @@ def parser() -> Parser:
     tests = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
     text = "another test set of multi30k"
     evaluate.add_argument("--test", choices=tests, help=text)
-    text = "join two to this many sentences"
-    evaluate.add_argument("--joined", type=WHOLE, default=1, help=text)
+    text = "join two to this many sentences (default: as in training)"
+    evaluate.add_argument("--joined", type=WHOLE, help=text)
     text = "a file, a sentence a line; else what is typed"
     translate.add_argument("--input", type=Path, help=text)
     text = shown("translations of each sentence, with scores", 1)

@@ -50,14 +50,16 @@ def load_pairs(
     return data.split(rows, settings.held_out, seed=0)
 
 
-def prepared(pairs: list[Pair], settings: Settings, seed: int) -> list[Pair]:
-    """In lower case if asked for, and joined, one to `joined` at a time."""
+def prepared(
+    pairs: list[Pair], settings: Settings, seed: int, least: int = 1
+) -> list[Pair]:
+    """In lower case if asked for, and joined, `least` to `joined` at a time."""
     if settings.lower:
         pairs = [Pair(p.source.lower(), p.target.lower(), p.place) for p in pairs]
-    return join(pairs, settings.joined, seed) if settings.joined > 1 else pairs
+    return join(pairs, settings.joined, seed, least) if settings.joined > 1 else pairs
 
 
-def join(pairs: list[Pair], most: int, seed: int, least: int = 1) -> list[Pair]:
+def join(pairs: list[Pair], most: int, seed: int, least: int) -> list[Pair]:
     """As many as there are pairs: each starts with one of them, and others follow."""
     chance = random.Random(seed)
     found = []
@@ -95,7 +97,8 @@ def load(
     """Reads the data; makes the vocabularies of the training pairs if not given."""
     parts = load_pairs(settings, data_dir)
     train, validation, test = (
-        prepared(part, settings, seed) for seed, part in enumerate(parts)
+        prepared(part, settings, seed, least)
+        for seed, (part, least) in enumerate(zip(parts, (1, 1, 2), strict=True))
     )
     if vocabularies is None:
         make = lambda texts: vocabulary.make(texts, settings.pieces)

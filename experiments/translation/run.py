@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def train(
     if facts is None:
         return 130
     translator = Translator(settings, trainer.state.weights, loaded.vocabularies)
-    result = tested(out, translator, loaded.test, how, "test", "test")
+    result = tested(out, translator, loaded.test, how, "test", settings.joined)
     for row in result["rows"][:3]:
         print(f"\n  {row['source']}\n> {row['hypothesis']}\n= {row['reference']}")
     print(f"\n{evaluate.summary(result)}")
@@ -93,30 +94,31 @@ def digest_of(loaded: Corpus) -> str:
 
 
 def tested(
-    run: Path, translator: Translator, pairs: list, how: Search, name: str, title: str
+    run: Path, translator: Translator, pairs: list, how: Search, name: str, joined: int
 ) -> dict[str, Any]:
     """Evaluates and writes the result into the folder of the run."""
-    result = evaluate.evaluate(translator, pairs, how)
     model = translator.settings.model
-    title = f"{translator.settings.data}, {title}"
-    result = {"title": title, "model": model, **result}
+    title = f"{translator.settings.data}, {name}"
+    if joined > 1:
+        name, title = f"{name}-joined", f"{title}, 2 to {joined} sentences joined"
+    result = {"title": title, "model": model}
+    result |= evaluate.evaluate(translator, pairs, how)
     evaluate.write(run / f"evaluation-{name}.json", result)
     return result
 
 
 def evaluate_run(
-    run: Path, data_dir: Path | None, test: str | None, joined: int, how: Search
+    run: Path, data_dir: Path | None, test: str | None, joined: int | None, how: Search
 ) -> int:
     translator, _ = load(run)
     settings = translator.settings
     if test is not None and settings.data != "multi30k":
         raise InputError("--test: other test sets are those of multi30k")
+    if joined is not None:
+        settings = replace(settings, joined=joined)
     pairs = corpus.load_pairs(settings, data_dir, test)[2]
-    name = title = test or "test"
-    if joined > 1:
-        pairs = corpus.join(pairs, joined, seed=2, least=2)
-        name, title = f"{name}-joined", f"{title}, 2 to {joined} sentences joined"
-    result = tested(run, translator, pairs, how, name, title)
+    pairs = corpus.prepared(pairs, settings, seed=2, least=2)
+    result = tested(run, translator, pairs, how, test or "test", settings.joined)
     for part in result["by_length"]:
         high = f"{part['low']}-{part['high']}"
         print(f"{high:>8} words: {part['n']:5} sentences, BLEU {part['bleu']:.1f}")
