@@ -1,0 +1,327 @@
+"""Loaders and downloads, on real files where they are at hand."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from experiments import data
+from experiments.data import DATASETS, Dataset
+from experiments.errors import InputError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="no real data at hand")
+TEXT = "".join(f"line {i} of the file\n" for i in range(20_000)).encode()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+class Cut(Quiet):
+    """Promises a whole file and hangs up after a half."""
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        self.send_response(200)
+        self.send_header("Content-Length", str(path.stat().st_size))
+        self.end_headers()
+        self.wfile.write(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture
+def serve(monkeypatch, tmp_path):
+    """Serves a folder as the data set `name`, from which downloads then come."""
+    servers = []
+
+    def start(folder, name, handler=Quiet, hashes=None):
+        handler = functools.partial(handler, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setitem(DATASETS, name, Dataset("none at all", url, hashes or {}))
+        return url
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(data.pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def served(tmp_path):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "words.txt").write_bytes(TEXT)
+    return folder
+
+
+GOOD = {"words.txt": hashlib.sha256(TEXT).hexdigest()}
+
+
+def cached(tmp_path):
+    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_download_is_checked_and_kept(serve, served, tmp_path, capsys):
+    serve(served, "words", hashes=GOOD)
+    path = data.fetch("words", "words.txt")
+    assert path.read_bytes() == TEXT
+    told = capsys.readouterr().err
+    assert "words.txt of words" in told and "none at all" in told
+    (served / "words.txt").unlink()  # the second time nothing is asked of the server
+    assert data.fetch("words", "words.txt") == path
+    assert capsys.readouterr().err == ""
+
+
+def test_wrong_hash(serve, served, tmp_path):
+    url = serve(served, "words", hashes={"words.txt": "0" * 64})
+    with pytest.raises(InputError, match=f"{url}/words.txt: .*sha256 differs"):
+        data.fetch("words", "words.txt")
+    assert not cached(tmp_path)
+
+
+def test_spoiled_cache_is_downloaded_again(serve, served, tmp_path):
+    serve(served, "words", hashes=GOOD)
+    path = data.fetch("words", "words.txt")
+    path.write_bytes(TEXT[:100])
+    assert data.fetch("words", "words.txt").read_bytes() == TEXT
+
+
+def test_cut_connection(serve, served, tmp_path):
+    url = serve(served, "words", Cut, GOOD)
+    with pytest.raises(InputError, match=f"{url}/words.txt: "):
+        data.fetch("words", "words.txt")
+    assert not cached(tmp_path)
+
+
+def test_absent_and_unreachable(serve, served, tmp_path, monkeypatch):
+    url = serve(served, "words", hashes={"others.txt": "0" * 64})
+    with pytest.raises(InputError, match=f"{url}/others.txt: the download failed"):
+        data.fetch("words", "others.txt")
+    gone = Dataset("", "http://127.0.0.1:9", {"words.txt": "0" * 64})
+    monkeypatch.setitem(DATASETS, "words", gone)
+    with pytest.raises(InputError, match="the download failed"):
+        data.fetch("words", "words.txt")
+    assert not cached(tmp_path)
+
+
+def test_full_disk(serve, served, tmp_path):
+    """In a process of its own, whose files may have 64 KiB at most."""
+    url = serve(served, "words", hashes=GOOD)
+    code = f"""
+import resource, signal
+from pathlib import Path
+from experiments import data
+from experiments.errors import InputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+data.pooch.os_cache = lambda name: Path({str(tmp_path)!r}) / "cache" / name
+data.DATASETS["words"] = data.Dataset("", {url!r}, {GOOD!r})
+try:
+    data.fetch("words", "words.txt")
+except InputError as e:
+    print(e)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert "cannot write there: File too large" in done.stdout, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert not cached(tmp_path)
+
+
+def test_unwritable_folder(serve, served, tmp_path):
+    serve(served, "words", hashes=GOOD)
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match="cannot write there"):
+        data.fetch("words", "words.txt")
+
+
+def test_folder_of_the_user(served, tmp_path):
+    flat = shutil.copy(served / "words.txt", served / "names.txt")
+    assert data.fetch("names", "names.txt", served) == flat
+    nested = tmp_path / "all" / "names"
+    nested.mkdir(parents=True)
+    (nested / "names.txt").write_text("emma\n")
+    assert data.fetch("names", "names.txt", tmp_path / "all") == nested / "names.txt"
+    with pytest.raises(InputError, match=r"--data-dir .*: no names.txt of names"):
+        data.fetch("names", "names.txt", tmp_path)
+
+
+# the real files
+
+
+def unpacked(path):
+    return data.read(path, "latin-1").encode("latin-1")
+
+
+@real
+@pytest.mark.parametrize("name", DATASETS)
+def test_real_files_have_the_hashes(name):
+    """The addresses' files are those at hand, which may be packed."""
+    assert SHARED.joinpath(name).is_dir()
+    for file, known in DATASETS[name].files.items():
+        paths = [SHARED / name / f"{file}{end}" for end in ("", ".gz", ".xz")]
+        path = next(path for path in paths if path.is_file())
+        content = path.read_bytes() if path.name == file else unpacked(path)
+        assert hashlib.sha256(content).hexdigest() == known, file
+
+
+@real
+def test_real_downloads(serve, monkeypatch, tmp_path):
+    """Every file of Multi30k and the Korean pairs, over HTTP, and read."""
+    for name in ("multi30k", "tatoeba_ko", "chatbot_ko"):
+        known = DATASETS[name]
+        serve(SHARED / name, name, hashes=known.files)
+        for file in known.files:
+            path = data.fetch(name, file)
+            assert path.read_bytes() == (SHARED / name / file).read_bytes()
+            assert path.is_relative_to(tmp_path)
+
+
+def shared(name, file):
+    return data.fetch(name, file, SHARED)
+
+
+@real
+@pytest.mark.parametrize(
+    ("file", "n"), [("train", 29_000), ("val", 1_014), ("test_2016_flickr", 1_000)]
+)
+def test_multi30k(file, n):
+    paths = (shared("multi30k", f"{file}.{side}.gz") for side in ("de", "en"))
+    pairs = data.parallel(*paths)
+    assert len(pairs) == n and pairs[4].place.endswith("line 5")
+
+
+@real
+def test_tables():
+    pairs = data.pairs_of_table(shared("tatoeba_ko", "kor.txt"), 1, 0)
+    assert len(pairs) == 3_798 and pairs[0].target == "Go."
+    path = shared("chatbot_ko", "ChatbotData.csv")
+    pairs = data.pairs_of_table(path, delimiter=",", header=True)
+    assert len(pairs) == 11_823 and pairs[0].source == "12시 땡!"
+    for part, n, texts in (("train", 150_000, 149_995), ("test", 50_000, 49_997)):
+        rows = data.table(shared("nsmc", f"ratings_{part}.txt"), 3, header=True,
+                          quoted=True)  # fmt: skip
+        assert len(rows) == n and {row[2] for row, _ in rows} == {"0", "1"}
+        assert sum(bool(row[1]) for row, _ in rows) in range(texts - 2, n)
+
+
+@real
+def test_labels():
+    rows = data.labelled(shared("sst", "stsa.fine.test"))
+    assert len(rows) == 2_210 and {label for _, label in rows} == set("01234")
+    rows = data.labelled(shared("trec", "TREC.train.all"), "cp1252")
+    assert len(rows) == 5_452 and len({label for _, label in rows}) == 6
+    # bytes 0x85, which splitlines would take for line ends
+    assert len(data.lines(shared("mr", "rt-polarity.neg"), "cp1252")) == 5_331
+    assert len(data.lines(shared("names", "names.txt"))) == 32_033
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "file", "sentences", "words"),
+    [
+        ("ud_en_ewt", "en_ewt-ud-train.conllu", 12_544, 204_577),
+        ("ud_en_ewt", "en_ewt-ud-test.conllu", 2_077, 25_094),
+        ("ud_ko_gsd", "ko-gsd-ud-dev.conllu", 950, 11_958),
+    ],
+)
+def test_conllu(name, file, sentences, words):
+    found = data.conllu(shared(name, file))
+    assert (len(found), sum(map(len, found))) == (sentences, words)
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "file", "columns", "sentences", "words"),
+    [
+        ("wnut17", "wnut17train.conll", (0, 1), 3_394, 62_730),
+        ("kmou_ner", "ner.dev", (0, -1), 366, 14_077),
+        ("kmou_ner", "ner.train", (0, -1), 2_928, 114_256),
+    ],
+)
+def test_conll(name, file, columns, sentences, words):
+    found = data.conll(shared(name, file), columns, comments=name == "kmou_ner")
+    assert (len(found), sum(map(len, found))) == (sentences, words)
+
+
+# what is wrong is said, with the file and the line
+
+
+def test_parallel_says_what_does_not_match(tmp_path):
+    a, b = tmp_path / "a.de", tmp_path / "b.en"
+    a.write_text("eins\nzwei\ndrei\n")
+    b.write_text("one\ntwo\n")
+    with pytest.raises(InputError, match=r"a.de has 3 .*b.en has 2.*line 3 has no pair"):
+        data.parallel(a, b)
+    b.write_text("one\n \nthree\n")
+    with pytest.raises(InputError, match=r"a.de, line 2: an empty sentence"):
+        data.parallel(a, b)
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "message"),
+    [
+        (data.pairs_of_table, "a\tb\nc\n", "line 2: 1 columns, 2 expected"),
+        (data.pairs_of_table, "a\tb\n\tc\n", "line 2: an empty sentence"),
+        (data.labelled, "1 good\n0\n", "line 2: no text after the label"),
+        (data.conll, "a B\nb\n", "line 2: 1 columns, 2 expected"),
+        (data.conllu, "1\ta\t_\tX\tY\n2\tb\n", "line 2: 2 columns, 5 expected"),
+    ],
+)
+def test_bad_lines(tmp_path, reader, text, message):
+    path = tmp_path / "file.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"file.txt, {message}"):
+        reader(path)
+
+
+def test_damaged_files(tmp_path):
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress(TEXT)[:-100])
+    with pytest.raises(InputError, match="text.gz: the file is damaged"):
+        data.read(path)
+    path.write_bytes(b"not packed at all")
+    with pytest.raises(InputError, match=r"text.gz: .*[Nn]ot a gzipped"):
+        data.read(path)
+    path = tmp_path / "text.txt"
+    path.write_bytes("eins\nzw\xf6i\n".encode("latin-1"))
+    with pytest.raises(InputError, match="text.txt, line 2: not utf-8"):
+        data.read(path)
+    with pytest.raises(InputError, match="No such file"):
+        data.read(tmp_path / "none")
+
+
+def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
+    path = tmp_path / "a.conllu"
+    row = "{}\t{}\t_\tNOUN\tNN\t_\t_\t_\t_\t_\n".format
+    path.write_text(
+        "# sent_id = 1\n" + row("1-2", "im") + row("1", "in") + row("2", "dem")
+        + row("2.1", "nichts") + row("3", "#") + "\n\n" + row("1", "Haus")
+    )  # fmt: skip
+    found = data.conllu(path)
+    words = [[token[0] for token in sentence] for sentence in found]
+    assert words == [["in", "dem", "#"], ["Haus"]]
+    assert found[0][0] == ("in", "NOUN", "NN")
+
+
+def test_split_is_whole():
+    parts = data.split(list(range(100)), 0.1, seed=0)
+    assert [len(part) for part in parts] == [80, 10, 10]
+    assert sorted(sum(parts, [])) == list(range(100))
+    assert parts == data.split(list(range(100)), 0.1, seed=0)
