@@ -40,7 +40,8 @@ def fetch(dataset: str, name: str, data_dir: Path | None = None) -> Path:
     if data_dir is not None:
         folders = (data_dir / dataset, data_dir)
         bare = name.removesuffix(".gz").removesuffix(".xz")
-        paths = [folder / n for folder in folders for n in (name, bare, f"{bare}.xz")]
+        names = (name, bare, f"{bare}.gz", f"{bare}.xz")
+        paths = [folder / n for folder in folders for n in names]
         found = [path for path in paths if path.is_file()]
         if not found:
             raise InputError(f"--data-dir {data_dir}: no {bare} of {dataset} there")
@@ -165,15 +166,15 @@ def labelled(path: Path, encoding: str = "utf-8") -> list[tuple[str, str]]:
 
 
 def conll(
-    path: Path, columns: Sequence[int] = (0, -1), *, comments: bool = False
+    path: Path, columns: Sequence[int] = (0, -1), *, comments: tuple[str, ...] = ()
 ) -> list[list[tuple[str, ...]]]:
     """Sentences between empty lines, each token a line of columns; those asked for.
 
-    With `comments`, lines that start with # are left out.
+    Lines that start with one of `comments` are left out.
     """
     sentences, tokens = [], []
     for i, line in enumerate([*lines(path), ""], 1):
-        if comments and line.startswith("#"):
+        if line.startswith(comments):
             continue
         # a tab inside a line of spaces, and the reverse, are met in real files
         fields = line.split("\t") if "\t" in line.strip() else line.split()
@@ -192,7 +193,7 @@ def conll(
 
 def conllu(path: Path) -> list[list[tuple[str, ...]]]:
     """Sentences of CoNLL-U as (FORM, UPOS, XPOS) of each syntactic word."""
-    rows = conll(path, (0, 1, 3, 4), comments=True)
+    rows = conll(path, (0, 1, 3, 4), comments=("#",))
     word = lambda token: token[0].isdigit()  # neither ranges nor empty nodes
     return [[token[1:] for token in sentence if word(token)] for sentence in rows]
 
