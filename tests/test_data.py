@@ -269,7 +269,9 @@ def test_parallel_says_what_does_not_match(tmp_path):
     a, b = tmp_path / "a.de", tmp_path / "b.en"
     a.write_text("eins\nzwei\ndrei\n")
     b.write_text("one\ntwo\n")
-    with pytest.raises(InputError, match=r"a.de has 3 .*b.en has 2.*line 3 has no pair"):
+    with pytest.raises(
+        InputError, match=r"a.de has 3 .*b.en has 2.*line 3 has no pair"
+    ):
         data.parallel(a, b)
     b.write_text("one\n \nthree\n")
     with pytest.raises(InputError, match=r"a.de, line 2: an empty sentence"):
