@@ -2,7 +2,8 @@
 
 Shapes: `token` is int32 `(B,)`, `logits` `(B, V)`, and the state any pytree with
 leaves `(B, ...)`. What is decoded is a `Decoded`. All functions can be jitted over
-the state and the tokens; they stop when every sequence has its end token.
+the state and the tokens; they stop when every sequence has its end token. Where
+`end` is None there is none, and all have `max_length` tokens.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,13 @@ from jaxseq._check import check, check_lengths, check_sizes, check_tokens
 
 Step = Callable[[Any, Array], tuple[Any, Array]]
 Choose = Callable[[Array, Array], Array]  # number of the step, logits: tokens
+NONE = -1  # no token
 
 
 class Decoded(NamedTuple):
     """Decoded sequences; of a beam search with an axis of the n best behind B."""
 
-    tokens: Array  # (B, L) int32, the end token and after it filled with that
+    tokens: Array  # (B, L) int32, filled with the end token behind it
     lengths: Array  # (B,), the end token counted
     scores: Array  # (B,), sums of log-probabilities; of a beam search penalised
 
@@ -65,7 +67,7 @@ def prefill(
 
 
 def greedy(
-    step: Step, state: Any, token: Array, *, max_length: int, end: int
+    step: Step, state: Any, token: Array, *, max_length: int, end: int | None
 ) -> Decoded:
     """Takes the most probable token at each step.
 
@@ -74,7 +76,7 @@ def greedy(
         state: state to start from, leaves `(B, ...)`.
         token: first input of each sequence, `(B,)`.
         max_length: most tokens of an output, L.
-        end: token that ends a sequence.
+        end: token that ends a sequence, or None.
 
     Returns:
         `Decoded`.
@@ -93,7 +95,7 @@ def sample(
     key: Array,
     *,
     max_length: int,
-    end: int,
+    end: int | None,
     temperature: float | Array = 1.0,
     top_k: int | None = None,
     top_p: float | Array | None = None,
@@ -106,7 +108,7 @@ def sample(
         token: first input of each sequence, `(B,)`.
         key: random key.
         max_length: most tokens of an output, L.
-        end: token that ends a sequence.
+        end: token that ends a sequence, or None.
         temperature: divisor of the logits, above 0.
         top_k: number of most probable tokens to draw from; all if None.
         top_p: probability in (0, 1] that the fewest most probable tokens to draw
@@ -155,7 +157,7 @@ def beam_search(
     token: Array,
     *,
     max_length: int,
-    end: int,
+    end: int | None,
     beam: int,
     n_best: int = 1,
     length_penalty: float = 0.0,
@@ -174,7 +176,7 @@ def beam_search(
         token: first input of each sequence, `(B,)`.
         max_length: most tokens of an output, L; what has no end by then counts as
             it is.
-        end: token that ends a sequence.
+        end: token that ends a sequence, or None.
         beam: sequences kept at each step.
         n_best: number of sequences returned, at most `beam`.
         length_penalty: exponent, at least 0; 0 for none.
@@ -236,6 +238,7 @@ def beam_search(
         state = jax.tree.map(lambda a: flat(pick(of_beams(a), source)), state)
         return t + 1, state, alive, done
 
+    end = NONE if end is None else end
     tokens = jnp.full((B, K, L), end, jnp.int32)
     nothing = jnp.full((B, K), -jnp.inf, dtype)
     zeros = jnp.zeros((B, K), jnp.int32)
@@ -248,13 +251,14 @@ def beam_search(
 
 
 def _decode(
-    step: Step, choose: Choose, state: Any, token: Array, max_length: int, end: int
+    step: Step, choose: Choose, state: Any, token: Array, max_length: int, end: int | None
 ) -> Decoded:
     check_sizes(max_length=max_length)
     token = _tokens(token)
     B, L = *token.shape, max_length
     state = jax.tree.map(jnp.asarray, state)
     _, dtype = _check_logits(step, state, token, end)
+    end = NONE if end is None else end
 
     def goes_on(carry: Any) -> Array:
         t, _, _, done, _ = carry
@@ -294,12 +298,15 @@ def _tokens(tokens: Any) -> Array:
     return tokens
 
 
-def _check_logits(step: Step, state: Any, token: Array, end: int) -> tuple[int, Any]:
+def _check_logits(
+    step: Step, state: Any, token: Array, end: int | None
+) -> tuple[int, Any]:
     """Number of tokens, and the dtype of log-probabilities."""
     _, logits = jax.eval_shape(step, state, token)
     ok = logits.ndim == 2 and len(logits.shape) == 2
     ok = ok and logits.shape[0] == token.shape[0]
     check(ok, "step", f"logits ({token.shape[0]}, V)", logits.shape)
     V = logits.shape[1]
-    check(0 <= end < V, "end", f"a token from 0 to {V - 1}", end)
+    ok = end is None or 0 <= end < V
+    check(ok, "end", f"None or a token from 0 to {V - 1}", end)
     return V, state_dtype(logits.dtype)

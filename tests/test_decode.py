@@ -234,6 +234,26 @@ def test_one_compilation_and_an_early_stop():
         assert len(calls) == 1
 
 
+def test_no_end_token():
+    """Every sequence has all its tokens, whatever they are."""
+    how = {"max_length": 6, "end": None}
+    found = jaxseq.greedy(step, STATE, TOKEN, **how)
+    beams = jaxseq.beam_search(step, STATE, TOKEN, beam=5, n_best=5, **how)
+    drawn = jaxseq.sample(step, STATE, TOKEN, jax.random.key(0), **how)
+    for b in range(B):
+        state, before, want = {"h": STATE["h"][b]}, TOKEN[b], []
+        for _ in range(6):
+            state, logits = step(state, before)
+            before = int(logits.argmax())
+            want.append(before)
+        assert taken(found, b) == tuple(want)
+        hand = beam_by_hand(step, None, b, 5, 0.0, 6)
+        assert [taken(beams, b, i) for i in range(5)] == [s for _, s in hand]
+        assert len(taken(drawn, b)) == 6
+    for tokens in (found.tokens, drawn.tokens):
+        assert (tokens[:, :-1] == END).any()
+
+
 def test_bad_arguments():
     how = {"max_length": 3, "end": END}
     key = jax.random.key(0)
@@ -244,7 +264,7 @@ def test_bad_arguments():
     flat = lambda state, token: (state, jnp.zeros(V))
     cases = [
         (lambda: greedy(TOKEN, max_length=0, end=END), "max_length: expected a size"),
-        (lambda: greedy(TOKEN, max_length=3, end=V), "end: expected a token from"),
+        (lambda: greedy(TOKEN, max_length=3, end=V), "end: expected None or a token from"),
         (lambda: greedy(TOKEN / 2, **how), "token: expected an integer dtype"),
         (lambda: greedy(1, **how), "token: expected one token each"),
         (lambda: jaxseq.greedy(flat, (), TOKEN, **how), r"step: expected logits \(3"),

@@ -1,6 +1,5 @@
 """The language model as its user runs it: train, kill, resume, generate, mistakes."""
 
-import itertools
 import os
 import re
 import signal
@@ -18,7 +17,7 @@ from flax import nnx
 from experiments.checkpoint import Checkpoints
 from experiments.language_model import data
 from experiments.language_model.__main__ import main
-from experiments.language_model.model import sample_token
+from experiments.language_model.model import LanguageModel, generate
 from experiments.language_model.settings import Settings
 from experiments.language_model.train import Trainer, evaluate
 
@@ -162,23 +161,26 @@ def test_the_state_is_carried_over_and_no_gradient_with_it(text):
     np.testing.assert_allclose(losses[1], want, rtol=1e-5)
 
 
-def test_sample_token():
-    """Frequencies against the definition of nucleus sampling, in NumPy."""
-    logits = np.log([0.5, 0.25, 0.15, 0.1])[[2, 0, 3, 1]]
-    draw = jax.jit(jax.vmap(sample_token, (0, None, None, None)))
-    keys = jax.random.split(jax.random.key(0), 20_000)
-    for temperature, top_p in itertools.product([0.5, 1.0, 2.0], [0.4, 0.7, 1.0]):
-        p = np.exp(logits / temperature)
-        p /= p.sum()
-        order = np.argsort(-p)
-        kept = order[: 1 + np.searchsorted(np.cumsum(p[order]), top_p - 1e-9)]
-        want = np.zeros(4)
-        want[kept] = p[kept] / p[kept].sum()
-        tokens = draw(keys, logits, temperature, top_p)
-        got = np.bincount(tokens, minlength=4) / len(keys)
-        np.testing.assert_allclose(got, want, atol=0.015)
-        assert not got[want == 0].any()
-    assert (draw(keys[:50], logits, 0.0, 0.9) == 1).all()
+def test_generate_goes_on_from_the_prompt():
+    """At temperature 0 the likeliest of each step; in between, what top_p leaves."""
+    options = {"cell": "lstm", "layers": 2, "hidden": 8, "embedding": 4, "dropout": 0.5}
+    model = LanguageModel(5, **options, rngs=nnx.Rngs(0))
+    model.eval()
+    weights = jax.tree.map(lambda w: 4 * w, nnx.state(model, nnx.Param))
+    nnx.update(model, weights)  # so that the likeliest token changes
+    read = nnx.jit(lambda model, tokens: model(tokens)[1][0])
+    for prompt in ([3], [0, 4, 1, 2]):
+        args = model, np.array(prompt), jax.random.key(0)
+        whole = np.zeros(16, np.int32)  # of which what comes later is not read
+        whole[: len(prompt)] = prompt
+        for t in range(len(prompt), 16):
+            whole[t] = read(model, whole[None])[t - 1].argmax()
+        want = whole[len(prompt) :].tolist()
+        assert len(set(want)) > 1
+        for how in ((0.0, 0.9), (1.0, 1e-6)):
+            assert generate(*args, *how, length=len(want)).tolist() == want
+        drawn = generate(*args, 1.0, 1.0, length=len(want))
+        assert drawn.tolist() != want
 
 
 def test_bad_data(tmp_path, capsys):

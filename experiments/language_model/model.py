@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
 
+import jaxseq
 import jaxseq.nn
 
 CELLS = {"rnn": jaxseq.nn.RNN, "lstm": jaxseq.nn.LSTM, "gru": jaxseq.nn.GRU}
@@ -44,22 +43,7 @@ def nats(logits: Array, targets: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
-def sample_token(key: Array, logits: Array, temperature: Any, top_p: Any) -> Array:
-    """Draws from the likeliest tokens that make up `top_p` of the probability.
-
-    Nucleus sampling: Holtzman et al., "The Curious Case of Neural Text
-    Degeneration", 2020, https://arxiv.org/abs/1904.09751. At temperature 0 it is
-    the likeliest token.
-    """
-    scaled = logits / jnp.where(temperature > 0, temperature, 1)
-    order = jnp.argsort(scaled, descending=True)
-    p = jax.nn.softmax(scaled[order])
-    kept = jnp.cumsum(p) - p < top_p  # the likeliest always
-    drawn = order[jax.random.categorical(key, jnp.where(kept, jnp.log(p), -jnp.inf))]
-    return jnp.where(temperature > 0, drawn, logits.argmax())
-
-
-@nnx.jit(static_argnames="length")
+@nnx.jit(static_argnames=("temperature", "top_p", "length"))
 def generate(
     model: LanguageModel,
     prompt: Array,
@@ -69,15 +53,19 @@ def generate(
     *,
     length: int,
 ) -> Array:
-    """Returns `length` tokens that follow the tokens of `prompt`, at least one."""
+    """Returns `length` tokens that follow the tokens of `prompt`, at least one.
+
+    At temperature 0 each is the likeliest.
+    """
     graph, weights = nnx.split(model)
-    state, logits = model(prompt)
 
-    def step(carry: Any, key: Array) -> tuple[Any, Array]:
-        state, logits = carry
-        token = sample_token(key, logits, temperature, top_p)
-        state, logits = nnx.merge(graph, weights)(token[None], state)
-        return (state, logits[-1]), token
+    def step(state: Any, token: Array) -> tuple[Any, Array]:
+        state, logits = nnx.merge(graph, weights)(token[:, None], state)
+        return state, logits[:, 0]
 
-    carry = state, logits[-1]
-    return jax.lax.scan(step, carry, jax.random.split(key, length))[1]
+    state, _ = model(prompt[None, :-1])
+    start, how = (step, state, prompt[-1:]), {"max_length": length, "end": None}
+    if temperature == 0:
+        return jaxseq.greedy(*start, **how).tokens[0]
+    limits = {"temperature": temperature, "top_p": top_p}
+    return jaxseq.sample(*start, key, **how, **limits).tokens[0]
