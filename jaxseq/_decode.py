@@ -251,7 +251,12 @@ def beam_search(
 
 
 def _decode(
-    step: Step, choose: Choose, state: Any, token: Array, max_length: int, end: int | None
+    step: Step,
+    choose: Choose,
+    state: Any,
+    token: Array,
+    max_length: int,
+    end: int | None,
 ) -> Decoded:
     check_sizes(max_length=max_length)
     token = _tokens(token)

@@ -264,7 +264,10 @@ def test_bad_arguments():
     flat = lambda state, token: (state, jnp.zeros(V))
     cases = [
         (lambda: greedy(TOKEN, max_length=0, end=END), "max_length: expected a size"),
-        (lambda: greedy(TOKEN, max_length=3, end=V), "end: expected None or a token from"),
+        (
+            lambda: greedy(TOKEN, max_length=3, end=V),
+            "end: expected None or a token from",
+        ),
         (lambda: greedy(TOKEN / 2, **how), "token: expected an integer dtype"),
         (lambda: greedy(1, **how), "token: expected one token each"),
         (lambda: jaxseq.greedy(flat, (), TOKEN, **how), r"step: expected logits \(3"),

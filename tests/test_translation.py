@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 
 from experiments.data import Pair
-from experiments.translation import batches, corpus, dates, evaluate, vocabulary
+from experiments.translation import (
+    batches,
+    compare,
+    corpus,
+    dates,
+    evaluate,
+    vocabulary,
+)
 from experiments.translation.__main__ import main
 from experiments.translation.settings import MODELS, Settings, defaults
 from experiments.translation.train import Trainer
@@ -104,9 +111,19 @@ def test_train_evaluate_translate_report(model, table, tmp_path, capsys, monkeyp
     rows = capsys.readouterr().out.splitlines()
     scores = [float(row.split()[0]) for row in rows]
     assert len(rows) == 6 and scores[:3] == sorted(scores[:3], reverse=True)
-    assert main(["report", "--runs", str(out), "--out", str(tmp_path / "all")]) == 0
-    page = (tmp_path / "all" / "report.html").read_text()
-    assert bleu in page and (tmp_path / "all" / "length-test.png").exists()
+    both = tmp_path / "both"
+    assert main(["report", "--runs", str(out), "--out", str(both)]) == 0
+    page = (both / "report.html").read_text()
+    assert (
+        f"{float(bleu):.1f}" in page and (both / "attention-bahdanau-1-1.png").exists()
+    )
+    # its rows are read again
+    path, again = both / "results.jsonl", tmp_path / "again"
+    options = ["--results", str(path), "--out", str(again)]
+    assert main(["report", *options]) == 0
+    assert (again / "results.jsonl").read_text() == path.read_text()
+    assert main(["report", *options, "--runs", str(out)]) == 0
+    assert (again / "results.jsonl").read_text() == path.read_text()  # once
 
 
 def test_learns_dates():
@@ -315,6 +332,41 @@ def test_joined_sentences():
         assert pair.place == first.place
     lower = corpus.prepared([Pair("ÄB c", "De", "x")], Settings(lower=True), 0)
     assert lower == [Pair("äb c", "de", "x")]
+
+
+def test_rows_of_several_seeds_are_one(tmp_path, capsys):
+    part = {"low": 1, "high": 8, "n": 9, "mean": 5.0}
+    parts = lambda *scores: [
+        {**part, "low": low, "bleu": b} for low, b in zip((1, 9), scores, strict=True)
+    ]
+    search = {"beam": 5, "n_best": 1, "length_penalty": 1.0}
+    row = lambda model, seed, bleu, **options: {
+        "title": "pairs, test", "model": model, "bleu": bleu, "perplexity": 2.0,
+        "weights": 1000, "minutes": 3.0, "pairs": 9, "signature": "lc",
+        "search": search, "by_length": parts(bleu, bleu + 1),
+        "settings": asdict(Settings(model=model, seed=seed, **options)),
+    }  # fmt: skip
+    rows = [
+        row("luong", 0, 31.0, feed=True), row("luong", 0, 30.0),
+        row("plain", 0, 11.0), row("plain", 1, 14.0), row("plain", 2, 12.5),
+        row("plain", 0, 5.0, hidden=8),
+    ]  # fmt: skip
+    named = compare.groups(rows)
+    assert [*named] == [
+        "no attention", "no attention (hidden 8)",
+        "Luong attention, input feeding", "Luong attention",
+    ]  # fmt: skip
+    assert compare.by_length(named["no attention"]) == parts(12.5, 13.5)
+    assert "12.5 (11.0 to 14.0)" in compare.score_table(named)
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    options = ["report", "--results", str(path), "--out", str(tmp_path)]
+    assert main(options) == 0
+    assert (tmp_path / "length-1.png").exists()
+    path.write_text(json.dumps(rows[0]) + "\n{}\n")
+    line = error(capsys, main(options))
+    assert "results.jsonl, line 2: not a result of a run" in line
+    assert "--runs or --results" in error(capsys, main(options[:1]))
 
 
 def test_bleu_and_lengths():

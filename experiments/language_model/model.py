@@ -64,8 +64,8 @@ def generate(
         return state, logits[:, 0]
 
     state, _ = model(prompt[None, :-1])
-    start, how = (step, state, prompt[-1:]), {"max_length": length, "end": None}
+    start, how_long = (step, state, prompt[-1:]), {"max_length": length, "end": None}
     if temperature == 0:
-        return jaxseq.greedy(*start, **how).tokens[0]
-    limits = {"temperature": temperature, "top_p": top_p}
-    return jaxseq.sample(*start, key, **how, **limits).tokens[0]
+        return jaxseq.greedy(*start, **how_long).tokens[0]
+    limits: Any = {"temperature": temperature, "top_p": top_p}
+    return jaxseq.sample(*start, key, **how_long, **limits).tokens[0]

@@ -69,7 +69,10 @@ def parser() -> Parser:
     translate.add_argument("--input", type=Path, help=text)
     text = shown("translations of each sentence, with scores", 1)
     translate.add_argument("--n-best", type=WHOLE, default=1, help=text)
-    report.add_argument("--runs", type=Path, nargs="+", required=True)
+    text = "folders of runs that were evaluated; the maps are theirs"
+    report.add_argument("--runs", type=Path, nargs="+", default=[], help=text)
+    text = "rows of other runs, as this command writes them into results.jsonl"
+    report.add_argument("--results", type=Path, help=text)
     report.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
 
     run = train.add_argument_group("the run")
@@ -104,7 +107,9 @@ def run(options: dict[str, Any]) -> int:
     command = options.pop("command")
     take = lambda *names: {name: options.pop(name) for name in names}
     if command == "report":
-        return run.compare(options["runs"], options["out"])
+        if not options["runs"] and options["results"] is None:
+            raise InputError("report: --runs or --results, or both, are needed")
+        return run.report_runs(**options)
     n_best = options.pop("n_best", 1)
     if n_best > options["beam"]:
         raise InputError(f"--n-best {n_best}: more than --beam {options['beam']}")

@@ -10,7 +10,7 @@ from typing import Any
 from experiments import data, training
 from experiments.checkpoint import make_folder
 from experiments.errors import InputError
-from experiments.translation import corpus, evaluate, report
+from experiments.translation import compare, corpus, evaluate, report
 from experiments.translation.corpus import Corpus
 from experiments.translation.settings import Settings, defaults
 from experiments.translation.train import Trainer
@@ -169,17 +169,24 @@ def show(found: list) -> None:
             print(f"{translation.score:8.3f}  {translation.text}", flush=True)
 
 
-def compare(runs: list[Path], out: Path) -> int:
+def report_runs(runs: list[Path], results: Path | None, out: Path) -> int:
+    """The page of several runs, and of the rows of `results`, side by side."""
+    rows = [] if results is None else compare.read_rows(results)
     loaded = []
     for run in runs:
         translator, facts = load(run)
-        results = {}
-        for path in sorted(run.glob("evaluation-*.json")):
-            name = path.stem.removeprefix("evaluation-")
-            results[name] = json.loads(path.read_text(encoding="utf-8"))
-        if not results:
+        paths = sorted(run.glob("evaluation-*.json"))
+        if not paths:
             raise InputError(f"--runs {run}: not evaluated yet")
-        loaded.append((run, facts, results, translator))
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        rows += [compare.row_of(facts, result) for result in found]
+        loaded.append((run, found[0]["rows"], translator))
+    # a run that is among the results too counts once
+    same = lambda row: json.dumps([row["title"], row["settings"], row["search"]])
+    rows = list({same(row): row for row in rows}.values())
     make_folder(out)
-    print(f"Report: {report.compare(out, loaded)}")
+    page = compare.write_comparison(out, rows, loaded)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (out / "results.jsonl").write_text(text, encoding="utf-8")
+    print(f"Report: {page}")
     return 0

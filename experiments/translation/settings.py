@@ -24,7 +24,7 @@ class Settings:
     dropout: float = 0.1
     label_smoothing: float = 0.0
     tokens: int = 2048
-    steps: int = 600
+    steps: int = 400
     warmup: int = 100
     learning_rate: float = 4e-3
     weight_decay: float = 0.01

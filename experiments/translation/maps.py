@@ -1,0 +1,76 @@
+"""Attention maps: what each token of a translation read in the source."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+
+from experiments.page import save_figure
+from experiments.translation.translate import Translator
+
+# that have Korean, Chinese and Japanese, where there is one
+FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic",
+         "WenQuanYi Zen Hei", "Malgun Gothic", "Apple SD Gothic Neo")  # fmt: skip
+
+
+def fonts() -> list[str]:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in FONTS if name in installed)]
+
+
+def drawable(texts: list[str], names: list[str]) -> bool:
+    """Whether the fonts have every character."""
+    files = [font_manager.findfont(name) for name in names]
+    known = set().union(*(FT2Font(file).get_charmap() for file in files))
+    return all(ord(c) in known for text in texts for c in text if not c.isspace())
+
+
+def chosen(rows: list[dict], count: int = 3) -> list[dict]:
+    """The first sentences of a middling length that the fonts at hand can show."""
+    lengths = [len(row["tokens"]) for row in rows]
+    low, high = np.quantile(lengths, [0.4, 0.8])
+    names = fonts()
+    shown = lambda row: drawable([row["source"], row["hypothesis"]], names)
+    fits = (row for row in rows if low <= len(row["tokens"]) <= high)
+    found = []
+    for row in fits:
+        if len(found) < count and shown(row):
+            found.append(row)
+    return found
+
+
+def attention_figure(translator: Translator, row: dict[str, Any]) -> Figure | None:
+    """A heat map: what each token of the translation read in the source."""
+    found = translator.attention(row["source"], row["tokens"])
+    if found is None:
+        return None
+    weights, sources, targets = found
+    size = (1.5 + 0.27 * len(sources), 1.2 + 0.27 * len(targets))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    family = {"fontfamily": fonts(), "fontsize": 9}
+    label = lambda piece: piece if piece.strip() else "␣"
+    axes.set_xticks(range(len(sources)), [*map(label, sources)], **family)
+    # characters stand upright, pieces of words do not fit so
+    turned = max(len(piece.strip()) for piece in sources[:-1]) > 1
+    axes.tick_params(axis="x", rotation=90 if turned else 0)
+    axes.set_yticks(range(len(targets)), [*map(label, targets)], **family)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_color("#ccc")
+    return figure
+
+
+def maps(translator: Translator, rows: list[dict], out: Path, prefix: str) -> str:
+    """Attention maps as PNG beside the page, and as part of it."""
+    found = []
+    for i, row in enumerate(rows, 1):
+        figure = attention_figure(translator, row)
+        if figure is not None:
+            found.append(save_figure(figure, out / f"{prefix}{i}.png"))
+    return "\n".join(f"<p>{element}</p>" for element in found)
