@@ -251,13 +251,14 @@ def test_conllu(name, file, sentences, words):
     ("name", "file", "columns", "sentences", "words"),
     [
         ("wnut17", "wnut17train.conll", (0, 1), 3_394, 62_730),
+        ("ud_ko_kaist", "kaist.dev.tsv", (0, 1), 2_066, 25_278),
         ("kmou_ner", "ner.dev", (0, -1), 366, 14_077),
         ("kmou_ner", "ner.train", (0, -1), 2_928, 114_256),
     ],
 )
 def test_conll(name, file, columns, sentences, words):
-    # of which the sentence itself stands before its tokens, and once more with marks
-    comments = (";", "$") if name == "kmou_ner" else ()
+    # of KMOU each sentence itself stands before its tokens, and once more with marks
+    comments = {"kmou_ner": (";", "$"), "ud_ko_kaist": ("# ",)}.get(name, ())
     found = data.conll(shared(name, file), columns, comments=comments)
     assert (len(found), sum(map(len, found))) == (sentences, words)
 

@@ -9,6 +9,7 @@ from experiments.translation.vocabulary import END, START
 
 # shapes to compile for; a batch has as many sentences as fit its tokens
 BOUNDS = (8, 12, 16, 20, 26, 34, 46, 64, 90, 128, 180, 256, 362, 512)
+FEWER = BOUNDS[1::2]  # for use: compiling costs more than padding
 
 
 class Batch(NamedTuple):
@@ -24,8 +25,8 @@ class Batch(NamedTuple):
 Example = tuple[list[int], list[int]]  # source and target, without END and START
 
 
-def bound(n: int) -> int:
-    return next((b for b in BOUNDS if n <= b), -(-n // 128) * 128)
+def bound(n: int, bounds: tuple[int, ...]) -> int:
+    return next((b for b in bounds if n <= b), -(-n // 128) * 128)
 
 
 def pad(rows: list[list[int]], B: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,15 +45,19 @@ def collate(examples: list[Example], B: int, S: int, T: int) -> Batch:
     return Batch(sources, lengths, inputs, targets, target_lengths)
 
 
-def grouped(examples: list[Example], tokens: int) -> list[tuple[list, int, int, int]]:
+def grouped(
+    examples: list[Example], tokens: int, bounds: tuple[int, ...]
+) -> list[tuple[list, int, int, int]]:
     """Examples by length, with the shape (B, S, T) of their batches."""
     groups: dict[int, list[Example]] = {}
     for example in examples:
-        groups.setdefault(bound(1 + max(map(len, example))), []).append(example)
+        width = bound(1 + max(map(len, example)), bounds)
+        groups.setdefault(width, []).append(example)
     found = []
     for width, group in sorted(groups.items()):
         # where one side is short throughout, as in dates, it is not padded further
-        S, T = (bound(1 + max(len(e[side]) for e in group)) for side in (0, 1))
+        longest = (1 + max(len(e[side]) for e in group) for side in (0, 1))
+        S, T = (bound(n, bounds) for n in longest)
         found.append((group, max(1, tokens // width), S, T))
     return found
 
@@ -60,7 +65,7 @@ def grouped(examples: list[Example], tokens: int) -> list[tuple[list, int, int, 
 def training(examples: list[Example], tokens: int, seed: int) -> Any:
     """Endless batches, of which any can be had by its number: `batches[step]`."""
     parts, shares = [], []
-    for group, B, S, T in grouped(examples, tokens):
+    for group, B, S, T in grouped(examples, tokens, BOUNDS):
         part = grain.MapDataset.source(group).seed(seed).shuffle().repeat()
         collated = lambda rows, B=B, S=S, T=T: collate(rows, B, S, T)
         parts.append(part.batch(B, batch_fn=collated))
@@ -72,7 +77,7 @@ def once(examples: list[Example], tokens: int) -> list[tuple[Batch, list[int]]]:
     """Every example once, and which they are; the last batches are filled up."""
     numbered = {id(e): i for i, e in enumerate(examples)}
     found = []
-    for group, B, S, T in grouped(examples, tokens):
+    for group, B, S, T in grouped(examples, tokens, FEWER):
         for at in range(0, len(group), B):
             rows = group[at : at + B]
             found.append((collate(rows, B, S, T), [numbered[id(e)] for e in rows]))

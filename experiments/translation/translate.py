@@ -104,7 +104,7 @@ class Translator:
     def attention(self, text: str, tokens: list[int]) -> tuple[Any, list, list] | None:
         """Weights `(target, source)` and the pieces on both sides, if there are any."""
         source = self.source.encode(self.prepared(text))
-        width = batches.bound(1 + max(len(source), len(tokens)))
+        width = batches.bound(1 + max(len(source), len(tokens)), batches.FEWER)
         batch = batches.collate([(source, tokens)], 1, width, width)
         _, weights = self.forward(
             self.weights, batch.sources, batch.lengths, batch.inputs
