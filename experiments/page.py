@@ -81,7 +81,9 @@ def save_figure(figure: Figure, path: Path) -> str:
         figure.savefig(buffer, format="png", dpi=160)
     path.write_bytes(buffer.getvalue())
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{path.stem}" src="data:image/png;base64,{data}">'
+    width = round(96 * figure.get_figwidth())  # as large as drawn, letters alike
+    source = f'src="data:image/png;base64,{data}"'
+    return f'<img alt="{path.stem}" width="{width}" {source}>'
 
 
 def write_page(path: Path, title: str, body: str) -> Path:

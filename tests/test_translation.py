@@ -211,7 +211,9 @@ def test_bad_options(table, tmp_path, capsys):
     out = tmp_path / "run"
     given = lambda *options: error(capsys, train(out, "--data", table, *options))
     assert "--heads 3: not a divisor" in given("--model", "transformer", "--heads", 3)
+    assert "--heads 3: not a divisor" in given("--score", "multi_head", "--heads", 3)
     assert "--feed" in given("--feed")
+    assert "--score" in given("--model", "plain", "--score", "general")
     line = error(capsys, main(["translate", "--run", str(tmp_path), "--n-best", "9"]))
     assert "--n-best 9: more than --beam 5" in line
     assert "no checkpoint" in error(capsys, main(["translate", "--run", str(tmp_path)]))
@@ -352,6 +354,8 @@ def test_rows_of_several_seeds_are_one(tmp_path, capsys):
         row("plain", 0, 5.0, hidden=8),
     ]  # fmt: skip
     named = compare.groups(rows)
+    luong = asdict(Settings(model="luong", score="additive", feed=True))
+    assert compare.label(luong) == "Luong attention (concat), input feeding"
     assert [*named] == [
         "no attention", "no attention (hidden 8)",
         "Luong attention, input feeding", "Luong attention",

@@ -22,7 +22,9 @@ SETTINGS = {
     "layers": (WHOLE, "layers, of the encoder and of the decoder"),
     "hidden": (WHOLE, "width of the states, or of the Transformer"),
     "embedding": (WHOLE, "width of a token's vector, in a recurrent model"),
-    "heads": (WHOLE, "heads of the Transformer's attention"),
+    "score": (str, "of the attention; the paper's concat is additive (default: "
+              "additive with bahdanau, general with luong)"),
+    "heads": (WHOLE, "heads of the Transformer, or of multi_head"),
     "dropout": (number(float, 0, 0.95), "probability"),
     "label-smoothing": (number(float, 0, 0.95), "probability spread over all tokens"),
     "tokens": (WHOLE, "tokens of a batch, padding counted"),
@@ -34,7 +36,11 @@ SETTINGS = {
                  "and as much to test"),
     "seed": (SEED, "of weights, order and dropout"),
 }  # fmt: skip
-CHOICES = {"model": MODELS, "cell": ("rnn", "lstm", "gru")}
+CHOICES = {
+    "model": MODELS,
+    "cell": ("rnn", "lstm", "gru"),
+    "score": ("additive", "general", "multi_head"),
+}
 SEARCH = {
     "beam": (WHOLE, 5, "sequences kept at each step"),
     "length-penalty": (number(float, 0), 1.0, "of Wu and others, 2016"),
@@ -87,7 +93,8 @@ def parser() -> Parser:
     # absent unless given, so that the rest can come from a checkpoint
     absent: Any = {"default": argparse.SUPPRESS}
     for name, (kind, text) in SETTINGS.items():
-        text = shown(text, getattr(Settings, name.replace("-", "_")))
+        default = getattr(Settings, name.replace("-", "_"))
+        text = text if default is None else shown(text, default)
         choices = CHOICES.get(name)
         settings.add_argument(
             f"--{name}", type=kind, choices=choices, help=text, **absent

@@ -37,7 +37,11 @@ Row = dict[str, Any]
 
 
 def label(settings: dict[str, Any]) -> str:
-    return NAMES[settings["model"]] + (", input feeding" if settings["feed"] else "")
+    score = {"additive": " (concat)", "multi_head": " (multi-head)"}
+    found = NAMES[settings["model"]]
+    if settings["model"] == "luong":
+        found += score.get(settings.get("score"), "")
+    return found + (", input feeding" if settings["feed"] else "")
 
 
 def span(part: dict[str, Any]) -> str:

@@ -45,6 +45,8 @@ def recurrent(settings: Settings, source: int, target: int) -> Model:
         cell=CELLS[settings.cell],
         layers=settings.layers,
         attention=None if settings.model == "plain" else settings.model,
+        score=settings.score,
+        heads=settings.heads,
         feed=settings.feed,
     )
 

@@ -24,8 +24,8 @@ from experiments.translation.translate import (
 
 # what a checkpoint cannot go on with if it is changed
 FIXED = ("data", "target", "lower", "joined", "pieces", "longest", "model", "cell",
-         "layers", "hidden", "embedding", "heads", "feed", "tokens", "held_out",
-         "seed")  # fmt: skip
+         "layers", "hidden", "embedding", "heads", "score", "feed", "tokens",
+         "held_out", "seed")  # fmt: skip
 
 
 def train(
@@ -80,12 +80,15 @@ def train(
 
 
 def check(settings: Settings) -> None:
-    if settings.model == "transformer" and settings.hidden % settings.heads:
+    many = settings.model == "transformer" or settings.score == "multi_head"
+    if many and settings.hidden % settings.heads:
         raise InputError(
             f"--heads {settings.heads}: not a divisor of --hidden {settings.hidden}"
         )
     if settings.feed and settings.model != "luong":
         raise InputError("--feed: input feeding belongs to --model luong")
+    if settings.score is not None and settings.model not in ("bahdanau", "luong"):
+        raise InputError("--score: belongs to --model bahdanau or luong")
 
 
 def digest_of(loaded: Corpus) -> str:

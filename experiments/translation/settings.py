@@ -20,6 +20,7 @@ class Settings:
     hidden: int = 96
     embedding: int = 48
     heads: int = 4
+    score: str | None = None
     feed: bool = False
     dropout: float = 0.1
     label_smoothing: float = 0.0
