@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,13 @@ class Checkpoints:
             return self.manager.restore(self.newest, args=args)["arrays"]
 
     def save(self, step: int, arrays: Any, facts: Mapping[str, Any]) -> None:
+        # before Orbax begins, which leaves pieces and many lines where it cannot end
+        needed = sum(array.nbytes for array in jax.tree.leaves(arrays)) + 2**20
+        free = shutil.disk_usage(self.run).free
+        if free < needed:
+            raise InputError(
+                f"{self.run}: no space left for a checkpoint of {needed / 1e6:.0f} MB"
+            )
         # a copy: Orbax writes in the background, while the run goes on
         copied = ocp.args.JsonSave(copy.deepcopy(dict(facts)))
         args = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), facts=copied)

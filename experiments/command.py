@@ -1,6 +1,7 @@
 """What the commands of all experiments share: numbers, errors, exit codes."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -46,12 +47,15 @@ def answer(name: str, run: Callable[[], int]) -> int:
         return run()
     except InputError as e:
         message, code = f"error: {e}", 2
+    except BrokenPipeError:  # the reader has all it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as e:
         message, code = f"error: {e.filename or 'writing'}: {e.strerror or e}", 2
-    except RuntimeError as e:  # XLA's when it cannot allocate
-        if "RESOURCE_EXHAUSTED" not in str(e):
+    except (RuntimeError, MemoryError) as e:  # XLA's when it cannot allocate
+        if isinstance(e, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(e):
             raise
-        message, code = "error: out of memory: try a smaller --hidden or --batch", 2
+        message, code = "error: out of memory: try a smaller model or batch", 2
     except KeyboardInterrupt:
         message, code = "interrupted; what was saved is kept", 130
     print(f"{name}: {message}", file=sys.stderr)

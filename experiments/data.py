@@ -9,10 +9,11 @@ import gzip
 import logging
 import lzma
 import random
+import re
 import sys
 import tomllib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +62,12 @@ def fetch(dataset: str, name: str, data_dir: Path | None = None) -> Path:
         downloader: Any = pooch.HTTPDownloader(timeout=30)
         return Path(store.fetch(name, downloader=downloader))
     except requests.RequestException as e:
-        why = type(e).__name__
-        raise InputError(f"{url}: the download failed ({why})") from e
+        code = getattr(e.response, "status_code", None)
+        why = f"HTTP {code}" if code else type(e).__name__
+        raise InputError(
+            f"{url}: the download failed ({why}); --data-dir takes a folder with "
+            "the file"
+        ) from e
     except ValueError as e:
         raise InputError(f"{url}: not the file expected (its sha256 differs)") from e
     except OSError as e:
@@ -119,25 +124,25 @@ def table(
     delimiter: str = "\t",
     header: bool = False,
     quoted: bool | None = None,
+    more: bool = True,
 ) -> list[tuple[list[str], str]]:
-    """Rows of TSV or CSV of at least `width` fields, each with its place."""
-    rows = []
+    """Rows of TSV or CSV of `width` fields, or `more`, each with its place."""
+    rows, line = [], 1
     # quotes are letters like others in tables of tabs, unless said otherwise
     quoted = delimiter == "," if quoted is None else quoted
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     text = [line + "\n" for line in lines(path)]
-    reader = csv.reader(text, delimiter=delimiter, quoting=quoting)
+    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
     try:
         for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            if header and reader.line_num == 1:
-                continue
-            if len(row) < width:
+            place, line = f"{path}, line {line}", reader.line_num + 1  # of its start
+            if len(row) < width or (len(row) > width and not more):
                 raise InputError(f"{place}: {len(row)} columns, {width} expected")
             rows.append((row, place))
     except csv.Error as e:
-        raise InputError(f"{path}, line {reader.line_num}: {e}") from e
-    return rows
+        why = "a quote without its end" if "unexpected end" in str(e) else e
+        raise InputError(f"{path}, line {line}: {why}") from e
+    return rows[1:] if header else rows
 
 
 def pairs_of_table(
@@ -147,10 +152,11 @@ def pairs_of_table(
     *,
     delimiter: str = "\t",
     header: bool = False,
+    more: bool = True,
 ) -> list[Pair]:
-    """Pairs in two columns of TSV or CSV."""
+    """Pairs in two columns of TSV or CSV, of which there may be `more`."""
     width = max(source, target) + 1
-    rows = table(path, width, delimiter=delimiter, header=header)
+    rows = table(path, width, delimiter=delimiter, header=header, more=more)
     return _whole(Pair(row[source], row[target], place) for row, place in rows)
 
 
@@ -177,8 +183,11 @@ def conll(
         if line.startswith(comments):
             continue
         # a tab inside a line of spaces, and the reverse, are met in real files
-        fields = line.split("\t") if "\t" in line.strip() else line.split()
-        fields = [field.strip() for field in fields]
+        # and other spaces than " " are parts of tokens
+        fields = re.split(
+            "\t" if "\t" in line.strip(" \t") else " +", line.strip(" \t")
+        )
+        fields = [field.strip(" ") for field in fields]
         if not any(fields):
             sentences += [tokens] if tokens else []
             tokens = []
@@ -198,15 +207,28 @@ def conllu(path: Path) -> list[list[tuple[str, ...]]]:
     return [[token[1:] for token in sentence if word(token)] for sentence in rows]
 
 
-def split(rows: list, share: float, seed: int) -> tuple[list, list, list]:
-    """Training, validation and test rows, drawn by chance; both latter a `share`."""
-    rows = rows.copy()
-    random.Random(seed).shuffle(rows)
+def split(
+    rows: Sequence[Any], share: float, seed: int, of: Callable[[Any], Any]
+) -> tuple[list, list, list]:
+    """Training, validation and test rows, drawn by chance; both latter a `share`.
+
+    Rows of which `of` gives the same, such as one source with several targets, stay
+    together.
+    """
+    groups: dict[Any, list] = {}
+    for row in rows:
+        groups.setdefault(of(row), []).append(row)
+    drawn = list(groups.values())
+    random.Random(seed).shuffle(drawn)
     n = max(1, round(share * len(rows)))
-    return rows[2 * n :], rows[:n], rows[n : 2 * n]
+    parts: tuple[list, list, list] = [], [], []
+    for group in drawn:
+        part = next((p for p in parts[1:] if len(p) < n), parts[0])
+        part += group
+    return parts
 
 
-def _whole(pairs: Iterator[Pair]) -> list[Pair]:
+def _whole(pairs: Iterable[Pair]) -> list[Pair]:
     found = []
     for pair in pairs:
         if not pair.source.strip() or not pair.target.strip():

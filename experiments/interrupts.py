@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, noted so that a loop can end at a whole step."""
 
 import signal
+import sys
 from typing import Any
 
 
@@ -17,6 +18,8 @@ class Interrupts:
         if self.seen:
             raise KeyboardInterrupt
         self.seen = True
+        line = "\nStopping after this step; once more stops at once."
+        print(line, file=sys.stderr, flush=True)
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self.before.items():

@@ -16,6 +16,7 @@ import orbax.checkpoint
 from matplotlib.figure import Figure
 
 import jaxseq
+from experiments import files
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -79,7 +80,7 @@ def save_figure(figure: Figure, path: Path) -> str:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"font.size": 11}):
         figure.savefig(buffer, format="png", dpi=160)
-    path.write_bytes(buffer.getvalue())
+    files.write(path, buffer.getvalue())
     data = base64.b64encode(buffer.getvalue()).decode()
     width = round(96 * figure.get_figwidth())  # as large as drawn, letters alike
     source = f'src="data:image/png;base64,{data}"'
@@ -88,32 +89,34 @@ def save_figure(figure: Figure, path: Path) -> str:
 
 def write_page(path: Path, title: str, body: str) -> Path:
     page = PAGE.format(title=html.escape(title), body=body)
-    path.write_text(page, encoding="utf-8")
+    files.write(path, page)
     return path
 
 
 def loss_figure(facts: dict[str, Any], units: float, unit: str, per: str) -> Figure:
-    """Training and held-out loss against millions of units seen, `units` a step."""
+    """Training and held-out loss against the units seen, `units` a step."""
+    seen = facts["train"][-1]["step"] * units
+    scale, many = (1e6, "millions") if seen >= 1e6 else (1e3, "thousands")
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     series = {
-        "train": ("training", "#9ab", "-"),
+        "train": ("training, with dropout", "#9ab", "-"),
         "held_out": ("held out", "#0b5394", "o-"),
     }
     for name, (label, colour, style) in series.items():
-        x = [row["step"] * units / 1e6 for row in facts[name]]
+        x = [row["step"] * units / scale for row in facts[name]]
         y = [row["nats"] for row in facts[name]]
         axes.plot(x, y, style, color=colour, label=label, markersize=4)
     last = facts["held_out"][-1]
     axes.annotate(
         f"{last['nats']:.3f}",
-        (last["step"] * units / 1e6, last["nats"]),
-        xytext=(0, 8),
+        (last["step"] * units / scale, last["nats"]),
+        xytext=(0, 12),
         textcoords="offset points",
         ha="right",
         color="#0b5394",
     )
-    axes.set(xlabel=f"{unit} seen, millions", ylabel=f"nats per {per}")
+    axes.set(xlabel=f"{unit} seen, {many}", ylabel=f"nats per {per}")
     # the first steps fall from ln(vocabulary); what follows is what one looks at
     later = [row["nats"] for row in facts["train"][len(facts["train"]) // 50 :]]
     low = min([*later, *(row["nats"] for row in facts["held_out"])])

@@ -1,5 +1,6 @@
 """The training that all experiments share: settings, optimiser, loop, resuming."""
 
+import os
 import sys
 import time
 from dataclasses import asdict, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from tqdm import tqdm
@@ -63,6 +65,14 @@ def open_run(
     return checkpoints, checkpoints.facts()
 
 
+def saved_settings(kind: type, facts: dict[str, Any], out: Path) -> Any:
+    """The settings that a checkpoint was made with, as a `kind`."""
+    try:
+        return kind(**facts["settings"])
+    except TypeError as e:
+        raise InputError(f"{out}: holds a run of another experiment or version") from e
+
+
 def settle(
     defaults: Any,
     given: dict[str, Any],
@@ -76,13 +86,15 @@ def settle(
     """
     if facts is None:
         return replace(defaults, **given)
-    saved = type(defaults)(**facts["settings"])
+    saved = saved_settings(type(defaults), facts, out)
     for name in fixed:
         if name in given and given[name] != getattr(saved, name):
-            option = "--" + name.replace("_", "-")
+            flag = isinstance(given[name], bool)
+            option = "--" + "no-" * (flag and not given[name]) + name.replace("_", "-")
             raise InputError(
-                f"{option} {given[name]}: the checkpoint in {out} was made with "
-                f"{getattr(saved, name)}; leave the option out, or choose another --out"
+                f"{option}{'' if flag else f' {given[name]}'}: the checkpoint in {out} "
+                f"was made with {getattr(saved, name)}; leave the option out, or "
+                "choose another --out"
             )
     settings = replace(saved, **given)
     if settings.steps < facts["step"]:
@@ -122,6 +134,11 @@ def train(
         facts = new | course
     weights = sum(w.size for w in jax.tree.leaves(trainer.state.weights))
     facts |= {"settings": asdict(trainer.settings), "weights": weights}
+    facts["cores"] = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count()
+    )
     try:
         finished = loop(trainer, facts, checkpoints, save_seconds)
     finally:
@@ -154,11 +171,27 @@ def loop(
         if not np.isfinite(losses).all():
             raise InputError(
                 f"the loss is {losses[-1]} at step {trainer.step}: try a lower "
-                "--learning-rate; the last checkpoint is from before"
+                f"--learning-rate; {left()}"
             )
+
+    def check(held_out: float = 0.0) -> None:
+        """That neither the weights nor the held-out loss are spoilt."""
+        weights = jax.tree.leaves(trainer.state.weights)
+        norms = [float(jnp.vdot(w, w)) for w in weights]
+        if not np.isfinite([*norms, held_out]).all():
+            raise InputError(
+                f"the weights are spoilt at step {trainer.step}: try a lower "
+                f"--learning-rate; {left()}"
+            )
+
+    def left() -> str:
+        if checkpoints.newest is None:
+            return "no checkpoint was written"
+        return f"the last checkpoint is of step {checkpoints.newest}"
 
     def save() -> None:
         fetch()
+        check()
         facts["seconds"] = before + time.monotonic() - start
         facts["step"] = trainer.step
         if checkpoints.newest != trainer.step:
@@ -185,6 +218,7 @@ def loop(
                 bar.set_postfix_str(shown, refresh=False)
             if trainer.step % evaluate_every == 0 or last:
                 nats = trainer.evaluate()
+                check(nats)
                 facts["held_out"].append({"step": trainer.step, "nats": nats})
                 held_out = f", held out {nats:.3f}"
             if time.monotonic() - saved >= save_seconds or last:
@@ -192,4 +226,4 @@ def loop(
                 saved = time.monotonic()
         if trainer.step < steps:
             save()
-    return trainer.step == steps
+    return trainer.step == steps and not interrupts.seen

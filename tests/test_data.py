@@ -325,8 +325,20 @@ def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
     assert found[0][0] == ("in", "NOUN", "NN")
 
 
+def test_other_spaces_are_parts_of_tokens(tmp_path):
+    path = tmp_path / "a.conll"
+    path.write_text("a\u00a0b  O\nc\tO \n\u3000\tO\n")
+    assert data.conll(path) == [[("a\u00a0b", "O"), ("c", "O"), ("\u3000", "O")]]
+
+
 def test_split_is_whole():
-    parts = data.split(list(range(100)), 0.1, seed=0)
+    cut = lambda of: data.split(range(100), 0.1, 0, of)
+    parts = cut(lambda n: n)
     assert [len(part) for part in parts] == [80, 10, 10]
     assert sorted(n for part in parts for n in part) == list(range(100))
-    assert parts == data.split(list(range(100)), 0.1, seed=0)
+    assert parts == cut(lambda n: n)
+    parts = cut(lambda n: n // 3)  # those that are alike stay together
+    assert sorted(n for part in parts for n in part) == list(range(100))
+    alike = [{n // 3 for n in part} for part in parts]
+    assert not (alike[0] & alike[1] or alike[0] & alike[2] or alike[1] & alike[2])
+    assert all(10 <= len(part) <= 12 for part in parts[1:])

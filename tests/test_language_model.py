@@ -161,6 +161,12 @@ def test_the_state_is_carried_over_and_no_gradient_with_it(text):
     np.testing.assert_allclose(losses[1], want, rtol=1e-5)
 
 
+def test_a_data_set_by_its_name(tmp_path):
+    (tmp_path / "input.txt").write_bytes(b"one\r\ntwo\n")
+    text = data.load("tinyshakespeare", 0.5, tmp_path)
+    assert text.name == "tinyshakespeare" and text.vocabulary == "\nenotw"
+
+
 def test_generate_goes_on_from_the_prompt():
     """At temperature 0 the likeliest of each step; in between, what top_p leaves."""
     options = {"cell": "lstm", "layers": 2, "hidden": 8, "embedding": 4, "dropout": 0.5}
@@ -191,7 +197,7 @@ def test_bad_data(tmp_path, capsys):
     for name, what in {
         "missing": "No such file",
         "empty": "empty",
-        "latin1": "not UTF-8",
+        "latin1": "not utf-8",
         "short": "at least 65 needed",
         ".": "Is a directory",
     }.items():

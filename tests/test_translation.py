@@ -1,11 +1,13 @@
 """Translation as its user runs it: train, kill, resume, translate, mistakes."""
 
+import gzip
 import io
 import itertools
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 
 from experiments.data import Pair
+from experiments.errors import InputError
 from experiments.translation import (
     batches,
     compare,
@@ -65,6 +68,10 @@ def train(out, *options):
     return main(["train", "--out", str(out), *SMALL, *map(str, options)])
 
 
+def typed(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
 def error(capsys, code):
     assert code == 2
     printed = capsys.readouterr()
@@ -100,7 +107,7 @@ def test_train_evaluate_translate_report(model, table, tmp_path, capsys, monkeyp
     assert main(["translate", *run, "--input", str(lines)]) == 0
     written = capsys.readouterr().out
     assert len(written.splitlines()) == 2
-    monkeypatch.setattr(sys, "stdin", io.StringIO("1 2\n\n3\n"))
+    typed(monkeypatch, b"1 2\n\n3\n")
     assert main(["translate", *run]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
@@ -200,11 +207,94 @@ def test_bad_pairs_are_told_with_their_line(table, tmp_path, capsys):
     )
     table.write_text("\n".join([*rows[:4], "1 " * 100 + "\tone", *rows[5:]]))
     line = error(capsys, train(out, "--data", table))
-    assert re.search(r"digits.tsv, line 5: a sentence of \d+ tokens, .*64", line)
+    assert re.search(r"digits.tsv, line 5: a sentence of \d+ tokens; with .*64", line)
     table.write_text("\n".join(rows[:5]))
     assert "5 pairs, at least 10" in error(capsys, train(out, "--data", table))
-    assert "No such file" in error(capsys, train(out, "--data", tmp_path / "none.tsv"))
+    line = error(capsys, train(out, "--data", tmp_path / "none.tsv"))
+    assert "none.tsv: neither a file nor one of dates, multi30k" in line
     assert not out.exists()
+
+
+def test_what_is_too_long_is_told_before_the_training(tmp_path):
+    """Whichever part it is drawn into."""
+    path = tmp_path / "pairs.tsv"
+    settings = Settings(data=str(path), held_out=0.3, longest=20)
+    for i in range(12):
+        path.write_text("".join(f"a {k}{'a' * 30 * (k == i)}\tc\n" for k in range(12)))
+        with pytest.raises(InputError, match=rf"line {i + 1}: a sentence of \d\d tok"):
+            corpus.load(settings, None)
+
+
+def test_tables_of_ones_own(tmp_path):
+    rows = [f'"Ich, du {i}",me {i}' for i in range(12)]
+    load = lambda path, **how: corpus.own_pairs(Settings(data=str(path), **how))
+    path = tmp_path / "pairs.CSV"
+    path.write_text("\ufeff" + "\r\n".join(["source,target", *rows]) + "\r\n")
+    found = load(path, header=True)
+    assert len(found) == 12 and found[0][:2] == ("Ich, du 0", "me 0")
+    assert found[0].place.endswith("line 2")
+    assert len(load(path)) == 13
+    packed = tmp_path / "pairs.csv.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert [pair[:2] for pair in load(packed)] == [pair[:2] for pair in load(path)]
+    path.write_text("\n".join([*rows, "Ich, du,me"]))
+    with pytest.raises(
+        InputError, match=r"line 13: 3 columns, 2 expected .a table of c"
+    ):
+        load(path)
+    path.write_text("\n".join([rows[0], '"Ich, du,me', *rows]))
+    with pytest.raises(InputError, match="line 2: "):
+        load(path)
+    lines = tmp_path / "pairs.tsv"  # a line separator of Unicode ends no line
+    lines.write_text('a "b\tc\nd\u2028e\tf\n')
+    assert [pair[:2] for pair in load(lines)] == [('a "b', "c"), ("d\u2028e", "f")]
+    lines.write_text("a b\n")
+    with pytest.raises(InputError, match=r"1 columns, 2 expected .a table of tabs; or"):
+        load(lines)
+
+
+def test_unknown_characters_are_told():
+    made = vocabulary.make(["abc"] * 9, 0), vocabulary.make(["xyz"] * 9, 0)
+    pairs = [Pair("ab", "xy", "f, line 1"), Pair("aß", "xy", "f, line 2")]
+    assert corpus.unknown(pairs[:1], made) is None
+    line = corpus.unknown([*pairs, Pair("a", "€", "f, line 3")], made)
+    assert line.startswith("f, line 2: 'ß' not in the vocabulary")
+    assert line.endswith("(and in 1 more sentences)")
+
+
+def test_a_run_that_is_spoilt_is_not_saved(table, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--model", "plain", "--warmup", 0, "--save-seconds", 0]
+    rate = ["--learning-rate", 1e38]
+    line = error(capsys, train(out, "--data", table, *options, *rate))
+    assert "the weights are spoilt at step 1" in line and "no checkpoint" in line
+    assert train(out, "--data", table, *options, "--steps", 2, "--resume") == 0
+    more = ["--steps", 4, "--resume", *rate]
+    line = error(capsys, train(out, "--data", table, *options, *more))
+    assert "the last checkpoint is of step 2" in line
+    assert main(["evaluate", "--run", str(out)]) == 0
+
+
+def test_no_space_for_a_checkpoint(table, tmp_path, capsys, monkeypatch):
+    full = lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    monkeypatch.setattr("experiments.checkpoint.shutil.disk_usage", full)
+    out = tmp_path / "run"
+    line = error(capsys, train(out, "--data", table, "--model", "plain"))
+    assert "no space left for a checkpoint" in line
+    assert not any(p.name.isdigit() for p in out.glob("checkpoints/*"))
+
+
+def test_a_reader_that_has_enough():
+    code = """
+from experiments.command import answer
+def run():
+    for _ in range(10**5):
+        print("line")
+answer("x", run)
+"""
+    command = f"{sys.executable} -c '{code}' | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "line\n" and done.stderr == ""
 
 
 def test_bad_options(table, tmp_path, capsys):
@@ -245,14 +335,29 @@ def test_a_finished_run_and_its_mistakes(table, tmp_path, capsys, monkeypatch):
     assert "in.txt, line 2: 'ß' not in the vocabulary" in printed.err
     assert len(printed.out.splitlines()) == 2
     # one that is too long does not end a session
-    monkeypatch.setattr(sys, "stdin", io.StringIO("1 " * 80 + "\n1\n"))
+    typed(monkeypatch, b"1 " * 80 + b"\n\xff\n1\n")
     assert main(run) == 0
     printed = capsys.readouterr()
     assert "line 1: a sentence of" in printed.err and printed.out.strip()
+    assert "line 2: not utf-8 text" in printed.err
+    # an evaluation of other weights than those of the checkpoint
+    both = ["report", "--runs", str(out), "--out"]
+    assert "holds a run" in error(capsys, main([*both, str(out)]))
+    result = out / "evaluation-test.json"
+    before = result.read_text()
+    result.write_text(before.replace('"step": 20', '"step": 19'))
+    line = error(capsys, main([*both, str(tmp_path / "both")]))
+    assert "trained further since it was evaluated" in line
+    result.write_text(before[:100])
+    line = error(capsys, main([*both, str(tmp_path / "both")]))
+    assert "evaluation-test.json: not a result of a run" in line
+    result.write_text(before)
     # other pairs under the same name
     rows = table.read_text()
     table.write_text(rows + "7\tseven\n")
     line = error(capsys, train(out, "--data", table, "--resume"))
+    assert "not the pairs that the checkpoint" in line
+    line = error(capsys, main(["evaluate", "--run", str(out)]))
     assert "not the pairs that the checkpoint" in line
     table.write_text(rows)
     # another vocabulary under the checkpoint
@@ -274,6 +379,10 @@ def test_vocabulary():
             "</s>", "<unk>", "<s>"
         ]  # fmt: skip
         assert made.decode(made.encode(texts[0])) == texts[0]
+        with pytest.raises(
+            InputError, match="--pieces 5: too few for texts of 14 char"
+        ):
+            vocabulary.make(texts, 5)
         assert made.unknown("der ß hund €") == ["ß", "€"]
         again = vocabulary.Vocabulary(made.model)
         assert again.digest == made.digest and len(again) == len(made)
@@ -313,12 +422,12 @@ def test_batches():
 
 
 def test_dates():
-    train_pairs, validation, test = dates.load(0, days=3000, test_days=200)
+    train_pairs, validation, test = dates.load(days=3000, test_days=200)
     days = [{pair.target for pair in part} for part in (train_pairs, validation, test)]
     assert not days[0] & days[2] and not days[0] & days[1] and not days[1] & days[2]
     assert {pair.place.split(",")[0] for pair in train_pairs} == set(dates.LANGUAGES)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", p.target) for p in train_pairs)
-    assert dates.load(0, days=3000, test_days=200)[2] == test
+    assert dates.load(days=3000, test_days=200)[2] == test
     date = dates.datetime.date(2001, 3, 9)
     assert dates.written(date, "de", "long") == "9. März 2001"
     assert dates.written(date, "ko", "long") == "2001년 3월 9일"
@@ -331,8 +440,9 @@ def test_joined_sentences():
     for pair, first in zip(found, pairs, strict=True):
         assert pair.target == pair.source.replace("a", "b")
         assert pair.source.startswith(first.source + " ")
-        assert pair.place == first.place
-    lower = corpus.prepared([Pair("ÄB c", "De", "x")], Settings(lower=True), 0)
+        more = pair.source.count(" ")
+        assert pair.place == f"{first.place} and {more} more joined to it"
+    lower = corpus.prepared([Pair("ÄB c", "De", "x")], Settings(lower=True), 0, 1)
     assert lower == [Pair("äb c", "de", "x")]
 
 
@@ -348,18 +458,26 @@ def test_rows_of_several_seeds_are_one(tmp_path, capsys):
         "search": search, "by_length": parts(bleu, bleu + 1),
         "settings": asdict(Settings(model=model, seed=seed, **options)),
     }  # fmt: skip
+    wide = row("plain", 0, 9.0)
+    wide["search"] = {**search, "beam": 10}
     rows = [
         row("luong", 0, 31.0, feed=True), row("luong", 0, 30.0),
         row("plain", 0, 11.0), row("plain", 1, 14.0), row("plain", 2, 12.5),
-        row("plain", 0, 5.0, hidden=8),
+        row("plain", 0, 5.0, hidden=8), wide,
     ]  # fmt: skip
     named = compare.groups(rows)
     luong = asdict(Settings(model="luong", score="additive", feed=True))
     assert compare.label(luong) == "Luong attention (concat), input feeding"
     assert [*named] == [
-        "no attention", "no attention (hidden 8)",
+        "no attention", "no attention (hidden 8)", "no attention (beam 10)",
         "Luong attention, input feeding", "Luong attention",
     ]  # fmt: skip
+    older = {k: v for k, v in rows[2]["settings"].items() if v not in (None, False)}
+    assert [*compare.groups([rows[3], {**rows[2], "settings": older}])] == [
+        "no attention"
+    ]  # fmt: skip
+    other = {**rows[2], "pairs": 8}
+    assert compare.test_of(other) != compare.test_of(rows[2])
     assert compare.by_length(named["no attention"]) == parts(12.5, 13.5)
     assert "12.5 (11.0 to 14.0)" in compare.score_table(named)
     path = tmp_path / "results.jsonl"

@@ -17,7 +17,11 @@ SAMPLING = {
     "top-p": (number(float, 0, 1, above=True), 0.95, "share of probability drawn from"),
 }
 SETTINGS = {
-    "data": (str, "UTF-8 text file; without it, Python's own documentation"),
+    "data": (
+        str,
+        "UTF-8 text file, tinyshakespeare or warpeace; without it, Python's "
+        "own documentation",
+    ),
     "held-out": (number(float, 0, 0.9, above=True), "share of the text, at its end"),
     "cell": (str, "rnn, lstm or gru"),
     "layers": (number(int, 1), "layers, one over the other"),
@@ -53,6 +57,8 @@ def parser() -> Parser:
     run.add_argument("--resume", action="store_true", help=text)
     text = shown("time between checkpoints", 30)
     run.add_argument("--save-seconds", type=number(float, 0), default=30.0, help=text)
+    text = "folder with the file of a data set; else it is downloaded"
+    run.add_argument("--data-dir", type=Path, help=text)
     settings = train.add_argument_group("the text, the model and its training")
     for name, (kind, text) in SETTINGS.items():
         text = shown(text, getattr(Settings, name.replace("-", "_")))
@@ -77,7 +83,7 @@ def run(options: dict[str, Any]) -> int:
     asked = take("prompt", "length", "temperature", "top_p")
     sampling = sample.Sampling(**asked, seed=options.get("seed", Settings.seed))
     if command == "train":
-        own = take("out", "resume", "save_seconds")
+        own = take("out", "data_dir", "resume", "save_seconds")
         return run.train(options, sampling=sampling, **own)
     model, vocabulary = sample.load(options["run"])
     sampling.check_prompt(vocabulary)

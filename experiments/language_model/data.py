@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments import data
 from experiments.errors import InputError
+
+TEXTS = {"tinyshakespeare": "input.txt", "warpeace": "warpeace_input.txt"}
 
 
 class Text(NamedTuple):
@@ -18,9 +21,9 @@ class Text(NamedTuple):
     digest: str  # of the text, to know it again
 
 
-def load(path: str | None, held_out: float) -> Text:
-    """Reads a UTF-8 file, or the documentation that every CPython carries if None."""
-    text = documentation() if path is None else read(Path(path))
+def load(path: str | None, held_out: float, data_dir: Path | None = None) -> Text:
+    """Reads a UTF-8 file or one of `TEXTS`; Python's own documentation if None."""
+    text = documentation() if path is None else read(path, data_dir)
     vocabulary = "".join(sorted(set(text)))
     indices = encode(text, vocabulary)
     split = round(len(indices) * (1 - held_out))
@@ -42,13 +45,9 @@ def documentation() -> str:
     return "\n\n".join(topics[name] for name in names)
 
 
-def read(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise InputError(f"--data {path}: not UTF-8 text ({e.reason})") from e
-    except OSError as e:
-        raise InputError(f"--data {path}: {e.strerror}") from e
+def read(name: str, data_dir: Path | None) -> str:
+    path = data.fetch(name, TEXTS[name], data_dir) if name in TEXTS else Path(name)
+    text = data.read(path).replace("\r\n", "\n").replace("\r", "\n")
     if not text:
         raise InputError(f"--data {path}: the file is empty")
     return text

@@ -35,6 +35,7 @@ def train(
     given: dict[str, Any],
     out: Path,
     *,
+    data_dir: Path | None,
     resume: bool,
     save_seconds: float,
     sampling: Sampling,
@@ -43,7 +44,7 @@ def train(
     checkpoints, facts = open_run(out, resume)
     settings = settle(Settings(), given, facts, out, FIXED)
     sampling = sampling._replace(seed=settings.seed)
-    text = data.load(settings.data, settings.held_out)
+    text = data.load(settings.data, settings.held_out, data_dir)
     data.check_lengths(text, settings.batch, settings.window)
     sampling.check_prompt(text.vocabulary)
     if facts is not None:

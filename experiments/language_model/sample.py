@@ -13,6 +13,7 @@ from experiments.language_model.data import decode, encode
 from experiments.language_model.model import LanguageModel, generate
 from experiments.language_model.settings import Settings
 from experiments.language_model.train import make_parts
+from experiments.training import saved_settings
 
 
 class Sampling(NamedTuple):
@@ -52,6 +53,7 @@ def load(run: Path) -> tuple[LanguageModel, str]:
     if checkpoints is None or checkpoints.newest is None:
         raise InputError(f"--run {run}: no checkpoint there")
     facts = checkpoints.facts()
-    parts = make_parts(Settings(**facts["settings"]), len(facts["vocabulary"]))
+    settings = saved_settings(Settings, facts, run)
+    parts = make_parts(settings, len(facts["vocabulary"]))
     state = checkpoints.arrays(parts.state)
     return parts.model(state.weights), facts["vocabulary"]

@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import SEED, Parser, answer, number, shown
-from experiments.translation.settings import MODELS, PRESETS, Settings
+from experiments.translation.settings import (
+    MODELS,
+    MULTI30K_TESTS,
+    PRESETS,
+    Settings,
+)
 
 RUN = Path("runs/translation")
+REPORT = Path("runs/translation-report")
 WHOLE = number(int, 1)
 SETTINGS = {
-    "data": (str, "dates, multi30k, tatoeba_ko, chatbot_ko, a table of two columns "
-             "(.tsv, .csv), or the sources' file, with --target"),
+    "data": (str, f"{', '.join(PRESETS)}, a table of two columns (.tsv, .csv), or the "
+             "sources' file, with --target"),
     "target": (str, "file of the targets, line by line those of --data"),
     "joined": (WHOLE, "most sentences joined to one"),
     "pieces": (number(int, 0), "subwords in each vocabulary; 0 for characters"),
@@ -29,7 +35,8 @@ SETTINGS = {
     "label-smoothing": (number(float, 0, 0.95), "probability spread over all tokens"),
     "tokens": (WHOLE, "tokens of a batch, padding counted"),
     "steps": (WHOLE, "updates of the weights"),
-    "warmup": (number(int, 0), "steps in which the learning rate rises"),
+    "warmup": (number(int, 0), "steps in which the learning rate rises, at most a "
+               "tenth of all"),
     "learning-rate": (number(float, 0), "its peak, after the warm-up"),
     "weight-decay": (number(float, 0), "of AdamW"),
     "held-out": (number(float, 0, 0.3, above=True), "share held out of own data, "
@@ -62,13 +69,12 @@ def parser() -> Parser:
             text = shown(text, default)
             group.add_argument(f"--{name}", type=kind, default=default, help=text)
     for command in (train, evaluate):
-        text = "folder with the files of the data sets; else they are downloaded"
+        text = "folder with the files of a data set; else they are downloaded"
         command.add_argument("--data-dir", type=Path, help=text)
     for command in (evaluate, translate):
         command.add_argument("--run", type=Path, default=RUN, help=f"(default: {RUN})")
-    tests = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
     text = "another test set of multi30k"
-    evaluate.add_argument("--test", choices=tests, help=text)
+    evaluate.add_argument("--test", choices=MULTI30K_TESTS, help=text)
     text = "join two to this many sentences (default: as in training)"
     evaluate.add_argument("--joined", type=WHOLE, help=text)
     text = "a file, a sentence a line; else what is typed"
@@ -79,7 +85,7 @@ def parser() -> Parser:
     report.add_argument("--runs", type=Path, nargs="+", default=[], help=text)
     text = "rows of other runs, as this command writes them into results.jsonl"
     report.add_argument("--results", type=Path, help=text)
-    report.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
+    report.add_argument("--out", type=Path, default=REPORT, help=f"(default: {REPORT})")
 
     run = train.add_argument_group("the run")
     run.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
@@ -88,7 +94,7 @@ def parser() -> Parser:
     text = shown("time between checkpoints", 60)
     run.add_argument("--save-seconds", type=number(float, 0), default=60.0, help=text)
     text = "the data, the model and its training (defaults are those for dates; "
-    text += f"other data have their own: {', '.join(PRESETS)})"
+    text += "other data have their own, which training shows at its start)"
     settings = train.add_argument_group(text)
     # absent unless given, so that the rest can come from a checkpoint
     absent: Any = {"default": argparse.SUPPRESS}
@@ -99,7 +105,12 @@ def parser() -> Parser:
         settings.add_argument(
             f"--{name}", type=kind, choices=choices, help=text, **absent
         )
-    for name, text in (("lower", "in lower case"), ("feed", "input feeding (luong)")):
+    flags = {
+        "lower": "in lower case",
+        "feed": "input feeding (luong)",
+        "header": "the first line of a table names its columns",
+    }
+    for name, text in flags.items():
         flag = argparse.BooleanOptionalAction
         settings.add_argument(f"--{name}", action=flag, help=text, **absent)
     return main
@@ -131,6 +142,9 @@ def run(options: dict[str, Any]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     options: dict[str, Any] = vars(parser().parse_args(argv))
+    for name in ("data", "target"):  # the same file from any folder
+        if name in options and Path(options[name]).is_file():
+            options[name] = str(Path(options[name]).resolve())
     return answer("translation", lambda: run(options))
 
 

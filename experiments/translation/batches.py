@@ -47,16 +47,16 @@ def collate(examples: list[Example], B: int, S: int, T: int) -> Batch:
 
 def grouped(
     examples: list[Example], tokens: int, bounds: tuple[int, ...]
-) -> list[tuple[list, int, int, int]]:
-    """Examples by length, with the shape (B, S, T) of their batches."""
-    groups: dict[int, list[Example]] = {}
-    for example in examples:
+) -> list[tuple[list[tuple[int, Example]], int, int, int]]:
+    """Numbered examples by length, with the shape (B, S, T) of their batches."""
+    groups: dict[int, list[tuple[int, Example]]] = {}
+    for i, example in enumerate(examples):
         width = bound(1 + max(map(len, example)), bounds)
-        groups.setdefault(width, []).append(example)
+        groups.setdefault(width, []).append((i, example))
     found = []
     for width, group in sorted(groups.items()):
         # where one side is short throughout, as in dates, it is not padded further
-        longest = (1 + max(len(e[side]) for e in group) for side in (0, 1))
+        longest = (1 + max(len(e[side]) for _, e in group) for side in (0, 1))
         S, T = (bound(n, bounds) for n in longest)
         found.append((group, max(1, tokens // width), S, T))
     return found
@@ -66,7 +66,9 @@ def training(examples: list[Example], tokens: int, seed: int) -> Any:
     """Endless batches, of which any can be had by its number: `batches[step]`."""
     parts, shares = [], []
     for group, B, S, T in grouped(examples, tokens, BOUNDS):
-        part = grain.MapDataset.source(group).seed(seed).shuffle().repeat()
+        part = (
+            grain.MapDataset.source([e for _, e in group]).seed(seed).shuffle().repeat()
+        )
         collated = lambda rows, B=B, S=S, T=T: collate(rows, B, S, T)
         parts.append(part.batch(B, batch_fn=collated))
         shares.append(len(group) / B)
@@ -75,10 +77,9 @@ def training(examples: list[Example], tokens: int, seed: int) -> Any:
 
 def once(examples: list[Example], tokens: int) -> list[tuple[Batch, list[int]]]:
     """Every example once, and which they are; the last batches are filled up."""
-    numbered = {id(e): i for i, e in enumerate(examples)}
     found = []
     for group, B, S, T in grouped(examples, tokens, FEWER):
         for at in range(0, len(group), B):
-            rows = group[at : at + B]
-            found.append((collate(rows, B, S, T), [numbered[id(e)] for e in rows]))
+            places, rows = zip(*group[at : at + B], strict=True)
+            found.append((collate([*rows], B, S, T), [*places]))
     return found

@@ -34,13 +34,16 @@ STYLES = {
     "Transformer": ("#b45f06", "o-"),
 }
 Row = dict[str, Any]
+# of each row; the last is of the pairs tested, older rows are without it
+KEYS = ("title", "model", "pairs", "bleu", "signature", "perplexity", "search",
+        "by_length", "settings", "weights", "minutes")  # fmt: skip
 
 
 def label(settings: dict[str, Any]) -> str:
     score = {"additive": " (concat)", "multi_head": " (multi-head)"}
     found = NAMES[settings["model"]]
     if settings["model"] == "luong":
-        found += score.get(settings.get("score"), "")
+        found += score.get(settings.get("score") or "", "")
     return found + (", input feeding" if settings["feed"] else "")
 
 
@@ -52,41 +55,55 @@ def span(part: dict[str, Any]) -> str:
 def row_of(facts: dict[str, Any], result: dict[str, Any]) -> Row:
     """A row of `results.jsonl`: the result without its sentences, and the run."""
     kept = {k: v for k, v in result.items() if k not in ("rows", "seconds")}
+    held_out = facts["held_out"]
     return kept | {
         "settings": facts["settings"],
         "weights": facts["weights"],
         "minutes": round(facts["seconds"] / 60, 1),
-        "held_out": facts["held_out"][-1]["nats"],
+        "cores": facts.get("cores"),
+        "held_out": held_out[-1]["nats"] if held_out else None,
     }
 
 
+def checked(text: str, place: str, keys: Iterable[str]) -> Row:
+    try:
+        row = json.loads(text)
+        if all(key in row for key in keys):
+            return row
+    except (ValueError, TypeError):
+        pass
+    raise InputError(f"{place}: not a result of a run")
+
+
 def read_rows(path: Path) -> list[Row]:
-    rows = []
-    for i, line in enumerate(data.lines(path), 1):
-        try:
-            row = json.loads(line)
-            label(row["settings"])
-        except (ValueError, KeyError, TypeError) as e:
-            raise InputError(f"{path}, line {i}: not a result of a run") from e
-        rows.append(row)
-    return rows
+    rows = enumerate(data.lines(path), 1)
+    return [checked(row, f"{path}, line {i}", KEYS) for i, row in rows]
+
+
+def read_result(path: Path) -> Row:
+    return checked(data.read(path), str(path), (*KEYS[:8], "rows", "step"))
+
+
+def what(row: Row) -> dict[str, Any]:
+    """All but the seed that a number depends on; what is off need not be there."""
+    every = (row["settings"] | row["search"]).items()
+    return {k: v for k, v in every if k != "seed" and v not in (None, False)}
 
 
 def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """By name, the rows that differ in their seed alone, in the order of NAMES."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        rest = {k: v for k, v in row["settings"].items() if k != "seed"}
-        found.setdefault(json.dumps([rest, row["search"]]), []).append(row)
+        found.setdefault(json.dumps(what(row), sort_keys=True), []).append(row)
     order = list(NAMES)
     ordered = sorted(found.values(), key=lambda g: order.index(g[0]["model"]))
     named: dict[str, list[Row]] = {}
     for group in ordered:
-        name, settings = label(group[0]["settings"]), group[0]["settings"]
+        name, own = label(group[0]["settings"]), what(group[0])
         if name in named:  # what else differs from the first of that name
-            first = named[name][0]["settings"]
-            other = [f"{k} {v}" for k, v in settings.items() if first.get(k) != v]
-            name += f" ({', '.join(o for o in other if not o.startswith('seed '))})"
+            first = what(named[name][0])
+            other = (f"{k} {v}" for k, v in own.items() if first.get(k) != v)
+            name += f" ({', '.join(other)})"
         named[name] = group
     return named
 
@@ -131,7 +148,15 @@ def length_table(named: dict[str, list[Row]]) -> str:
         [span(parts[0]), parts[0]["n"], *(f"{part['bleu']:.1f}" for part in parts)]
         for parts in zip(*columns, strict=True)
     ]
-    return grid(["words", "sentences", *named], cells)
+    few = "<p>Ranges of fewer than 20 sentences are left out.</p>"
+    return grid(["words", "sentences", *named], cells) + few
+
+
+def test_of(row: Row) -> tuple[str, ...]:
+    """What rows must share to stand in one table: the sentences, and how scored."""
+    ranges = [(part["low"], part["n"]) for part in row["by_length"]]
+    same = row["pairs"], row.get("pairs_digest"), ranges
+    return row["title"], row["signature"], json.dumps(same)
 
 
 def length_figure(named: dict[str, list[Row]]) -> Figure:
@@ -151,6 +176,13 @@ def length_figure(named: dict[str, list[Row]]) -> Figure:
     return figure
 
 
+def shared(runs: list[tuple[Path, list[dict], Translator]]) -> list[dict]:
+    """The sentences of the first run that all have translated."""
+    sources = [{row["source"] for row in sentences} for _, sentences, _ in runs]
+    every = set.intersection(*sources) if sources else set()
+    return [row for row in runs[0][1] if row["source"] in every] if every else []
+
+
 def write_comparison(
     out: Path,
     rows: list[Row],
@@ -158,29 +190,26 @@ def write_comparison(
 ) -> Path:
     """The page of all rows; and maps of runs (folder, sentences, translator)."""
     parts = []
-    tests = sorted({row["title"] for row in rows})
-    for i, title in enumerate(tests, 1):
-        group = [row for row in rows if row["title"] == title]
+    for i, test in enumerate(sorted({*map(test_of, rows)}), 1):
+        group = [row for row in rows if test_of(row) == test]
         named, first = groups(group), group[0]
-        heading = f"<h2>{html.escape(title)}: {first['pairs']:,} sentences</h2>"
-        search = first["search"]
+        heading = html.escape(f"{test[0]}: {first['pairs']:,} sentences")
+        search = first["search"]  # names say where another differs
         parts.append(
-            f"{heading}\n{score_table(named)}\n"
+            f"<h2>{heading}</h2>\n{score_table(named)}\n"
             f"<p>{html.escape(first['signature'])}; beam {search['beam']}, "
             f"length penalty {search['length_penalty']:g}.</p>"
         )
         if len(first["by_length"]) > 1:
             figure = save_figure(length_figure(named), out / f"length-{i}.png")
             parts.append(f"{figure}\n{length_table(named)}")
-    for i, row in enumerate(chosen(runs[0][1]) if runs else [], 1):
+    for i, row in enumerate(chosen(shared(runs)), 1):
         parts.append(f"<h2>{html.escape(row['source'])}</h2>")
         parts.append(f"<p>Reference: {html.escape(row['reference'])}</p>")
-        for run, sentences, translator in runs:
-            own = next((r for r in sentences if r["source"] == row["source"]), None)
-            if own is None:
-                continue
+        for k, (_, sentences, translator) in enumerate(runs, 1):
+            own = next(r for r in sentences if r["source"] == row["source"])
             name = html.escape(label(asdict(translator.settings)))
             parts.append(f"<p><b>{name}</b>: {html.escape(own['hypothesis'])}</p>")
-            parts.append(maps(translator, [own], out, f"attention-{run.name}-{i}-"))
+            parts.append(maps(translator, [own], out, f"attention-{k}-{i}-"))
     parts.append(f"<h2>Versions and device</h2>{table(versions())}")
     return write_page(out / "report.html", "Translation", "\n".join(parts))

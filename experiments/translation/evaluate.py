@@ -1,9 +1,6 @@
 """BLEU, by sacreBLEU; perplexity; exact match; and BLEU by length of the source."""
 
-import json
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +13,7 @@ from experiments.translation.corpus import encoded
 from experiments.translation.train import mean_loss, sums
 from experiments.translation.translate import Search, Translator
 
-# words of the source, both ends counted
+# words of the source, inclusive
 LENGTHS = ((1, 8), (9, 12), (13, 16), (17, 24), (25, 34), (35, 49), (50, 999))
 
 
@@ -28,7 +25,8 @@ def evaluate(translator: Translator, pairs: list[Pair], how: Search) -> dict[str
     compiled = jax.jit(lambda weights, batch: sums(translator.model, weights, batch))
     parts = batches.once(examples, translator.settings.tokens)
     nats = mean_loss(compiled, translator.weights, parts)
-    found = translator.translate([pair.source for pair in pairs], how)
+    texts = [pair.source for pair in pairs]
+    found = translator.translate(texts, how, progress=True)
     rows = [
         {
             "source": pair.source,
@@ -81,10 +79,3 @@ def summary(result: dict[str, Any]) -> str:
         f"{result['perplexity']:.2f}, exact match {100 * result['exact']:.1f}%\n"
         f"{result['signature']}"
     )
-
-
-def write(path: Path, result: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
-    os.replace(part, path)

@@ -11,6 +11,11 @@ from matplotlib.ft2font import FT2Font
 from experiments.page import save_figure
 from experiments.translation.translate import Translator
 
+MOST = 40  # tokens of a translation drawn
+NO_FONT = (
+    "No attention map: the fonts of this machine lack characters of the sentences. "
+    "Noto Sans CJK has those of Korean, Chinese and Japanese."
+)
 # that have Korean, Chinese and Japanese, where there is one
 FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic",
          "WenQuanYi Zen Hei", "Malgun Gothic", "Apple SD Gothic Neo")  # fmt: skip
@@ -30,11 +35,13 @@ def drawable(texts: list[str], names: list[str]) -> bool:
 
 def chosen(rows: list[dict], count: int = 3) -> list[dict]:
     """The first sentences of a middling length that the fonts at hand can show."""
+    if not rows:
+        return []
     lengths = [len(row["tokens"]) for row in rows]
     low, high = np.quantile(lengths, [0.4, 0.8])
     names = fonts()
     shown = lambda row: drawable([row["source"], row["hypothesis"]], names)
-    fits = (row for row in rows if low <= len(row["tokens"]) <= high)
+    fits = (r for r in rows if low <= len(r["tokens"]) <= high and r["hypothesis"])
     found = []
     for row in fits:
         if len(found) < count and shown(row):
@@ -48,10 +55,14 @@ def attention_figure(translator: Translator, row: dict[str, Any]) -> Figure | No
     if found is None:
         return None
     weights, sources, targets = found
-    size = (1.5 + 0.27 * len(sources), 1.2 + 0.27 * len(targets))
+    weights, targets = weights[:MOST], targets[:MOST]
+    size = (2.6 + 0.27 * len(sources), 1.4 + 0.27 * len(targets))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(weights, cmap="Blues", vmin=0)
+    bar = figure.colorbar(image, shrink=min(1, 6 / len(targets)), aspect=12, pad=0.02)
+    bar.outline.set_visible(False)  # pyright: ignore
+    bar.ax.tick_params(labelsize=8, length=0)
     family = {"fontfamily": fonts(), "fontsize": 9}
     label = lambda piece: piece if piece.strip() else "␣"
     axes.set_xticks(range(len(sources)), [*map(label, sources)], **family)

@@ -12,8 +12,8 @@ from experiments.page import (
     versions,
     write_page,
 )
-from experiments.translation.compare import label, span
-from experiments.translation.maps import chosen, maps
+from experiments.translation.compare import label, length_figure, span
+from experiments.translation.maps import NO_FONT, chosen, maps
 from experiments.translation.translate import Translator
 
 
@@ -30,12 +30,21 @@ def write_report(
 ) -> Path:
     """The page of one run, with its figures, in the folder of the run."""
     settings = facts["settings"]
-    figure = loss_figure(facts, settings["tokens"], "tokens", "token")
+    figure = loss_figure(facts, settings["tokens"], "tokens and padding", "token")
     drawn = maps(translator, chosen(result["rows"]), out, "attention-")
     heading = "<h2>What each token of a translation read</h2>" if drawn else ""
+    if settings["model"] != "plain" and not drawn:
+        drawn = f"<p>{NO_FONT}</p>"
     parts = [
         [span(part), part["n"], f"{part['bleu']:.1f}"] for part in result["by_length"]
     ]
+    lengths = ""
+    if parts:
+        heading_of_lengths = "<h2>BLEU by words of the source</h2>"
+        lengths = heading_of_lengths + grid(["words", "sentences", "BLEU"], parts)
+    if len(parts) > 1:
+        lines = length_figure({label(settings): [result]})
+        lengths += save_figure(lines, out / "length.png")
     body = f"""<p class="big">{html.escape(result["title"])}: BLEU
 <b>{result["bleu"]:.2f}</b>, perplexity of a token <b>{result["perplexity"]:.2f}</b>,
 exact match <b>{100 * result["exact"]:.1f}%</b> of {result["pairs"]:,} sentences.</p>
@@ -47,11 +56,10 @@ evaluation included; {facts["weights"]:,} weights.</p>
 {drawn}
 <h2>Translations</h2>
 {samples(result["rows"])}
-<h2>BLEU by words of the source</h2>
-{grid(["words", "sentences", "BLEU"], parts)}
+{lengths}
 <h2>Settings</h2>
 {table({**settings, **result["search"]})}
 <h2>Versions and device</h2>
 {table(versions())}"""
-    title = f"{label(settings)}: {settings['data']}"
+    title = f"{label(settings)}: {Path(settings['data']).name}"
     return write_page(out / "report.html", title[0].upper() + title[1:], body)

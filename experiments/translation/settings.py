@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 MODELS = ("plain", "bahdanau", "luong", "transformer")
+MULTI30K_TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
 
 
 @dataclass(frozen=True)
 class Settings:
     data: str = "dates"
     target: str | None = None
+    header: bool = False
     lower: bool = False
     joined: int = 1
     pieces: int = 0
@@ -35,6 +37,7 @@ class Settings:
 
 # what differs from the above for a data set, and for a model on it
 PRESETS: dict[str, dict[str, Any]] = {
+    "dates": {},
     "multi30k": {
         "lower": True,
         "pieces": 4000,
@@ -52,11 +55,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESETS["tatoeba_ko"] = {**PRESETS["multi30k"], "pieces": 2000, "dropout": 0.4,
                          "steps": 1500}  # fmt: skip
 PRESETS["chatbot_ko"] = {**PRESETS["multi30k"], "lower": False, "steps": 2000}
+OWN = {**PRESETS["multi30k"], "lower": False}  # data of the user's
 TRANSFORMER = {"hidden": 192, "layers": 3, "dropout": 0.15, "learning_rate": 2e-3}
 
 
 def defaults(data: str, model: str) -> Settings:
     """The settings of a data set and a model, where the user gives no others."""
-    preset = {} if data == "dates" else PRESETS.get(data, PRESETS["multi30k"])
-    own = TRANSFORMER if model == "transformer" and data != "dates" else {}
-    return Settings(**{**preset, **own, "data": data, "model": model})
+    preset = PRESETS.get(data, OWN)
+    more = TRANSFORMER if model == "transformer" and data != "dates" else {}
+    return Settings(**{**preset, **more, "data": data, "model": model})

@@ -33,19 +33,24 @@ class Trainer:
         self.settings, self.per_step = settings, settings.tokens
         self.model = make_model(settings, *map(len, corpus.vocabularies))
         self.batches = batches.training(corpus.train, settings.tokens, settings.seed)
+        self.shapes = len(
+            batches.grouped(corpus.train, settings.tokens, batches.BOUNDS)
+        )
         self.held_out = batches.once(corpus.validation, settings.tokens)
         optimizer = make_optimizer(settings)
         self.state, self.step = make_state(self.model, settings), 0
 
         def update(state: State, batch: batches.Batch, key: Any) -> Any:
             how = {"dropout": settings.dropout, "key": key}
-            smoothing = settings.label_smoothing
-            loss = lambda weights: mean_nats(
-                self.model, weights, batch, smoothing, **how
-            )
-            value, grads = jax.value_and_grad(loss)(state.weights)
+
+            def loss(weights: Any) -> tuple[Any, Any]:
+                logits = logits_of(self.model, weights, batch, **how)
+                smoothed = mean_nats(logits, batch, settings.label_smoothing)
+                return smoothed, mean_nats(logits, batch)
+
+            grads, nats = jax.grad(loss, has_aux=True)(state.weights)
             updates, rest = optimizer.update(grads, state.optimizer, state.weights)
-            return State(optax.apply_updates(state.weights, updates), rest), value
+            return State(optax.apply_updates(state.weights, updates), rest), nats
 
         self.update = jax.jit(update, donate_argnums=0)
         self.sums = jax.jit(lambda weights, batch: sums(self.model, weights, batch))
@@ -62,11 +67,12 @@ class Trainer:
         return mean_loss(self.sums, self.state.weights, self.held_out)
 
 
-def mean_nats(
-    model: Model, weights: Any, batch: Any, smoothing: float, **how
-) -> jax.Array:
+def logits_of(model: Model, weights: Any, batch: Any, **how: Any) -> jax.Array:
     sources = batch.sources, batch.lengths
-    logits, _ = model.forward(weights, *sources, batch.inputs, **how)
+    return model.forward(weights, *sources, batch.inputs, **how)[0]
+
+
+def mean_nats(logits: jax.Array, batch: Any, smoothing: float = 0.0) -> jax.Array:
     losses = jaxseq.cross_entropy(
         logits,
         batch.targets,
@@ -79,11 +85,11 @@ def mean_nats(
 def sums(model: Model, weights: Any, batch: batches.Batch) -> tuple[Any, Any]:
     """Nats of all targets of a batch, and how many they are."""
     n = batch.target_lengths.sum()
-    return mean_nats(model, weights, batch, 0.0) * n, n
+    return mean_nats(logits_of(model, weights, batch), batch) * n, n
 
 
-def mean_loss(sums: Any, weights: Any, batches: list) -> float:
-    """Nats per token over all batches."""
-    parts = [sums(weights, batch) for batch, _ in batches]
+def mean_loss(compiled: Any, weights: Any, parts: list) -> float:
+    """Nats per token over all batches; `compiled` is `sums` of the model."""
+    parts = [compiled(weights, batch) for batch, _ in parts]
     total, n = (float(jnp.stack(a).sum()) for a in zip(*parts, strict=True))
     return total / n

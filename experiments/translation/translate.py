@@ -1,20 +1,22 @@
 """Translation with a trained model, by beam search."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 import jaxseq
 from experiments.checkpoint import Checkpoints, has_checkpoints
 from experiments.errors import InputError
+from experiments.training import saved_settings
 from experiments.translation import batches
 from experiments.translation.model import Model, make_model
 from experiments.translation.settings import Settings
-from experiments.translation.vocabulary import END, START, Vocabulary
+from experiments.translation.train import make_state
+from experiments.translation.vocabulary import END, START, UNKNOWN, Vocabulary
 
 VOCABULARIES = ("source.model", "target.model")
 
@@ -51,7 +53,11 @@ class Translator:
     ) -> jaxseq.Decoded:
         state = self.model.start(weights, sources, lengths, max_length)
         first = jnp.full(len(sources), START)
-        step = partial(self.model.step, weights)
+
+        def step(state: Any, token: Any) -> tuple[Any, Any]:
+            state, logits = self.model.step(weights, state, token)
+            return state, logits.at[:, jnp.array([UNKNOWN, START])].set(-jnp.inf)
+
         how_long: Any = {"max_length": max_length, "end": END}
         return jaxseq.beam_search(step, state, first, **how_long, **how._asdict())
 
@@ -78,12 +84,15 @@ class Translator:
     def prepared(self, text: str) -> str:
         return text.lower() if self.settings.lower else text
 
-    def translate(self, texts: list[str], how: Search) -> list[list[Translation]]:
+    def translate(
+        self, texts: list[str], how: Search, *, progress: bool = False
+    ) -> list[list[Translation]]:
         """The n best translations of each text."""
         examples = [(self.source.encode(self.prepared(text)), []) for text in texts]
         found: list[list[Translation]] = [[] for _ in texts]
-        # as large as one batch of training, by beams
+        # a batch of training at a time; the states of the search are `beam` times that
         tokens = self.settings.tokens if len(texts) > 1 else 1
+        bar = tqdm(total=len(texts), unit="sentence", disable=not progress)
         for batch, places in batches.once(examples, tokens):
             width = batch.sources.shape[1]
             most = min(2 * width + 10, self.limit)
@@ -93,11 +102,13 @@ class Translator:
                 found[place] = [
                     self._translation(decoded, row, k) for k in range(how.n_best)
                 ]
+            bar.update(len(places))
+        bar.close()
         return found
 
     def _translation(self, decoded: Any, row: int, k: int) -> Translation:
         tokens = decoded.tokens[row, k, : decoded.lengths[row, k]].tolist()
-        tokens = [token for token in tokens if token not in (END, START)]
+        tokens = [token for token in tokens if token != END]
         text = self.target.decode(tokens)
         return Translation(text, tokens, float(decoded.scores[row, k]))
 
@@ -141,10 +152,8 @@ def load(run: Path) -> tuple[Translator, dict[str, Any]]:
     checkpoints = Checkpoints(run, read_only=True) if has_checkpoints(run) else None
     if checkpoints is None or checkpoints.newest is None:
         raise InputError(f"--run {run}: no checkpoint there")
-    from experiments.translation.train import make_state
-
     facts = checkpoints.facts()
-    settings = Settings(**facts["settings"])
+    settings = saved_settings(Settings, facts, run)
     vocabularies = read_vocabularies(run, facts["vocabularies"])
     model = make_model(settings, *map(len, vocabularies))
     state = checkpoints.arrays(make_state(model, settings))

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import sentencepiece
 
+from experiments.errors import InputError
+
 END, UNKNOWN, START = 0, 1, 2
 
 
@@ -42,9 +44,21 @@ class Vocabulary:
 
 def make(sentences: Iterable[str], size: int) -> Vocabulary:
     """Byte-pair pieces, `size` at most; single characters if `size` is 0."""
-    model = io.BytesIO()
+    model, texts = io.BytesIO(), list(sentences)
+    try:
+        train(texts, model, size)
+    except RuntimeError as e:
+        n = len(set("".join(texts)))
+        raise InputError(
+            f"--pieces {size}: too few for texts of {n} characters; 0 makes each "
+            "character a piece"
+        ) from e
+    return Vocabulary(model.getvalue())
+
+
+def train(texts: list[str], model: io.BytesIO, size: int) -> None:
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
+        sentence_iterator=iter(texts),
         model_writer=model,
         model_type="bpe" if size else "char",
         vocab_size=size or 1_000_000,
@@ -58,4 +72,3 @@ def make(sentences: Iterable[str], size: int) -> Vocabulary:
         minloglevel=2,
         num_threads=1,
     )
-    return Vocabulary(model.getvalue())
