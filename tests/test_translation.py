@@ -470,7 +470,7 @@ def test_rows_of_several_seeds_are_one(tmp_path, capsys):
     assert compare.label(luong) == "Luong attention (concat), input feeding"
     assert [*named] == [
         "no attention", "no attention (hidden 8)", "no attention (beam 10)",
-        "Luong attention, input feeding", "Luong attention",
+        "Luong attention (general), input feeding", "Luong attention (general)",
     ]  # fmt: skip
     older = {k: v for k, v in rows[2]["settings"].items() if v not in (None, False)}
     assert [*compare.groups([rows[3], {**rows[2], "settings": older}])] == [

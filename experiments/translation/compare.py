@@ -28,8 +28,9 @@ NAMES = {
 }
 STYLES = {
     "no attention": ("#888888", "o-"),
-    "Luong attention": ("#38761d", "s--"),
-    "Luong attention, input feeding": ("#38761d", "s-"),
+    "Luong attention (general)": ("#93c47d", "s--"),
+    "Luong attention (general), input feeding": ("#93c47d", "s:"),
+    "Luong attention (concat), input feeding": ("#38761d", "s-"),
     "Bahdanau attention": ("#0b5394", "o-"),
     "Transformer": ("#b45f06", "o-"),
 }
@@ -40,10 +41,10 @@ KEYS = ("title", "model", "pairs", "bleu", "signature", "perplexity", "search",
 
 
 def label(settings: dict[str, Any]) -> str:
-    score = {"additive": " (concat)", "multi_head": " (multi-head)"}
+    score = {"additive": "concat", "multi_head": "multi-head"}
     found = NAMES[settings["model"]]
     if settings["model"] == "luong":
-        found += score.get(settings.get("score") or "", "")
+        found += f" ({score.get(settings.get('score') or '', 'general')})"
     return found + (", input feeding" if settings["feed"] else "")
 
 

@@ -99,7 +99,7 @@ def check_pairs(
     settings: Settings, digests: list[str], facts: dict[str, Any], run: Path
 ) -> None:
     """That these are the pairs of the checkpoint, so that none is tested on them."""
-    if facts["digests"] != digests:
+    if facts.get("digests") != digests:
         raise InputError(
             f"--data {settings.data}: not the pairs that the checkpoint in {run} was "
             "trained on"

@@ -57,10 +57,13 @@ PRESETS["tatoeba_ko"] = {**PRESETS["multi30k"], "pieces": 2000, "dropout": 0.4,
 PRESETS["chatbot_ko"] = {**PRESETS["multi30k"], "lower": False, "steps": 2000}
 OWN = {**PRESETS["multi30k"], "lower": False}  # data of the user's
 TRANSFORMER = {"hidden": 192, "layers": 3, "dropout": 0.15, "learning_rate": 2e-3}
+# the score "general" is lost under Adam: see the README
+LUONG = {"score": "additive", "feed": True}
 
 
 def defaults(data: str, model: str) -> Settings:
     """The settings of a data set and a model, where the user gives no others."""
     preset = PRESETS.get(data, OWN)
     more = TRANSFORMER if model == "transformer" and data != "dates" else {}
+    more = LUONG if model == "luong" else more
     return Settings(**{**preset, **more, "data": data, "model": model})
