@@ -217,7 +217,8 @@ def dot_attention(
     """Attention with scores `scale * q . k`.
 
     Args:
-        query: `(..., T, K)`.
+        query: `(..., T, K)`. It must be finite, though padding of the keys need not
+            be: for `dot_attention(x, x)` the padding of x has to be set to zero.
         keys: `(..., S, K)`.
         values: `(..., S, V)`; the keys if None.
         lengths: number of valid keys, `(...)`; all S if None.
@@ -226,7 +227,9 @@ def dot_attention(
         causal: whether query t may use the keys 0 to t only.
         scale: factor of the scores; `K ** -0.5` if None, and 1 is the form "dot" of
             Luong, Pham and Manning, 2015, https://arxiv.org/abs/1508.04025.
-        implementation: that of `jax.nn.dot_product_attention`, "xla" or "cudnn".
+        implementation: that of `jax.nn.dot_product_attention`, "xla" or "cudnn", for
+            values as wide as the keys and not in float64; None chooses. In bfloat16
+            their gradients need the standard promotion of dtypes.
 
     Returns:
         `(context, weights)`, `(..., T, V)` and `(..., T, S)`. Under `jit` weights
@@ -262,13 +265,15 @@ def multi_head_attention(
     Args:
         params: weights.
         query: `(..., T, Q)`.
-        keys: `(..., S, K)`; the queries if None.
+        keys: `(..., S, K)`; the queries if None, and then `lengths` holds for both.
         values: `(..., S, V)`; the keys if None.
         lengths: number of valid keys, `(...)`; all S if None.
         mask: booleans `(..., T, S)`, False where a query may not use a key; what
             this alone hides must be finite.
         causal: whether query t may use the keys 0 to t only.
-        implementation: that of `jax.nn.dot_product_attention`, "xla" or "cudnn".
+        implementation: that of `jax.nn.dot_product_attention`, "xla" or "cudnn", not
+            in float64; None chooses. In bfloat16 their gradients need the standard
+            promotion of dtypes.
 
     Returns:
         `(context, weights)`, `(..., T, O)` and, of each head, `(..., N, T, S)`.
@@ -282,8 +287,10 @@ def multi_head_attention(
     """
     ok = isinstance(params, MultiHeadParams)
     check(ok, "params", "MultiHeadParams", type(params).__name__)
+    own = keys is None
     keys = query if keys is None else keys
     query, keys, values, valid = _inputs(query, keys, values, lengths, mask, causal)
+    query = keys if own else query  # with zeros for its padding
     params = jax.tree.map(jnp.asarray, params)
     _check_heads(params, query, keys, values)
     k, v = heads_of(params, keys, values)
@@ -390,25 +397,21 @@ def _dot(
     implementation: str | None,
 ) -> tuple[Array, Array]:
     """Of heads: (..., T, N, A), (..., S, N, A) and values (..., S, N, V)."""
-    known = (None, "xla", "cudnn")
-    ok = implementation in known
-    check(ok, "implementation", f"one of {known}", repr(implementation))
-    dtype = query.dtype
+    dtype, same = query.dtype, values.shape[-1] == keys.shape[-1]
+    _check_implementation(implementation, dtype, same)
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
     wide: Any = {"preferred_element_type": state_dtype(dtype)}
     scores = jnp.einsum("...tna,...sna->...nts", query, keys, **wide)
     by_head = None if valid is None else valid[..., None, :, :]
     weights = softmax(scores * factor, by_head).astype(dtype)
     # that of JAX takes its softmax in float32, and values as wide as the keys; in
-    # float16 it does not run on every CPU
-    own = dtype in (jnp.float64, jnp.float16)
-    if own or values.shape[-1] != keys.shape[-1]:
-        ok = implementation is None
-        check(ok, "implementation", f"None for {dtype}", repr(implementation))
+    # bfloat16 it mixes dtypes, and its gradients, which are derived outside of the
+    # context below, fail under strict promotion; in float16 not every CPU runs it
+    if implementation is None and not (same and dtype == jnp.float32):
         return jnp.einsum("...nts,...snv->...tnv", weights, values), weights
     batch = query.shape[:-3]
     flat = lambda a: a.reshape(prod(batch), *a.shape[-3:])
-    with jax.numpy_dtype_promotion("standard"):  # within it, in 16 bits
+    with jax.numpy_dtype_promotion("standard"):  # of its values only
         context = jax.nn.dot_product_attention(
             *map(flat, (query, keys, values)),
             mask=None if by_head is None else flat(by_head),
@@ -419,6 +422,15 @@ def _dot(
     if valid is not None:
         context = jnp.where(valid.any(-1)[..., None, None], context, 0)
     return context, weights
+
+
+def _check_implementation(implementation: Any, dtype: Any, same: bool) -> None:
+    known = (None, "xla", "cudnn")
+    name, got, ok = "implementation", repr(implementation), implementation in known
+    check(ok, name, f"one of {known}", got)
+    if implementation is not None:
+        check(dtype != jnp.float64, name, "None for float64", got)
+        check(same, name, "None for values of another width than the keys", got)
 
 
 def _inputs(

@@ -19,7 +19,7 @@ def check_dtype(dtype: Any, name: str) -> None:
     check(jnp.dtype(dtype).name in FLOATS, name, f"a dtype among {FLOATS}", dtype)
 
 
-def check_sizes(**sizes: int) -> None:
+def check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         ok = hasattr(size, "__index__") and size >= 1
         check(ok, name, "a size of at least 1", size)
@@ -83,35 +83,66 @@ def check_state(state: Any, zeros: Any) -> Any:
     return type(zeros)(*parts) if fields else parts[0]
 
 
-def check_lengths(lengths: Any, batch: tuple[int, ...], T: int) -> Array:
+def check_lengths(
+    lengths: Any,
+    batch: tuple[int, ...],
+    T: int,
+    *,
+    name: str = "lengths",
+    least: int = 0,
+) -> Array:
     """Checks lengths, and their values where these are known, and returns them."""
     array = jnp.asarray(lengths)
-    check(array.shape == batch, "lengths", f"shape {batch}", array.shape)
+    check(array.shape == batch, name, f"shape {batch}", array.shape)
     ok = jnp.issubdtype(array.dtype, jnp.integer) or array.size == 0
-    check(ok, "lengths", "an integer dtype", array.dtype)
-    # of what came and not of `array`, which may have wrapped to 32 bits
-    for part in jax.tree.leaves(lengths):
+    check(ok, name, "an integer dtype", array.dtype)
+    for n in extremes(lengths):
+        check(least <= n <= T, name, f"values from {least} to {T}", n)
+    return array.astype(jnp.int32)
+
+
+def check_tokens(
+    tokens: Any, name: str, V: int | None = None, inside: Array | None = None
+) -> Array:
+    """Checks tokens, those from 0 to V - 1 if that is given, and returns them.
+
+    Where `inside`, booleans of their shape, is False they may be anything: 0 then.
+    """
+    array = jnp.asarray(tokens)
+    ok = jnp.issubdtype(array.dtype, jnp.integer)
+    check(ok, name, "an integer dtype", array.dtype)
+    if inside is not None:
+        tokens = _those(inside, tokens if hasattr(tokens, "min") else array)
+        array = jnp.where(inside, array, 0)
+    known = extremes(tokens) if V is not None else []
+    if V is not None and known:
+        low, high = min(known), max(known)
+        expected = f"tokens from 0 to {V - 1}"
+        check(0 <= low and high < V, name, expected, f"{low} to {high}")
+    return array.astype(jnp.int32)
+
+
+def extremes(values: Any) -> list[int]:
+    """Among them the least and the most of the values, as far as these are known.
+
+    Of what came: an array made of it may have wrapped to 32 bits.
+    """
+    found = []
+    for part in jax.tree.leaves(values):
         if isinstance(part, jax.core.Tracer) or getattr(part, "size", 1) == 0:
             continue
         with jax.ensure_compile_time_eval():
             is_array = hasattr(part, "min")
-            extremes = (part.min(), part.max()) if is_array else (part,)
-            for n in map(int, extremes):
-                check(0 <= n <= T, "lengths", f"values from 0 to {T}", n)
-    return array.astype(jnp.int32)
+            found += map(int, (part.min(), part.max()) if is_array else (part,))
+    return found
 
 
-def check_tokens(tokens: Any, name: str, V: int | None = None) -> Array:
-    """Checks tokens, those from 0 to V - 1 if that is given, and returns them."""
-    array = jnp.asarray(tokens)
-    ok = jnp.issubdtype(array.dtype, jnp.integer)
-    check(ok, name, "an integer dtype", array.dtype)
-    if V is not None and array.size and not isinstance(array, jax.core.Tracer):
-        with jax.ensure_compile_time_eval():
-            low, high = int(array.min()), int(array.max())
-        expected = f"tokens from 0 to {V - 1}"
-        check(0 <= low and high < V, name, expected, f"{low} to {high}")
-    return array.astype(jnp.int32)
+def _those(inside: Array, values: Any) -> Any:
+    """The values inside, or none if it is not known which these are."""
+    if isinstance(inside, jax.core.Tracer) or isinstance(values, jax.core.Tracer):
+        return []
+    with jax.ensure_compile_time_eval():
+        return values[jax.device_get(inside)]
 
 
 def check_resets(resets: Any, shape: tuple[int, ...]) -> Array:

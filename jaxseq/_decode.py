@@ -53,7 +53,9 @@ def prefill(
     B, P = prompt.shape
     if lengths is None:
         lengths = jnp.full(B, P, jnp.int32)
-    lengths = check_lengths(lengths, (B,), P)
+    lengths = check_lengths(lengths, (B,), P, least=1)
+    state = _check_state(state, B)
+    _check_step(step, state, prompt[:, 0])
 
     def body(state: Any, x: Any) -> tuple[Any, None]:
         t, token = x
@@ -109,10 +111,11 @@ def sample(
         key: random key.
         max_length: most tokens of an output, L.
         end: token that ends a sequence, or None.
-        temperature: divisor of the logits, above 0.
-        top_k: number of most probable tokens to draw from; all if None.
-        top_p: probability in (0, 1] that the fewest most probable tokens to draw
-            from have together, after temperature and `top_k`; all if None.
+        temperature: divisor of the logits, a scalar above 0.
+        top_k: number of most probable tokens to draw from, of equal ones those that
+            stand first; all if None.
+        top_p: probability, a scalar in (0, 1], that the fewest most probable tokens
+            to draw from have together, after temperature and `top_k`; all if None.
 
     Returns:
         `Decoded`; scores are log-probabilities of the model itself, with neither
@@ -125,28 +128,21 @@ def sample(
     Degeneration", 2020, https://arxiv.org/abs/1904.09751.
     """
     known = lambda value: not isinstance(value, jax.core.Tracer)
-    if known(temperature):
-        check(bool(temperature > 0), "temperature", "a number above 0", temperature)
+    ok = jnp.ndim(temperature) == 0 and (not known(temperature) or temperature > 0)
+    check(bool(ok), "temperature", "a number above 0", temperature)
     if top_k is not None:
         check_sizes(top_k=top_k)
-    if top_p is not None and known(top_p):
-        check(bool(0 < top_p <= 1), "top_p", "a probability in (0, 1]", top_p)
+    if top_p is not None:
+        ok = jnp.ndim(top_p) == 0 and (not known(top_p) or 0 < top_p <= 1)
+        check(bool(ok), "top_p", "a probability in (0, 1]", top_p)
 
     def choose(t: Array, logits: Array) -> Array:
-        logits = logits / jnp.asarray(temperature, logits.dtype)
-        if top_k is not None:
-            least = lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
-            logits = jnp.where(logits < least, -jnp.inf, logits)
-        if top_p is not None:
-            order = jnp.argsort(logits, -1, descending=True)
-            p = jax.nn.softmax(jnp.take_along_axis(logits, order, -1))
-            # a token stays if those before it do not reach top_p
-            stays = jnp.cumsum(p, -1) - p < jnp.asarray(top_p, p.dtype)
-            stays = stays.at[..., 0].set(True)
-            back = jnp.argsort(order, -1)
-            stays = jnp.take_along_axis(stays, back, -1)
-            logits = jnp.where(stays, logits, -jnp.inf)
-        return jax.random.categorical(jax.random.fold_in(key, t), logits)
+        # from the most probable down, or low temperatures overflow; its own 0 stays 0
+        # where the temperature itself is too small for the dtype
+        below = logits - logits.max(-1, keepdims=True)
+        cooled = below / jnp.asarray(temperature, logits.dtype)
+        limited = _limited(jnp.where(below == 0, below, cooled), top_k, top_p)
+        return jax.random.categorical(jax.random.fold_in(key, t), limited)
 
     return _decode(step, choose, state, token, max_length, end)
 
@@ -167,7 +163,7 @@ def beam_search(
     The score of n tokens, the end token counted, is their log-probability over
     `((5 + n) / 6) ** length_penalty`. A sequence may end where that is among the
     `beam` best of all ways to go on. The search stops when none that goes on can
-    still come among the best.
+    still come among the `n_best`.
 
     Args:
         step: `(state, token) -> (state, logits)`; it is given batches of B times
@@ -183,7 +179,8 @@ def beam_search(
 
     Returns:
         `Decoded`: tokens `(B, n_best, L)`, lengths and scores `(B, n_best)`, the
-        best first.
+        best first. Where fewer sequences are found the others are empty, of length 0
+        and score -inf.
 
     Raises:
         ValueError: if a shape, dtype or option does not fit.
@@ -198,7 +195,7 @@ def beam_search(
     (B,), K, L = token.shape, beam, max_length
     flat = lambda a: a.reshape(B * K, *a.shape[2:])
     of_beams = lambda a: a.reshape(B, K, *a.shape[1:])
-    state = jax.tree.map(lambda a: jnp.repeat(jnp.asarray(a), K, 0), state)
+    state = jax.tree.map(lambda a: jnp.repeat(a, K, 0), _check_state(state, B))
     V, dtype = _check_logits(step, state, jnp.repeat(token, K), end)
     check(V >= 2, "step", "logits of 2 tokens or more", V)
     penalty = lambda n: ((5 + jnp.asarray(n, dtype)) / 6) ** length_penalty
@@ -213,8 +210,9 @@ def beam_search(
 
     def goes_on(carry: Any) -> Array:
         t, _, alive, done = carry
+        # none that ends later is above this, and one that is equal comes behind
         bound = alive.scores[:, 0] / penalty(L)
-        return (t < L) & jnp.any(bound > done.scores[:, -1])
+        return (t < L) & jnp.any(bound > done.scores[:, n_best - 1])
 
     def body(carry: Any) -> Any:
         t, state, alive, done = carry
@@ -247,7 +245,10 @@ def beam_search(
     *_, alive, done = lax.while_loop(goes_on, body, start)
     # what never ended; after an early stop too low to come among the best
     alive = alive._replace(scores=alive.scores / penalty(alive.lengths))
-    return jax.tree.map(lambda a: a[:, :n_best], best(done, alive))
+    found = jax.tree.map(lambda a: a[:, :n_best], best(done, alive))
+    none = found.scores == -jnp.inf
+    tokens = jnp.where(none[..., None], end, found.tokens)
+    return Decoded(tokens, jnp.where(none, 0, found.lengths), found.scores)
 
 
 def _decode(
@@ -261,7 +262,7 @@ def _decode(
     check_sizes(max_length=max_length)
     token = _tokens(token)
     B, L = *token.shape, max_length
-    state = jax.tree.map(jnp.asarray, state)
+    state = _check_state(state, B)
     _, dtype = _check_logits(step, state, token, end)
     end = NONE if end is None else end
 
@@ -291,6 +292,23 @@ def _decode(
     return lax.while_loop(goes_on, body, start)[-1]
 
 
+def _limited(logits: Array, top_k: int | None, top_p: Any) -> Array:
+    """With -inf for what may not be drawn."""
+    if top_k is None and top_p is None:
+        return logits
+    order = jnp.argsort(logits, -1, descending=True)
+    rank = jnp.argsort(order, -1)
+    if top_k is not None:
+        logits = jnp.where(rank < top_k, logits, -jnp.inf)
+    if top_p is not None:
+        p = jax.nn.softmax(jnp.take_along_axis(logits, order, -1))
+        # a token stays if those before it do not reach top_p
+        stays = jnp.cumsum(p, -1) - p < jnp.asarray(top_p, p.dtype)
+        stays = jnp.take_along_axis(stays.at[..., 0].set(True), rank, -1)
+        logits = jnp.where(stays, logits, -jnp.inf)
+    return logits
+
+
 def _where(on: Array, a: Any, b: Any) -> Any:
     """By sequence: `on` is (B,), leaves are (B, ...)."""
     wide = lambda a: on.reshape(-1, *[1] * (a.ndim - 1))
@@ -303,14 +321,36 @@ def _tokens(tokens: Any) -> Array:
     return tokens
 
 
+def _check_state(state: Any, B: int) -> Any:
+    state = jax.tree.map(jnp.asarray, state)
+    for a in jax.tree.leaves(state):
+        check(a.shape[:1] == (B,), "state", f"arrays of shape ({B}, ...)", a.shape)
+    return state
+
+
+def _check_step(step: Step, state: Any, token: Array) -> Any:
+    """Checks what a step makes of the state, and returns shape and dtype of logits."""
+    found = jax.eval_shape(step, state, token)
+    ok = isinstance(found, tuple) and len(found) == 2
+    check(ok, "step", "(state, logits)", type(found).__name__)
+    after, logits = found
+    trees = [jax.tree.structure(a) for a in (state, after)]
+    check(trees[0] == trees[1], "step", f"a state {trees[0]}", trees[1])
+    for old, new in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+        kinds = [f"{a.dtype} {a.shape}" for a in (old, new)]
+        check(kinds[0] == kinds[1], "step", f"a state with {kinds[0]}", kinds[1])
+    return logits
+
+
 def _check_logits(
     step: Step, state: Any, token: Array, end: int | None
 ) -> tuple[int, Any]:
     """Number of tokens, and the dtype of log-probabilities."""
-    _, logits = jax.eval_shape(step, state, token)
-    ok = logits.ndim == 2 and len(logits.shape) == 2
-    ok = ok and logits.shape[0] == token.shape[0]
+    logits = _check_step(step, state, token)
+    ok = len(logits.shape) == 2 and logits.shape[0] == token.shape[0]
     check(ok, "step", f"logits ({token.shape[0]}, V)", logits.shape)
+    ok = jnp.issubdtype(logits.dtype, jnp.floating)
+    check(ok, "step", "logits of a float dtype", logits.dtype)
     V = logits.shape[1]
     ok = end is None or 0 <= end < V
     check(ok, "end", f"None or a token from 0 to {V - 1}", end)

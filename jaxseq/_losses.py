@@ -17,11 +17,14 @@ def cross_entropy(
     lengths: Array | None = None,
     label_smoothing: float = 0.0,
 ) -> Array:
-    """Cross-entropy of each label in nats; `losses.sum() / lengths.sum()` is the mean.
+    """Cross-entropy of each label in nats.
+
+    The mean is `losses.sum() / lengths.sum().astype(losses.dtype)`.
 
     Args:
         logits: `(..., T, V)`.
-        labels: tokens from 0 to V - 1, `(..., T)`.
+        labels: tokens from 0 to V - 1, `(..., T)`; another, where only a run under
+            `jit` knows it, has the loss NaN.
         lengths: valid steps of each sequence, `(...)`; all T if None. Past them the
             loss is zero, and logits and labels may be anything.
         label_smoothing: probability in [0, 1) that the target spreads evenly over
@@ -43,16 +46,16 @@ def cross_entropy(
     *batch, T, V = logits.shape
     smoothing, ok = label_smoothing, 0 <= label_smoothing < 1
     check(ok, "label_smoothing", "a probability in [0, 1)", smoothing)
-    labels = jnp.asarray(labels)
-    check(labels.shape == (*batch, T), "labels", f"shape {(*batch, T)}", labels.shape)
+    shape = jnp.shape(labels)
+    check(shape == (*batch, T), "labels", f"shape {(*batch, T)}", shape)
     logits, inside = logits.astype(state_dtype(logits.dtype)), None
     if lengths is not None:
         ends = check_lengths(lengths, tuple(batch), T)[..., None]
         inside = jnp.arange(T, dtype=jnp.int32) < ends
         logits = jnp.where(inside[..., None], logits, 0)
-        labels = jnp.where(inside, labels, 0)
-    labels = check_tokens(labels, "labels", V)
-    picked = jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]
+    labels = check_tokens(labels, "labels", V, inside)
+    labels = jnp.where(labels < 0, V, labels)  # both are beyond: NaN
+    picked = jnp.take_along_axis(logits, labels[..., None], -1, mode="fill")[..., 0]
     target = (1 - smoothing) * picked
     if smoothing > 0:
         target = target + smoothing * logits.mean(-1)

@@ -234,7 +234,7 @@ def seq2seq_encode(
 
     Args:
         params: weights.
-        tokens: source, `(..., S)`.
+        tokens: source, `(..., S)`; past `lengths` they may be anything.
         lengths: valid tokens of each source, `(...)`; all S if None.
         dropout: probability in [0, 1) that a value of the embeddings, between two
             layers or of the outputs is set to zero in training.
@@ -248,11 +248,12 @@ def seq2seq_encode(
     """
     params = _check_params(params)
     check_dropout(dropout, key)
-    tokens = check_tokens(tokens, "tokens", len(params.source))
-    check(tokens.ndim >= 1, "tokens", "shape (..., S)", tokens.shape)
-    batch, S = tokens.shape[:-1], tokens.shape[-1]
+    *batch, S = _shape(tokens, "S")
+    valid = None
     if lengths is not None:
-        lengths = check_lengths(lengths, batch, S)
+        lengths = check_lengths(lengths, tuple(batch), S)
+        valid = jnp.arange(S, dtype=jnp.int32) < lengths[..., None]
+    tokens = check_tokens(tokens, "tokens", len(params.source), valid)
     k_in, k_between, k_out = [None] * 3 if key is None else jax.random.split(key, 3)
     x = drop(params.source[tokens], dropout, k_in)
     layers = [_layer(cells) for cells in params.encoder]
@@ -263,9 +264,6 @@ def seq2seq_encode(
     attention, feed, memory = params.attention, None, None
     if attention is not None:
         y = drop(y, dropout, k_out)
-        valid = None
-        if lengths is not None:
-            valid = jnp.arange(S, dtype=jnp.int32) < lengths[..., None]
         memory = Memory(y, prepare(attention.score, y), valid)
         if _feeds(params):
             feed = jnp.zeros((*batch, attention.w.shape[-1]), y.dtype)
@@ -301,8 +299,11 @@ def seq2seq_decode(
     params = _check_params(params)
     check_dropout(dropout, key)
     embeddings = _target(params)
+    *batch, T = _shape(tokens, "T")
     tokens = check_tokens(tokens, "tokens", len(embeddings))
-    check(tokens.ndim >= 1, "tokens", "shape (..., T)", tokens.shape)
+    _check_state(params, state)
+    expected = *_batch(state), T
+    check((*batch, T) == expected, "tokens", f"shape {expected}", tokens.shape)
     k_in, k_between, k_out = [None] * 3 if key is None else jax.random.split(key, 3)
     x = drop(embeddings[tokens], dropout, k_in)
     attention, context, weights = params.attention, None, None
@@ -314,7 +315,7 @@ def seq2seq_decode(
             state, y_t, context, weights = _step(params, state, x_t, dropout, k_t)
             return state, (y_t, context, weights)
 
-        times = jnp.arange(tokens.shape[-1], dtype=jnp.int32)
+        times = jnp.arange(T, dtype=jnp.int32)
         over = times, jnp.moveaxis(x, -2, 0)
         state, (y, context, weights) = lax.scan(body, state, over)
         y, context = (jnp.moveaxis(a, 0, -2) for a in (y, context))
@@ -346,7 +347,11 @@ def seq2seq_decode_step(
         ValueError: if a shape, dtype or value does not fit.
     """
     params = _check_params(params)
-    x = _target(params)[check_tokens(token, "token", len(_target(params)))]
+    token = check_tokens(token, "token", len(_target(params)))
+    _check_state(params, state)
+    batch = _batch(state)
+    check(token.shape == batch, "token", f"shape {batch}", token.shape)
+    x = _target(params)[token]
     state, y, context, _ = _step(params, state, x, 0.0, None)
     a = y if state.feed is not None else _output(params, y, context, x)
     return state, _logits(params, a)
@@ -389,8 +394,6 @@ def _attend_one(score: Score, query: Array, state: Seq2SeqState) -> Any:
 
 
 def _memory(state: Seq2SeqState) -> tuple[Any, Array, Array | None]:
-    ok = state.memory is not None
-    check(ok, "state", "a memory to attend to", "none")
     assert state.memory is not None
     values, keys, valid = state.memory
     return keys, values, valid
@@ -406,7 +409,7 @@ def _output(params: Seq2SeqParams, y: Array, context: Array | None, x: Array) ->
     z = jnp.concatenate(inputs, -1) @ attention.w + attention.b
     if isinstance(attention, LuongParams):
         return jnp.tanh(z.astype(wide)).astype(y.dtype)
-    return z.reshape(*z.shape[:-1], -1, 2).max(-1)
+    return z.reshape(*z.shape[:-1], z.shape[-1] // 2, 2).max(-1)
 
 
 def _logits(params: Seq2SeqParams, a: Array) -> Array:
@@ -439,6 +442,34 @@ def _feeds(params: Seq2SeqParams) -> bool:
     E = _target(params).shape[-1]
     luong = isinstance(params.attention, LuongParams)
     return luong and params.decoder[0].w_x.shape[0] > E
+
+
+def _batch(state: Seq2SeqState) -> tuple[int, ...]:
+    return jnp.shape(hidden(state.layers[0]))[:-1]
+
+
+def _shape(tokens: Any, time: str) -> tuple[int, ...]:
+    shape = jnp.shape(tokens)
+    check(len(shape) >= 1, "tokens", f"shape (..., {time})", shape)
+    return shape
+
+
+def _check_state(params: Seq2SeqParams, state: Any) -> None:
+    """All but the shapes of the cells' states, which the cells check."""
+    ok = isinstance(state, Seq2SeqState)
+    check(ok, "state", "Seq2SeqState", type(state).__name__)
+    n, got = len(params.decoder), len(state.layers)
+    check(got == n, "state", f"states of {n} layers", got)
+    attends = params.attention is not None
+    for name, needed in (("feed", _feeds(params)), ("memory", attends)):
+        given = getattr(state, name) is not None
+        text, got = (f"{'a' if x else 'no'} {name}" for x in (needed, given))
+        check(given == needed, "state", text, got)
+    batch = _batch(state)
+    for leaf in jax.tree.leaves(state):
+        shape = jnp.shape(leaf)
+        ok = shape[: len(batch)] == batch
+        check(ok, "state", f"arrays that start with the batch {batch}", shape)
 
 
 def _check_params(params: Any) -> Seq2SeqParams:

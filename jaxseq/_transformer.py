@@ -29,7 +29,15 @@ from jaxseq._attention import (
     multi_head_init,
 )
 from jaxseq._cell import state_dtype
-from jaxseq._check import check, check_dtype, check_lengths, check_sizes, check_tokens
+from jaxseq._check import (
+    check,
+    check_array,
+    check_dtype,
+    check_lengths,
+    check_sizes,
+    check_tokens,
+    extremes,
+)
 from jaxseq._layers import check_dropout, drop
 
 Activation = Callable[[Array], Array]
@@ -146,14 +154,15 @@ def transformer_init(
     even = positions == "learned" or (D // N if positions == "rotary" else D) % 2 == 0
     check(positions in POSITIONS, "positions", f"one of {POSITIONS}", repr(positions))
     check(even, "D", f"an even width for {positions} positions", D)
-    some = encoder_layers >= 0 and decoder_layers >= 0
-    some = some and encoder_layers + decoder_layers > 0
-    got = f"{encoder_layers} and {decoder_layers}"
-    check(some, "encoder_layers", "a layer in encoder or decoder", got)
+    for name, n in (("encoder", encoder_layers), ("decoder", decoder_layers)):
+        ok = hasattr(n, "__index__") and n >= 0
+        check(ok, f"{name}_layers", "a number of layers, 0 or more", n)
+    some = encoder_layers + decoder_layers > 0
+    check(some, "encoder_layers", "a layer in encoder or decoder", "none in both")
     if encoder_layers:
-        check_sizes(source=source if source is not None else 0)
+        check_sizes(source=source)
     if decoder_layers and (target is not None or not encoder_layers):
-        check_sizes(target=target if target is not None else 0)
+        check_sizes(target=target)
     keys = iter(jax.random.split(key, encoder_layers + decoder_layers + 4))
     embeddings = jax.nn.initializers.normal(D**-0.5)
     glorot = jax.nn.initializers.glorot_uniform()
@@ -186,7 +195,7 @@ def transformer_init(
     decoder = stack(target, decoder_layers, encoder_layers > 0)
     where: Any = {"sinusoidal": Sinusoidal(), "rotary": Rotary()}.get(positions)
     if where is None:
-        check_sizes(most_positions=0 if most_positions is None else most_positions)
+        check_sizes(most_positions=most_positions)
         where = embeddings(next(keys), (most_positions, D), dtype)
     w_o = None
     if decoder is not None and not tied:
@@ -207,7 +216,7 @@ def transformer_encode(
 
     Args:
         params: weights with an encoder.
-        tokens: `(..., S)`.
+        tokens: `(..., S)`; past `lengths` they may be anything.
         lengths: valid tokens of each sequence, `(...)`; all S if None.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
@@ -286,9 +295,8 @@ def transformer_zeros(
         params: weights with a decoder.
         memory: outputs of the encoder, `(..., S, D)`; None with no encoder.
         memory_lengths: valid tokens of each source, `(...)`; all S if None.
-        batch: batch dimensions, with no encoder; else those of the memory.
-        max_length: most tokens that the state has room for, prompt included. Steps
-            past it would read wrong positions.
+        batch: batch dimensions; those of the memory with an encoder.
+        max_length: most tokens that the state has room for, prompt included.
 
     Returns:
         `TransformerState`, with the keys and values of the memory.
@@ -301,7 +309,10 @@ def transformer_zeros(
     check_sizes(max_length=max_length)
     _check_positions(params, max_length, "max_length")
     if memory is not None:
-        batch = jnp.shape(memory)[:-2]
+        expected = jnp.shape(memory)[:-2]
+        ok = tuple(batch) in ((), expected)
+        check(ok, "batch", f"{expected}, that of the memory", batch)
+        batch = expected
     cross, valid = _cross(params, memory, memory_lengths, batch)
     _, N, A = stack.layers[0].attention.w_k.shape
     shape, dtype = (*batch, max_length, N, A), stack.layers[0].w_1.dtype
@@ -326,21 +337,21 @@ def transformer_decode_step(
         activation: between the two maps of a layer.
 
     Returns:
-        `(state, logits)`: the new state, and logits of the next token, `(..., V)`.
+        `(state, logits)`: the new state, and logits of the next token, `(..., V)`;
+        NaN where the state has no more room, if only a run under `jit` knows it.
 
     Raises:
-        ValueError: if a shape, dtype or value does not fit.
+        ValueError: if a shape, dtype or value does not fit, or the state is known to
+            have no more room.
     """
     params = _check_params(params)
     stack, embed = _decoder(params), _embed(params, "decoder")
-    ok = isinstance(state, TransformerState)
-    check(ok, "state", "TransformerState", type(state).__name__)
     token = check_tokens(token, "token", len(embed))
+    state, L = _check_state(stack, state)
     t = state.position
     check(token.shape == t.shape, "token", f"shape {t.shape}", token.shape)
     at = t[..., None]
     x = _positioned(params, embed[token][..., None, :], at)
-    L = state.caches[0].k.shape[-3]
     times = jnp.arange(L, dtype=jnp.int32)
     here = (times == at)[..., None, None]
     before = (times <= at)[..., None, :]  # one query
@@ -362,7 +373,9 @@ def transformer_decode_step(
         x, _ = _layer(layer, x, attend, cross, state.valid, activation, pre, _keep)
     state = state._replace(position=t + 1, caches=tuple(caches))
     x = x if stack.norm is None else _norm(stack.norm, x)
-    return state, _logits(params, x[..., 0, :])
+    # a token past the end is in no cache
+    logits = jnp.where(at < L, _logits(params, x[..., 0, :]), jnp.nan)
+    return state, logits
 
 
 def _run(
@@ -450,15 +463,15 @@ def _start(
     params: TransformerParams, embed: Array, tokens: Any, lengths: Any
 ) -> tuple[Array, Array | None]:
     """Embedded tokens (..., T, D), and which are valid (..., T) if not all."""
-    tokens = check_tokens(tokens, "tokens", len(embed))
-    check(tokens.ndim >= 1, "tokens", "shape (..., T)", tokens.shape)
-    batch, T = tokens.shape[:-1], tokens.shape[-1]
+    shape = jnp.shape(tokens)
+    check(len(shape) >= 1, "tokens", "shape (..., T)", shape)
+    *batch, T = shape
     _check_positions(params, T, "tokens")
-    at = jnp.arange(T, dtype=jnp.int32)
-    x = _positioned(params, embed[tokens], at)
-    if lengths is None:
-        return x, None
-    return x, at < check_lengths(lengths, batch, T)[..., None]
+    at, valid = jnp.arange(T, dtype=jnp.int32), None
+    if lengths is not None:
+        valid = at < check_lengths(lengths, tuple(batch), T)[..., None]
+    tokens = check_tokens(tokens, "tokens", len(embed), valid)
+    return _positioned(params, embed[tokens], at), valid
 
 
 def _positioned(params: TransformerParams, x: Array, at: Array) -> Array:
@@ -503,14 +516,15 @@ def _cross(
     got = "None" if memory is None else "an array"
     check((memory is not None) == expects, "memory", text, got)
     if memory is None:
+        check(lengths is None, "memory_lengths", "None with no memory", "an array")
         return None, None
     memory = jnp.asarray(memory)
     S = memory.shape[-2] if memory.ndim >= 2 else 0
-    expected = (*batch, S, layers[0].w_1.shape[0])
-    check(memory.shape == expected, "memory", f"shape {expected}", memory.shape)
+    w = layers[0].w_1
+    check_array(memory, "memory", (*batch, S, w.shape[0]), w.dtype)
     valid = None
     if lengths is not None:
-        ends = check_lengths(lengths, batch, S)[..., None]
+        ends = check_lengths(lengths, batch, S, name="memory_lengths")[..., None]
         valid = jnp.arange(S, dtype=jnp.int32) < ends
         memory = jnp.where(valid[..., None], memory, 0)
     made = (heads_of(x.cross, memory, memory) for x in layers if x.cross is not None)
@@ -541,6 +555,21 @@ def _check_positions(params: TransformerParams, T: int, name: str) -> None:
         return
     most = len(params.positions)
     check(most >= T, name, f"at most {most} tokens, the positions learned", T)
+
+
+def _check_state(stack: TransformerStack, state: Any) -> tuple[TransformerState, int]:
+    """The state, and how many tokens it has room for."""
+    ok = isinstance(state, TransformerState)
+    check(ok, "state", "TransformerState", type(state).__name__)
+    n, got = len(stack.layers), len(state.caches)
+    check(got == n, "state", f"caches of {n} layers", got)
+    expects, has = stack.layers[0].cross is not None, state.cross is not None
+    text, got = (f"{'a' if x else 'no'} memory" for x in (expects, has))
+    check(has == expects, "state", text, got)
+    L = state.caches[0].k.shape[-3]
+    for t in extremes(state.position):
+        check(t < L, "state", f"a position below max_length = {L}", t)
+    return jax.tree.map(jnp.asarray, state), L
 
 
 def _check_params(params: Any) -> TransformerParams:

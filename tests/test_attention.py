@@ -140,6 +140,22 @@ def test_padding_reaches_nothing(kind):
     np.testing.assert_array_equal(context[empty], np.full_like(context[empty], nothing))
 
 
+def test_padding_of_attention_to_itself_reaches_nothing():
+    """Without keys of its own the query is what `lengths` cuts."""
+    params = jaxseq.multi_head_init(jax.random.key(0), K, 2, 4, dtype=jnp.float64)
+    inside = (np.arange(S) < LENGTHS[..., None])[..., None]
+    x = draw(*BATCH, S, K)
+
+    def loss(x):
+        context, weights = jaxseq.multi_head_attention(params, x, lengths=LENGTHS)
+        return jnp.sin(context).sum() + (weights**2).sum(), (context, weights)
+
+    both = jax.value_and_grad(loss, has_aux=True)
+    found = [both(np.where(inside, x, padding)) for padding in (np.nan, 7.0)]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert not np.any(np.where(inside, 0, found[0][1]))
+
+
 def test_keys_are_the_values_by_default():
     query, keys, _ = problem("dot")
     run = jaxseq.dot_attention
@@ -183,9 +199,8 @@ def test_multi_head_equals_pytorch(bias, causal):
     assert_close((context, weights.mean(1)), tuple(want))
 
 
-@every_kind
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_other_dtypes(kind, dtype):
+def narrow_and_exact(kind, dtype):
+    """The function in `dtype` and in float64, and arguments rounded to `dtype`."""
     run, _ = KINDS[kind]
     if isinstance(run, partial):
         weights = jax.tree.map(lambda a: jnp.asarray(a / 4, dtype), run.args)
@@ -195,16 +210,87 @@ def test_other_dtypes(kind, dtype):
         exact = run
     # as wide as the keys, so that the attention of JAX runs where it can
     query, keys, _ = (jnp.asarray(a, dtype) for a in problem(kind))
-    values = keys[..., :V] if kind == "multi-head" else keys
-    args = query, keys, values
-    arguments, _ = masks("lengths mask")
-    found = run(*args, **arguments)
-    assert all(a.dtype == dtype for a in found)
-    want = exact(*(np.asarray(a, np.float64) for a in args), **arguments)
-    eps = float(jnp.finfo(dtype).eps)
+    return run, exact, (query, keys, keys[..., :V] if kind == "multi-head" else keys)
+
+
+def assert_near(found, want, dtype, units):
     for a, b in zip(found, want, strict=True):
-        b = np.asarray(b)
-        np.testing.assert_allclose(np.asarray(a, float), b, atol=8 * eps * abs(b).max())
+        assert a.dtype == dtype
+        most = units * float(jnp.finfo(dtype).eps) * abs(np.asarray(b)).max()
+        np.testing.assert_allclose(np.asarray(a, float), b, atol=most)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_other_dtypes(kind, dtype):
+    run, exact, args = narrow_and_exact(kind, dtype)
+    arguments, _ = masks("lengths mask")
+    want = exact(*(np.asarray(a, np.float64) for a in args), **arguments)
+    assert_near(run(*args, **arguments), want, dtype, 8)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_gradients_in_other_dtypes(kind, dtype):
+    run, exact, args = narrow_and_exact(kind, dtype)
+    arguments, _ = masks("lengths mask")
+
+    def grads(run, *args):
+        def loss(*args):
+            context = run(*args, **arguments)[0]
+            weights = jnp.asarray(draw(*context.shape), dtype).astype(context.dtype)
+            return (context * weights).sum()
+
+        return jax.grad(loss, (0, 1, 2))(*args)
+
+    want = grads(exact, *(np.asarray(a, np.float64) for a in args))
+    assert_near(grads(run, *args), want, dtype, 16)
+
+
+def test_implementation_of_jax_is_the_same():
+    query, keys, _ = (jnp.asarray(a, jnp.float32) for a in problem("dot"))
+    arguments, _ = masks("lengths mask")
+    run = partial(jaxseq.dot_attention, query, keys, **arguments)
+    for a, b in zip(run(implementation="xla"), run(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    params = jaxseq.multi_head_init(jax.random.key(0), K, 2, 4)
+    run = partial(jaxseq.multi_head_attention, params, keys, causal=True)
+    for a, b in zip(run(implementation="xla"), run(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def by_torch(kind, weights, query, keys, values, mask):
+    if kind == "scaled dot":
+        run = torch.nn.functional.scaled_dot_product_attention
+        return run(query, keys, values, attn_mask=mask)
+    if kind == "additive":
+        w_q, w_k, v = weights
+        hidden = (query @ w_q)[..., :, None, :] + (keys @ w_k)[..., None, :, :]
+        scores = torch.tanh(hidden) @ v
+    else:
+        scores = query @ weights[0] @ keys.mT
+    return torch.softmax(scores.masked_fill(~mask, -torch.inf), -1) @ values
+
+
+@pytest.mark.parametrize("kind", ["additive", "general", "scaled dot"])
+def test_values_and_gradients_equal_pytorch(kind):
+    run, _ = KINDS[kind]
+    args, tree = jax.tree.flatten((getattr(run, "args", ()), *problem(kind)))
+    mask = draw(*BATCH, T, S, seed=5) > -0.5
+    mask[..., 0] = True  # of a row with no key theirs makes NaN
+    away = draw(*BATCH, T, V, seed=6)
+
+    def loss(*args):
+        weights, *arrays = jax.tree.unflatten(tree, args)
+        context = getattr(run, "func", run)(*weights, *arrays, mask=mask)[0]
+        return (context * away).sum(), context
+
+    grads, context = jax.grad(loss, range(len(args)), has_aux=True)(*args)
+    theirs = [torch.tensor(a, requires_grad=True) for a in args]
+    want = by_torch(kind, theirs[:-3], *theirs[-3:], torch.tensor(mask))
+    (want * torch.tensor(away)).sum().backward()
+    assert_close(context, want.detach().numpy())
+    assert_close(grads, tuple(a.grad.numpy() for a in theirs))
 
 
 @pytest.mark.parametrize(("dtype", "big"), [(jnp.bfloat16, 256), (jnp.float16, 2048)])
@@ -248,7 +334,7 @@ def test_bad_arguments():
     run = partial(jaxseq.additive_attention, additive_params())
     dot, many = jaxseq.dot_attention, jaxseq.multi_head_attention
     key = jax.random.key(0)
-    bad_mask = np.ones((*BATCH, T, S))
+    bad_mask, thin = np.ones((*BATCH, T, S)), lambda a: a.astype("float32")
     cases = [
         (lambda: run(query[..., 1:], keys), r"params.w_q: expected shape \(4, 8\)"),
         (lambda: run(query, keys[0]), r"keys: expected shape \(2, 3, 7, K\), got"),
@@ -266,6 +352,10 @@ def test_bad_arguments():
         (lambda: many(heads_params(), query, keys), r"w_v: expected shape \(6, 2, 8"),
         (lambda: dot(keys, keys, implementation="a"), "implementation: expected one"),
         (lambda: dot(keys, keys, implementation="xla"), "None for float64"),
+        (
+            lambda: dot(thin(keys), thin(keys), thin(values), implementation="xla"),
+            "implementation: expected None for values of another width than the keys",
+        ),
         (lambda: jaxseq.additive_init(key, 0, 1, 1), "Q: expected a size"),
         (lambda: jaxseq.multi_head_init(key, 4, 2, 0), "A: expected a size"),
     ]

@@ -138,13 +138,96 @@ def beam_by_hand(step, end, b, beam, penalty, most):
 @pytest.mark.parametrize("beam", [1, 3])
 def test_beam_stops_no_earlier_than_it_may(model, end, penalty, beam):
     model = step if model == "gru" else same_each_step
-    how = {"max_length": 7, "end": end, "length_penalty": penalty}
-    found = jaxseq.beam_search(model, STATE, TOKEN, beam=beam, n_best=beam, **how)
-    for b in range(B):
-        want = beam_by_hand(model, end, b, beam, penalty, 7)
-        np.testing.assert_allclose(found.scores[b], [x for x, _ in want], atol=1e-12)
+    how = {"max_length": 7, "end": end, "length_penalty": penalty, "beam": beam}
+    found = {
+        n: jaxseq.beam_search(model, STATE, TOKEN, n_best=n, **how)
+        for n in range(1, beam + 1)
+    }
+    for b, n in product(range(B), found):
+        best, want = found[n], beam_by_hand(model, end, b, beam, penalty, 7)[:n]
+        np.testing.assert_allclose(best.scores[b], [x for x, _ in want], atol=1e-12)
         if model is step:  # the other has ties
-            assert [taken(found, b, i) for i in range(beam)] == [s for _, s in want]
+            assert [taken(best, b, i) for i in range(n)] == [s for _, s in want]
+
+
+@pytest.mark.parametrize(("n_best", "steps"), [(1, 1), (2, 2), (3, 2)])
+def test_a_beam_stops_as_soon_as_it_may(n_best, steps):
+    """The end has probability 0.9 at each step, and each other token 1 / 30."""
+    calls = []
+
+    def model(state, token):
+        jax.debug.callback(lambda: calls.append(1))
+        logits = jnp.log(jnp.array([0.9] + [1 / 30] * 3))
+        return state, jnp.broadcast_to(logits, (*token.shape, V))
+
+    how = {"max_length": 50, "end": 0, "beam": 3, "n_best": n_best}
+    found = jaxseq.beam_search(model, (), TOKEN, **how)
+    jax.block_until_ready(found)
+    jax.effects_barrier()
+    assert len(calls) == steps
+    want = np.log([0.9, 0.9 / 30, 0.9 / 30][:n_best])
+    np.testing.assert_allclose(found.scores, np.tile(want, (B, 1)), atol=1e-12)
+
+
+@pytest.mark.parametrize("end", [END, None])
+def test_fewer_sequences_than_asked_for(end):
+    """Four have one token; the fifth is empty."""
+    how = {"max_length": 1, "end": end, "beam": 5, "n_best": 5}
+    found = jaxseq.beam_search(same_each_step, (), TOKEN, **how)
+    np.testing.assert_allclose(found.scores[:, :4], np.tile(LOGITS, (B, 1)), atol=1e-12)
+    np.testing.assert_array_equal(found.tokens[:, :4, 0], np.tile(range(4), (B, 1)))
+    assert (found.scores[:, 4] == -np.inf).all() and (found.lengths[:, 4] == 0).all()
+    assert (found.tokens[:, 4] == (-1 if end is None else end)).all()
+
+
+def constant(*logits, dtype=jnp.float32):
+    row = jnp.array(logits, dtype)
+    return lambda state, token: (state, jnp.broadcast_to(row, (*token.shape, V)))
+
+
+def test_top_k_among_equals_is_k():
+    run = partial(jaxseq.sample, constant(2, 2, 2, 2), (), np.zeros(500, int))
+    how = {"max_length": 1, "end": None}
+    for k in (1, 2, 3):
+        found = run(jax.random.key(0), top_k=k, **how)
+        assert set(np.ravel(found.tokens).tolist()) == set(range(k))
+    found = run(jax.random.key(0), top_k=2, top_p=0.6, **how)
+    assert set(np.ravel(found.tokens).tolist()) == {0, 1}
+    found = run(jax.random.key(0), top_k=2, top_p=0.5, **how)
+    assert not found.tokens.any()
+
+
+@pytest.mark.parametrize("temperature", [1e-37, 1e-40, 1e-60])
+def test_low_temperatures_do_not_overflow(temperature):
+    run = partial(jaxseq.sample, constant(-900, 1000, 999, 0), (), np.zeros(50, int))
+    how = {"max_length": 2, "end": 3, "temperature": temperature}
+    for limits in ({}, {"top_p": 0.9}, {"top_k": 3}):
+        found = run(jax.random.key(0), **how, **limits)
+        assert (found.tokens == 1).all() and np.isfinite(found.scores).all()
+
+
+def test_temperature_and_top_p_under_jit():
+    run = partial(jaxseq.sample, step, STATE, TOKEN, max_length=5, end=END)
+    traced = lambda t, p: run(jax.random.key(0), temperature=t, top_p=p)
+    for args in ((0.5, 0.7), (2.0, 0.9)):
+        found, want = jax.jit(traced)(*args), traced(*args)
+        np.testing.assert_array_equal(found.tokens, want.tokens)
+        np.testing.assert_allclose(found.scores, want.scores, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_scores_of_16_bits_are_float32(dtype):
+    model = constant(1.01, 2.03, 0.5, 1.99, dtype=dtype)
+    log_p = jax.nn.log_softmax(model((), jnp.zeros(1))[1][0].astype(jnp.float32))
+    how, tokens = {"max_length": 9, "end": None}, np.zeros(2, int)
+    greedy = jaxseq.greedy(model, (), tokens, **how)
+    drawn = jaxseq.sample(model, (), tokens, jax.random.key(0), **how)
+    beams = jaxseq.beam_search(model, (), tokens, beam=2, **how)
+    beams = jax.tree.map(lambda a: a[:, 0], beams)
+    for found in (greedy, drawn, beams):
+        assert found.scores.dtype == jnp.float32
+        want = log_p[found.tokens].sum(-1)
+        np.testing.assert_allclose(found.scores, want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +363,48 @@ def test_bad_arguments():
         (lambda: beam(beam=2, length_penalty=-1), "length_penalty: expected at least"),
         (lambda: fill(TOKEN), r"prompt: expected shape \(B, P\)"),
         (lambda: fill(TOKEN[:, None], lengths=[2, 1, 1]), "lengths: expected values"),
+        (
+            lambda: fill(TOKEN[:, None], lengths=[1, 0, 1]),
+            "lengths: expected values from 1 to 1, got 0",
+        ),
+        (lambda: sample(temperature=np.ones(2)), "temperature: expected a number"),
+        (lambda: sample(top_p=np.ones(2)), "top_p: expected a probability"),
     ]
     for run, message in cases:
         with pytest.raises(ValueError, match=message):
             run()
+
+
+def test_faults_of_state_and_step():
+    how = {"max_length": 3, "end": END}
+    same = lambda state: (state, jnp.zeros((len(state["h"]), V)))
+    whole = lambda s, _: (s, jnp.zeros((len(s["h"]), V), jnp.int32))
+    cases = [
+        ({"h": STATE["h"][:2]}, step, r"state: expected .* \(3, ...\), got \(2, 5\)"),
+        ({**STATE, "t": 0}, lambda s, _: same(s), r"state: expected .*, got \(\)"),
+        (STATE, lambda s, _: (*same(s), 1), r"step: expected \(state, logits\), got t"),
+        (STATE, lambda s, _: (s["h"], same(s)[1]), "step: expected a state PyTreeDef"),
+        (
+            STATE,
+            lambda s, _: ({"h": s["h"][:, :1]}, same(s)[1]),
+            r"step: expected a state with float64 \(\d+, 5\), got float64 \(\d+, 1\)",
+        ),
+        (
+            STATE,
+            lambda s, _: ({"h": s["h"].astype("f4")}, same(s)[1]),
+            r"step: expected a state with float64 .*, got float32",
+        ),
+        (STATE, whole, "step: expected logits of a float dtype, got int32"),
+    ]
+    runs = [
+        partial(jaxseq.greedy, **how),
+        partial(jaxseq.sample, key=jax.random.key(0), **how),
+        partial(jaxseq.beam_search, beam=2, **how),
+    ]
+    for state, wrong, message in cases:
+        for run in runs:
+            with pytest.raises(ValueError, match=message):
+                run(wrong, state, TOKEN)
+    for state, wrong, message in cases[:-1]:  # logits are of no matter to a prefill
+        with pytest.raises(ValueError, match=message):
+            jaxseq.prefill(wrong, state, TOKEN[:, None])

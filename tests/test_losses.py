@@ -81,6 +81,32 @@ def test_sixteen_bits_are_summed_in_float32():
     assert jaxseq.perplexity(logits, LABELS, lengths=LENGTHS).dtype == jnp.float32
 
 
+def test_the_mean_that_is_documented():
+    losses = jaxseq.cross_entropy(LOGITS, LABELS, lengths=LENGTHS)
+    for lengths in (LENGTHS, jnp.asarray(LENGTHS)):
+        mean = losses.sum() / lengths.sum().astype(losses.dtype)
+        assert_close(mean, by_definition(0.0, LENGTHS).sum() / LENGTHS.sum())
+
+
+@pytest.mark.parametrize("wrong", [-1, -V, V])
+def test_labels_that_only_a_run_knows_are_nan(wrong):
+    labels = LABELS.copy()
+    labels[0, 0, 2] = wrong
+    found = np.array(jax.jit(jaxseq.cross_entropy)(LOGITS, labels))
+    assert np.isnan(found[0, 0, 2])
+    found[0, 0, 2] = by_definition(0.0, np.full(BATCH, T))[0, 0, 2]
+    assert_close(found, by_definition(0.0, np.full(BATCH, T)))
+
+
+def test_labels_are_checked_before_they_wrap():
+    """Without x64 an int64 array becomes int32, in which these are good."""
+    with jax.enable_x64(False):
+        wrong, logits = LABELS + 2**32, LOGITS.astype("f4")
+        for how in ({}, {"lengths": LENGTHS}):
+            with pytest.raises(ValueError, match="labels: expected tokens from 0 to 6"):
+                jaxseq.cross_entropy(logits, wrong, **how)
+
+
 def test_bad_arguments():
     loss = jaxseq.cross_entropy
     cases = [

@@ -43,6 +43,65 @@ def test_attention():
     assert len(jax.tree.leaves(nnx.state(heads, nnx.Param))) == 8
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
+def test_attention_in_the_dtype_of_the_queries(dtype):
+    """Without a dtype of the module, whose weights are float32."""
+    nn, rngs = jaxseq.nn, nnx.Rngs(0)
+    query, keys = jnp.asarray(QUERY, dtype), jnp.asarray(KEYS, dtype)
+    heads = nn.MultiHeadAttention(Q, 2, key_features=K, rngs=rngs)
+    for module, function in (
+        (nn.AdditiveAttention(Q, K, 7, rngs=rngs), jaxseq.additive_attention),
+        (nn.GeneralAttention(Q, K, rngs=rngs), jaxseq.general_attention),
+        (heads, jaxseq.multi_head_attention),
+    ):
+        params = jax.tree.map(lambda w: w.astype(dtype), module.params)
+        found = module(query, keys)
+        assert found[0].dtype == dtype
+        assert_close(found, function(params, query, keys))
+    with pytest.raises(ValueError, match="query: expected a dtype among"):
+        nn.GeneralAttention(Q, K, rngs=rngs)(query.astype(int), keys)
+
+
+def test_weights_of_attention():
+    nn, rngs = jaxseq.nn, nnx.Rngs(0)
+    shapes = lambda module: jax.tree.map(jnp.shape, module.params)
+    additive = nn.AdditiveAttention(Q, K, 7, rngs=rngs)
+    assert shapes(additive) == jaxseq.AdditiveParams((Q, 7), (K, 7), (7,))
+    assert shapes(nn.GeneralAttention(Q, K, rngs=rngs)) == (Q, K)
+    biases = [(2, 2)] * 3
+    own = shapes(nn.MultiHeadAttention(Q, 2, rngs=rngs))
+    assert list(own) == [(Q, 2, 2)] * 3 + [(2, 2, Q), *biases, (Q,)]
+    widths = {"key_features": K, "out_features": 5}
+    other = shapes(nn.MultiHeadAttention(Q, 2, **widths, rngs=rngs))
+    maps = [(Q, 2, 2), (K, 2, 2), (K, 2, 2), (2, 2, 5)]
+    assert list(other) == [*maps, *biases, (5,)]
+    third = shapes(nn.MultiHeadAttention(Q, 1, **widths, value_features=V, rngs=rngs))
+    assert third.w_v == (V, 1, Q)
+    narrow = nn.GeneralAttention(Q, K, param_dtype=jnp.float16, rngs=rngs)
+    assert narrow.params.dtype == jnp.float16
+
+
+def test_what_the_options_of_attention_hide():
+    nn, rngs = jaxseq.nn, nnx.Rngs(0)
+    modules = (
+        nn.AdditiveAttention(Q, K, 7, **F64, rngs=rngs),
+        nn.GeneralAttention(Q, K, **F64, rngs=rngs),
+        nn.MultiHeadAttention(Q, 2, key_features=K, **F64, rngs=rngs),
+    )
+    outside = np.arange(S) >= LENGTHS[:, None]
+    for module in modules:
+        by_head = lambda a: a if a.ndim == 3 else a[:, 0]
+        _, weights = module(QUERY, KEYS, lengths=LENGTHS)
+        np.testing.assert_array_equal(by_head(weights)[:, 0] == 0, outside)
+        _, weights = module(QUERY, KEYS, mask=MASK)
+        np.testing.assert_array_equal(by_head(weights) != 0, MASK)
+    own = nn.MultiHeadAttention(Q, 2, **F64, rngs=rngs)
+    _, weights = own(QUERY, causal=True)
+    later = np.arange(T) > np.arange(T)[:, None]
+    assert not weights[..., later].any() and weights[..., ~later].all()
+    assert own(QUERY)[1].all()
+
+
 def seq2seq(**options):
     sizes = {"embedding_features": 4, "hidden_features": 6}
     return jaxseq.nn.Seq2Seq(9, 7, **sizes, **F64, **options, rngs=nnx.Rngs(0))
@@ -96,6 +155,82 @@ def test_transformer():
     assert alone.zeros(batch=(3,), max_length=2).position.shape == (3,)
 
 
+def test_weights_of_seq2seq():
+    """The embeddings are 4 wide, states 6, the vocabularies 9 and 7 tokens."""
+    plain = seq2seq().params
+    assert plain.source.shape == (9, 4) and plain.target.shape == (7, 4)
+    assert isinstance(plain.attention, jaxseq.BahdanauParams)
+    score = jax.tree.map(jnp.shape, plain.attention.score)
+    assert score == jaxseq.AdditiveParams((6, 6), (12, 6), (6,))
+    assert len(plain.encoder) == len(plain.decoder) == 1 and len(plain.encoder[0]) == 2
+    assert isinstance(plain.decoder[0], jaxseq.LSTMParams)
+    assert plain.decoder[0].w_x.shape == (4 + 12, 24) and plain.w_o.shape == (6, 7)
+    luong = {"attention": "luong", "attention_features": 8}
+    one_way = seq2seq(
+        **luong, score="dot", bidirectional=False, num_layers=2, cell=jaxseq.rnn_init
+    ).params
+    assert isinstance(one_way.attention, jaxseq.LuongParams)
+    assert type(one_way.attention.score) is jaxseq.Dot
+    assert [len(layer) for layer in one_way.encoder] == [1, 1]
+    assert isinstance(one_way.encoder[1][0], jaxseq.RNNParams)
+    assert one_way.decoder[0].w_x.shape == (4, 6) and len(one_way.decoder) == 2
+    fed = seq2seq(**luong, score="multi_head", num_heads=2, feed=True).params
+    assert fed.attention.score.w_q.shape == (6, 2, 4)
+    assert fed.decoder[0].w_x.shape == (4 + 8, 24) and fed.w_o.shape == (8, 7)
+    assert seq2seq(**luong, score="multi_head").params.attention.score.w_q.shape == (
+        6, 4, 2,
+    )  # fmt: skip
+    assert seq2seq(attention=None).params.attention is None
+    shared = jaxseq.nn.Seq2Seq(9, None, 4, 6, rngs=nnx.Rngs(0)).params
+    assert shared.target is None and shared.w_o.shape == (6, 9)
+    assert shared.w_o.dtype == jnp.float32
+
+
+def test_weights_of_the_transformer():
+    """It is 8 wide, of 2 heads, 12 between the maps."""
+    plain = transformer().params
+    layer = plain.encoder.layers[0]
+    assert layer.w_1.shape == (8, 12) and layer.attention.w_q.shape == (8, 2, 4)
+    assert plain.encoder.embed.shape == (9, 8) and plain.decoder.embed.shape == (7, 8)
+    assert len(plain.encoder.layers) == 1 and len(plain.decoder.layers) == 2
+    assert type(plain.positions) is jaxseq.Sinusoidal
+    assert plain.encoder.norm is not None and plain.w_o is None
+    other = transformer(
+        encoder_layers=2, decoder_layers=1, positions="rotary", pre_norm=False,
+        tied=False,
+    ).params  # fmt: skip
+    assert type(other.positions) is jaxseq.Rotary and other.w_o.shape == (8, 7)
+    assert len(other.encoder.layers) == 2 and len(other.decoder.layers) == 1
+    assert other.encoder.norm is None and other.decoder.norm is None
+    learned = transformer(positions="learned", most_positions=6).params
+    assert learned.positions.shape == (6, 8)
+    alone = transformer(encoder_layers=0).params
+    assert alone.encoder is None and alone.decoder.layers[0].cross is None
+    assert transformer(decoder_layers=0).params.decoder is None
+
+
+def test_options_of_calls():
+    """Activation and lengths reach every part."""
+    model, other = transformer(), transformer(activation=jnp.tanh)
+    assert model.activation is jax.nn.relu
+    source = np.where(np.arange(S) < LENGTHS[:, None], TOKENS, (TOKENS + 1) % 9)
+    memory = model.encode(TOKENS)
+    state = model.zeros(memory, max_length=2)
+    for run in (
+        lambda m: m.encode(TOKENS),
+        lambda m: m.decode(TARGETS, memory)[0],
+        lambda m: m.decode_step(state, TARGETS[:, 0])[1],
+    ):
+        assert (run(model) != run(other)).any()
+    for call in (
+        lambda tokens, **how: model(TARGETS, tokens, **how),
+        lambda tokens, **how: seq2seq()(tokens, TARGETS, **how),
+    ):
+        cut = [call(tokens, lengths=LENGTHS) for tokens in (TOKENS, source)]
+        np.testing.assert_array_equal(*cut)
+        assert (call(TOKENS) != call(source)).any()
+
+
 @pytest.mark.parametrize("make", [seq2seq, transformer])
 def test_dropout_in_training_only(make):
     model = make(dropout=0.5)
@@ -144,9 +279,44 @@ def test_dtype_and_split(make):
 
 
 def test_bad_arguments():
-    rngs = nnx.Rngs(0)
+    rngs, nn, whole = nnx.Rngs(0), jaxseq.nn, {"param_dtype": jnp.int32}
+    additive, general = nn.AdditiveAttention, nn.GeneralAttention
+    heads, models, former = nn.MultiHeadAttention, nn.Seq2Seq, nn.Transformer
+    alone = {"target_size": 5, "decoder_layers": 1, "rngs": rngs}
     cases = [
-        (lambda: jaxseq.nn.AdditiveAttention(0, 1, 1, rngs=rngs), "Q: expected"),
+        (lambda: additive(0, 1, 1, rngs=rngs), "query_features: expected"),
+        (lambda: additive(1, 0, 1, rngs=rngs), "key_features: expected"),
+        (lambda: additive(1, 1, 0, rngs=rngs), "hidden_features: expected"),
+        (lambda: additive(1, 1, 1, **whole, rngs=rngs), "param_dtype: expected"),
+        (lambda: general(4, 4, **whole, rngs=rngs), "param_dtype: expected a dtype"),
+        (lambda: heads(4, 0, rngs=rngs), "num_heads: expected a size"),
+        (lambda: heads(4, 2, key_features=0, rngs=rngs), "key_features: expected"),
+        (lambda: heads(4, 2, value_features=0, rngs=rngs), "value_features: expected"),
+        (lambda: heads(4, 2, out_features=0, rngs=rngs), "out_features: expected"),
+        (lambda: models(0, 1, 1, 1, rngs=rngs), "source_size: expected"),
+        (lambda: models(1, 0, 1, 1, rngs=rngs), "target_size: expected"),
+        (lambda: models(1, 1, 0, 1, rngs=rngs), "embedding_features: expected"),
+        (lambda: models(1, 1, 1, 0, rngs=rngs), "hidden_features: expected"),
+        (lambda: seq2seq(num_layers=0), "num_layers: expected"),
+        (lambda: seq2seq(attention_features=0), "attention_features: expected"),
+        (lambda: seq2seq(num_heads=0), "num_heads: expected"),
+        (lambda: seq2seq(score="multi_head"), "num_heads: expected a divisor of att"),
+        (lambda: seq2seq(dtype=jnp.int32), "dtype: expected a dtype"),
+        (lambda: former(0, 1, 1, **alone), "^features: expected a size"),
+        (lambda: former(8, 0, 1, **alone), "num_heads: expected a size"),
+        (lambda: former(8, 3, 1, **alone), "num_heads: expected a divisor of features"),
+        (lambda: former(7, 1, 1, **alone), "^features: expected an even width"),
+        (lambda: former(8, 2, 0, **alone), "hidden_features: expected a size"),
+        (lambda: transformer(encoder_layers=-1), "encoder_layers: expected"),
+        (lambda: transformer(positions="learned"), "most_positions: expected"),
+        (
+            lambda: former(8, 2, 8, decoder_layers=1, rngs=rngs),
+            "target_size: expected a size of at least 1, got None",
+        ),
+        (
+            lambda: former(8, 2, 8, encoder_layers=1, rngs=rngs),
+            "source_size: expected a size of at least 1, got None",
+        ),
         (lambda: jaxseq.nn.GeneralAttention(4, 0, rngs=rngs), "key_features: expected"),
         (lambda: jaxseq.nn.MultiHeadAttention(4, 3, rngs=rngs), "num_heads: expected"),
         (lambda: seq2seq(dropout=1.0), "dropout: expected a probability"),

@@ -157,12 +157,44 @@ def test_decoding_goes_on_from_where_it_stopped(kind):
 @every_kind
 def test_padding_is_not_read(kind):
     params = make(kind)
-    other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, 0)
+    inside = np.arange(S) < LENGTHS[..., None]
     found = []
-    for tokens in (TOKENS, other):
+    for padding in (0, -7, SOURCE + 100):
+        tokens = np.where(inside, TOKENS, padding)
         state = jaxseq.seq2seq_encode(params, tokens, lengths=LENGTHS)
         found.append(jaxseq.seq2seq_decode(params, state, TARGETS)[1])
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_tokens_are_checked_before_they_wrap():
+    """Without x64 an int64 array becomes int32, in which these are good."""
+    params = jax.tree.map(lambda w: w.astype("f4"), make("none"))
+    wrong = TOKENS.astype("int64") + 2**32
+    inside = np.arange(S) < LENGTHS[..., None]
+    right = np.where(inside, TOKENS, wrong)
+    with jax.enable_x64(False):
+        encode = partial(jaxseq.seq2seq_encode, params)
+        for how in ({}, {"lengths": LENGTHS}):
+            with pytest.raises(ValueError, match=r"tokens: expected tokens .* 42949"):
+                encode(wrong, **how)
+        encode(right, lengths=LENGTHS)
+
+
+@every_kind
+def test_nothing_to_read(kind):
+    """No sequence, or no target token."""
+    params = make(kind)
+    C = TARGET
+    for batch, S, T in (((0,), 2, 1), ((2,), 2, 0)):
+        state = jaxseq.seq2seq_encode(params, np.zeros((*batch, S), int))
+        tokens = np.zeros((*batch, T), int)
+        end, logits, weights = jaxseq.seq2seq_decode(params, state, tokens)
+        assert logits.shape == (*batch, T, C) and np.isfinite(logits).all()
+        assert weights is None or weights.shape[-2:] == (T, S)
+        assert jax.tree.map(jnp.shape, end) == jax.tree.map(jnp.shape, state)
+        _, one = jaxseq.seq2seq_decode_step(params, state, np.zeros(batch, int))
+        assert one.shape == (*batch, C)
 
 
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
@@ -258,6 +290,77 @@ def test_dropout(kind):
         )
 
 
+ALL = 1 - 1e-12  # a rate at which every value is dropped
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_the_encoder_drops(cell):
+    """Embeddings, what goes between layers, and the outputs."""
+    params = make("luong", cell, layers=2)
+    read = partial(jaxseq.seq2seq_encode, tokens=TOKENS, lengths=LENGTHS)
+    found = read(params, dropout=ALL, key=jax.random.key(0))
+    upper = tuple(p._replace(w_x=0 * p.w_x) for p in params.encoder[1])
+    deaf = params._replace(source=0 * params.source)
+    assert_close(found.layers[0], read(deaf).layers[0])
+    deaf = deaf._replace(encoder=(deaf.encoder[0], upper))
+    assert_close(found.layers, read(deaf).layers)
+    assert not found.memory.values.any()
+    plain = read(params)
+    assert plain.memory.values.any()
+    for i in range(2):
+        here, there = (jax.tree.leaves(s.layers[i])[0] for s in (found, plain))
+        assert (here != there).any()
+
+
+@pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
+def test_what_the_decoder_drops(kind):
+    """Embeddings, what goes between layers, and what the logits are read from."""
+    params = make(kind, layers=2)
+    state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
+    write = partial(jaxseq.seq2seq_decode, state=state, tokens=TARGETS)
+    end, logits, _ = write(params, dropout=ALL, key=jax.random.key(0))
+    assert_close(logits, np.broadcast_to(params.b_o, logits.shape))
+    below, above = params.decoder
+    deaf = params._replace(target=0 * params.target)
+    deaf = deaf._replace(decoder=(below, above._replace(w_x=0 * above.w_x)))
+    assert_close(end, write(deaf)[0])
+    for i in range(2):
+        assert (end.layers[i].h != write(params)[0].layers[i].h).any()
+
+
+def test_each_step_drops_by_a_mask_of_its_own():
+    """Where every step has the same inputs and no memory, all else is the same."""
+    params = make("bahdanau general", "rnn", layers=2)
+    params = params._replace(
+        target=0 * params.target,
+        decoder=tuple(p._replace(w_h=0 * p.w_h) for p in params.decoder),
+        attention=params.attention._replace(score=0 * params.attention.score),
+    )
+    state = jaxseq.seq2seq_encode(params, TOKENS)
+    how = {"dropout": 0.5, "key": jax.random.key(0)}
+    write = partial(jaxseq.seq2seq_decode, params, state, **how)
+    one, two = (write(TARGETS[..., :n])[0].layers for n in (1, 2))
+    assert_close(one[0], two[0])
+    assert (one[1] != two[1]).any()
+
+
+def test_gradients_in_bfloat16():
+    params = make("luong", "rnn", bidirectional=False)
+    narrow = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), params)
+
+    def loss(params):
+        state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
+        _, logits, _ = jaxseq.seq2seq_decode(params, state, TARGETS)
+        return jaxseq.cross_entropy(logits, TARGETS).sum()
+
+    exact = jax.tree.map(lambda w: np.asarray(w, np.float64), narrow)
+    grad = jax.jit(jax.grad(loss))
+    found, want = grad(narrow), grad(exact)
+    for a, b in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+        error = np.linalg.norm(np.asarray(a, float) - b)
+        assert a.dtype == jnp.bfloat16 and error < 0.1 * np.linalg.norm(b)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
 def test_dtypes(kind, dtype):
@@ -295,6 +398,61 @@ def test_init():
     assert fed.decoder[0].w_x.shape == (64 + 24, 4 * 32)
 
 
+@pytest.mark.parametrize("attention", ["bahdanau", "luong"])
+def test_init_of_scores(attention):
+    init = partial(jaxseq.seq2seq_init, jax.random.key(0), 9, 7, 3, 8)
+    init = partial(init, attention=attention)
+    scored = lambda **options: init(**options).attention.score
+    shapes = lambda score: jax.tree.map(jnp.shape, score)
+    additive = jaxseq.AdditiveParams((8, 8), (16, 8), (8,))
+    assert shapes(scored(score="additive")) == additive
+    narrow = jaxseq.AdditiveParams((8, 6), (16, 6), (6,))
+    assert shapes(scored(score="additive", A=6)) == narrow
+    one_way = jaxseq.AdditiveParams((8, 8), (8, 8), (8,))
+    assert shapes(scored(score="additive", bidirectional=False)) == one_way
+    assert scored(score="general").shape == (8, 16)
+    assert shapes(scored()) == (additive if attention == "bahdanau" else (8, 16))
+    for heads, options in ((4, {}), (2, {"heads": 2})):
+        many = scored(score="multi_head", **options)
+        assert isinstance(many, jaxseq.MultiHeadParams)
+        A = 8 // heads
+        assert many.w_q.shape == (8, heads, A)
+        assert many.w_k.shape == many.w_v.shape == (16, heads, A)
+        assert many.w_o.shape == (heads, A, 16) and many.b_o.shape == (16,)
+    for score, kind in (("dot", jaxseq.Dot), ("scaled_dot", jaxseq.ScaledDot)):
+        assert type(scored(score=score, bidirectional=False)) is kind
+    A, kind = {"bahdanau": (16, jaxseq.BahdanauParams)}.get(
+        attention, (8, jaxseq.LuongParams)
+    )
+    assert type(init().attention) is kind and init().attention.w.shape[1] == A
+    assert type(init().decoder[0]) is jaxseq.LSTMParams and len(init().encoder[0]) == 2
+
+
+def test_bad_states():
+    params, fed, bare = make("bahdanau"), make("luong fed"), make("none")
+    state, of_fed, of_bare = (
+        jaxseq.seq2seq_encode(p, TOKENS) for p in (params, fed, bare)
+    )
+    feed = lambda state: state._replace(feed=of_fed.feed)
+    short = jax.tree.map(lambda a: a[:1], state)
+    mixed = state._replace(memory=short.memory)
+    cases = [
+        (params, state.layers, "state: expected Seq2SeqState, got tuple"),
+        (params, state._replace(layers=state.layers * 2), "state: expected states of"),
+        (params, state._replace(memory=None), "state: expected a memory, got no"),
+        (params, feed(state), "state: expected no feed, got a feed"),
+        (fed, of_fed._replace(feed=None), "state: expected a feed, got no feed"),
+        (bare, of_bare._replace(memory=state.memory), "state: expected no memory"),
+        (params, mixed, r"state: expected arrays that start .* \(2, 2\), got \(1, 2"),
+        (params, short, r"(tokens: expected .* \(1, 2, 5\)|token: .* \(1, 2\)), got"),
+    ]
+    for weights, wrong, message in cases:
+        with pytest.raises(ValueError, match=message):
+            jaxseq.seq2seq_decode(weights, wrong, TARGETS)
+        with pytest.raises(ValueError, match=message):
+            jaxseq.seq2seq_decode_step(weights, wrong, TARGETS[..., 0])
+
+
 def test_bad_arguments():
     init = partial(jaxseq.seq2seq_init, jax.random.key(0), SOURCE, TARGET, E)
     params = make("bahdanau")
@@ -322,12 +480,6 @@ def test_bad_arguments():
         (
             lambda: jaxseq.seq2seq_encode(params.decoder, TOKENS),
             "params: expected Seq2SeqParams, got tuple",
-        ),
-        (
-            lambda: decode(TARGETS) and jaxseq.seq2seq_decode(
-                params, state._replace(memory=None), TARGETS
-            ),
-            "state: expected a memory",
         ),
     ]  # fmt: skip
     for run, message in cases:

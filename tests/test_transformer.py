@@ -38,7 +38,7 @@ def make(*, seed=0, **options):
     return jax.tree.map(noise, params)
 
 
-def by_hand(params, tokens, targets):
+def by_hand(params, tokens, targets, activation=reference.relu):
     """Vectors of the source, logits and weights, of one pair."""
     rotary = isinstance(params.positions, jaxseq.Rotary)
 
@@ -48,7 +48,8 @@ def by_hand(params, tokens, targets):
             return x + reference.waves(len(x), D)
         return x if rotary else x + params.positions[: len(x)] * np.sqrt(D)
 
-    run, memory, logits, weights = reference.transformer, None, None, None
+    run = partial(reference.transformer, activation=activation)
+    memory, logits, weights = None, None, None
     encoder, decoder = params.encoder, params.decoder
     if encoder is not None:
         x = start(encoder.embed, tokens)
@@ -111,6 +112,34 @@ def test_activation():
     x = params.encoder.embed[TOKENS[0, 0]] * np.sqrt(D) + reference.waves(S, D)
     how = {"causal": False, "rotary": False, "activation": np.tanh}
     assert_close(found, reference.transformer(params.encoder, x, None, **how)[0])
+
+
+def test_activation_of_the_decoder():
+    params, how = make(**BOTH), {"activation": jnp.tanh}
+    source, target = TOKENS[0, 0], TARGETS[0, 0]
+    memory = jaxseq.transformer_encode(params, source, **how)
+    logits, weights = jaxseq.transformer_decode(params, target, memory, **how)
+    want = by_hand(params, source, target, np.tanh)
+    assert_close((memory, logits, *weights), (want[0], want[1], *want[2]))
+    state = jaxseq.transformer_zeros(params, memory, max_length=2)
+    for t in range(2):
+        state, now = jaxseq.transformer_decode_step(params, state, target[t], **how)
+        assert_close(now, want[1][t])
+
+
+def test_a_state_that_is_full():
+    params = make(target=TARGET, decoder_layers=1)
+    step = partial(jaxseq.transformer_decode_step, params)
+    state = jaxseq.transformer_zeros(params, batch=(2,), max_length=2)
+    token = np.array([1, 2])
+    state, want = step(state, token)
+    full = state._replace(position=jnp.array([1, 2], jnp.int32))
+    with pytest.raises(ValueError, match="state: expected a position below max_length"):
+        step(full, token)
+    want = step(state, token)[1]
+    _, logits = jax.jit(step)(full, token)
+    assert_close(logits[0], want[0])
+    assert np.isnan(logits[1]).all()
 
 
 def load_layer(theirs, layer):
@@ -220,7 +249,7 @@ def test_prefill_and_beam_search():
 
 def test_padding_is_not_read():
     params = make()
-    other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, 0)
+    other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, SOURCE + 100)
     inside = (np.arange(S) < LENGTHS[..., None])[..., None]
     memories = [
         jaxseq.transformer_encode(params, tokens, lengths=LENGTHS)
@@ -340,6 +369,45 @@ def test_dropout():
     assert_close(x[x != 0], kept[x != 0] / (1 - rate))
 
 
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_what_is_dropped(pre_norm):
+    """With all of it dropped, the embeddings and each sub-layer, norms are left."""
+    params = make(**BOTH, pre_norm=pre_norm)
+    how = {"dropout": 1 - 1e-12, "key": jax.random.key(0)}
+
+    def left(stack):
+        x = np.zeros(D)
+        for layer in () if pre_norm else stack.layers:
+            for norm in (layer.attention_norm, layer.cross_norm, layer.norm):
+                x = x if norm is None else reference.layer_norm(x, *norm)
+        return reference.layer_norm(x, *stack.norm) if pre_norm else x
+
+    found = jaxseq.transformer_encode(params, TOKENS, **how)
+    assert_close(found, np.broadcast_to(left(params.encoder), found.shape))
+    logits, _ = jaxseq.transformer_decode(params, TARGETS, 1.0 * found, **how)
+    want = left(params.decoder) @ params.decoder.embed.T
+    assert_close(logits, np.broadcast_to(want, logits.shape))
+
+
+def test_gradients_in_bfloat16():
+    params = make(**BOTH)
+    narrow = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), params)
+
+    def loss(params):
+        how = {"activation": jnp.tanh}  # no kinks
+        memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS, **how)
+        how["memory_lengths"] = LENGTHS
+        logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+        return jaxseq.cross_entropy(logits, TARGETS).sum()
+
+    exact = jax.tree.map(lambda w: np.asarray(w, np.float64), narrow)
+    grad = jax.jit(jax.grad(loss))
+    flat = lambda tree: [np.asarray(a, float) for a in jax.tree.leaves(tree)]
+    found, want = (np.concatenate([*map(np.ravel, flat(grad(p)))]) for p in
+                   (narrow, exact))  # fmt: skip
+    assert np.linalg.norm(found - want) < 0.1 * np.linalg.norm(want)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_dtypes(positions, dtype):
@@ -395,6 +463,14 @@ def test_bad_arguments():
         (lambda: init(8, 2, 4, positions="alibi", **encoder), "positions: expected"),
         (lambda: init(8, 2, 4, positions="learned", **encoder), "most_positions: exp"),
         (lambda: init(8, 2, 4), "encoder_layers: expected a layer"),
+        (
+            lambda: init(8, 2, 4, encoder_layers=-1, decoder_layers=2),
+            "encoder_layers: expected a number of layers, 0 or more, got -1",
+        ),
+        (
+            lambda: init(8, 2, 4, decoder_layers=1.5, **encoder),
+            "decoder_layers: expected a number of layers, 0 or more, got 1.5",
+        ),
         (lambda: init(8, 2, 4, encoder_layers=1), "source: expected a size"),
         (lambda: init(8, 2, 4, decoder_layers=1), "target: expected a size"),
         (lambda: init(8, 2, 4, dtype=jnp.int8, **encoder), "dtype: expected"),
@@ -407,7 +483,23 @@ def test_bad_arguments():
         (lambda: decode(), "memory: expected the encoder's outputs, got None"),
         (lambda: decode(memory[..., :4]), r"memory: expected shape \(2, 2, 6, 8\)"),
         (lambda: decode(memory[0]), r"memory: expected shape"),
-        (lambda: decode(memory, memory_lengths=LENGTHS + 1), "lengths: expected"),
+        (lambda: decode(memory, memory_lengths=LENGTHS + 1), "^memory_lengths: exp"),
+        (lambda: decode(memory.astype("f4")), "memory: expected dtype float64, got"),
+        (lambda: zeros(memory, batch=(4,), max_length=2), r"batch: expected \(2, 2\)"),
+        (
+            lambda: jaxseq.transformer_decode(
+                alone, TARGETS % 5, memory_lengths=LENGTHS
+            ),
+            "memory_lengths: expected None with no memory",
+        ),
+        (
+            lambda: step(state._replace(caches=()), TARGETS[..., 0]),
+            "state: expected caches of 2 layers, got 0",
+        ),
+        (
+            lambda: step(state._replace(cross=None), TARGETS[..., 0]),
+            "state: expected a memory, got no memory",
+        ),
         (
             lambda: jaxseq.transformer_decode(alone, TARGETS % 5, memory),
             "memory: expected None with no encoder",

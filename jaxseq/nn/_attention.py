@@ -8,16 +8,21 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq._check import check, check_sizes
-from jaxseq.nn._weights import Weights, narrowed
+from jaxseq._check import as_array, check, check_dtype
+from jaxseq.nn._weights import Weights, check_module
 
 
 class _Attention(Weights):
     def __init__(self, params: Any, dtype: Any, rngs: nnx.Rngs):
         super().__init__(params, 0.0, dtype, rngs)
 
-    def _arrays(self, *arrays: Array | None) -> list[Any]:
-        return [None if a is None else narrowed(a, self.dtype) for a in arrays]
+    def _run(self, function: Any, *arrays: Array | None, **how: Any) -> Any:
+        if self.dtype is not None:
+            narrow = lambda a: None if a is None else jnp.asarray(a, self.dtype)
+            return function(self.params, *map(narrow, arrays), **how)
+        query = as_array(arrays[0], "query")
+        check_dtype(query.dtype, "query")
+        return function(self._read(query.dtype), query, *arrays[1:], **how)
 
 
 class AdditiveAttention(_Attention):
@@ -27,7 +32,7 @@ class AdditiveAttention(_Attention):
         query_features: width of the queries.
         key_features: width of the keys.
         hidden_features: number of hidden units.
-        dtype: dtype of the computation; that of the inputs if None.
+        dtype: dtype of the computation; that of the queries if None.
         param_dtype: dtype of the stored weights.
         rngs: random keys: "params" for the weights.
 
@@ -51,6 +56,12 @@ class AdditiveAttention(_Attention):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_module(
+            param_dtype,
+            query_features=query_features,
+            key_features=key_features,
+            hidden_features=hidden_features,
+        )
         sizes = query_features, key_features, hidden_features
         params = jaxseq.additive_init(rngs.params(), *sizes, dtype=param_dtype)
         super().__init__(params, dtype, rngs)
@@ -65,9 +76,8 @@ class AdditiveAttention(_Attention):
         mask: Array | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.additive_attention`."""
-        arrays = self._arrays(query, keys, values)
-        how: Any = {"lengths": lengths, "mask": mask}
-        return jaxseq.additive_attention(self.params, *arrays, **how)
+        arrays, how = (query, keys, values), {"lengths": lengths, "mask": mask}
+        return self._run(jaxseq.additive_attention, *arrays, **how)
 
 
 class GeneralAttention(_Attention):
@@ -76,7 +86,7 @@ class GeneralAttention(_Attention):
     Args:
         query_features: width of the queries.
         key_features: width of the keys.
-        dtype: dtype of the computation; that of the inputs if None.
+        dtype: dtype of the computation; that of the queries if None.
         param_dtype: dtype of the stored weights, Glorot uniform.
         rngs: random keys: "params" for the weights.
 
@@ -93,7 +103,8 @@ class GeneralAttention(_Attention):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_sizes(query_features=query_features, key_features=key_features)
+        sizes = {"query_features": query_features, "key_features": key_features}
+        check_module(param_dtype, **sizes)
         glorot = jax.nn.initializers.glorot_uniform()
         shape = query_features, key_features
         super().__init__(glorot(rngs.params(), shape, param_dtype), dtype, rngs)
@@ -108,9 +119,8 @@ class GeneralAttention(_Attention):
         mask: Array | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.general_attention`."""
-        arrays = self._arrays(query, keys, values)
-        how: Any = {"lengths": lengths, "mask": mask}
-        return jaxseq.general_attention(self.params, *arrays, **how)
+        arrays, how = (query, keys, values), {"lengths": lengths, "mask": mask}
+        return self._run(jaxseq.general_attention, *arrays, **how)
 
 
 class MultiHeadAttention(_Attention):
@@ -124,7 +134,7 @@ class MultiHeadAttention(_Attention):
         value_features: width of the values; that of the keys if None.
         out_features: width of the outputs; `in_features` if None.
         bias: whether the four maps have biases.
-        dtype: dtype of the computation; that of the inputs if None.
+        dtype: dtype of the computation; that of the queries if None.
         param_dtype: dtype of the stored weights.
         rngs: random keys: "params" for the weights.
 
@@ -145,7 +155,14 @@ class MultiHeadAttention(_Attention):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_sizes(in_features=in_features, num_heads=num_heads)
+        check_module(
+            param_dtype,
+            in_features=in_features,
+            num_heads=num_heads,
+            key_features=key_features,
+            value_features=value_features,
+            out_features=out_features,
+        )
         check(
             in_features % num_heads == 0,
             "num_heads",
@@ -176,6 +193,5 @@ class MultiHeadAttention(_Attention):
         causal: bool = False,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.multi_head_attention`."""
-        arrays = self._arrays(query, keys, values)
-        how: Any = {"lengths": lengths, "mask": mask, "causal": causal}
-        return jaxseq.multi_head_attention(self.params, *arrays, **how)
+        arrays, how = (query, keys, values), {"lengths": lengths, "mask": mask}
+        return self._run(jaxseq.multi_head_attention, *arrays, causal=causal, **how)

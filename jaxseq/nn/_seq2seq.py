@@ -8,7 +8,8 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq.nn._weights import Weights
+from jaxseq._check import check
+from jaxseq.nn._weights import Weights, check_module
 
 
 class Seq2Seq(Weights):
@@ -66,6 +67,19 @@ class Seq2Seq(Weights):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_module(
+            param_dtype,
+            source_size=source_size,
+            target_size=target_size,
+            embedding_features=embedding_features,
+            hidden_features=hidden_features,
+            num_layers=num_layers,
+            attention_features=attention_features,
+            num_heads=num_heads,
+        )
+        A = hidden_features if attention_features is None else attention_features
+        ok = score != "multi_head" or attention is None or A % num_heads == 0
+        check(ok, "num_heads", f"a divisor of attention_features = {A}", num_heads)
         params = jaxseq.seq2seq_init(
             rngs.params(),
             source_size,

@@ -9,7 +9,8 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq.nn._weights import Weights
+from jaxseq._check import check, check_sizes
+from jaxseq.nn._weights import Weights, check_module
 
 
 class Transformer(Weights):
@@ -67,6 +68,17 @@ class Transformer(Weights):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_module(
+            param_dtype,
+            features=features,
+            num_heads=num_heads,
+            hidden_features=hidden_features,
+            source_size=source_size,
+            target_size=target_size,
+            most_positions=most_positions,
+        )
+        _check_options(features, num_heads, positions)
+        _check_vocabularies(source_size, target_size, encoder_layers, decoder_layers)
         params = jaxseq.transformer_init(
             rngs.params(),
             features,
@@ -136,3 +148,21 @@ class Transformer(Weights):
         """`(state, logits)` of one step; see `jaxseq.transformer_decode_step`."""
         how = {"activation": self.activation}
         return jaxseq.transformer_decode_step(self.params, state, token, **how)
+
+
+def _check_options(features: int, num_heads: int, positions: str) -> None:
+    """What `transformer_init` would say of D and N."""
+    ok = features % num_heads == 0
+    check(ok, "num_heads", f"a divisor of features = {features}", num_heads)
+    width = features // num_heads if positions == "rotary" else features
+    ok = width % 2 == 0 or positions not in ("sinusoidal", "rotary")
+    check(ok, "features", f"an even width for {positions} positions", width)
+
+
+def _check_vocabularies(
+    source_size: int | None, target_size: int | None, encoder: int, decoder: int
+) -> None:
+    if encoder:
+        check_sizes(source_size=source_size)
+    if decoder and not encoder:
+        check_sizes(target_size=target_size)

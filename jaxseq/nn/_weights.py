@@ -3,11 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from jax import Array
 
-from jaxseq._check import check, check_dtype
+from jaxseq._check import check, check_dtype, check_sizes
 
 
 class Weights(nnx.Module):
@@ -27,7 +25,10 @@ class Weights(nnx.Module):
     @property
     def params(self) -> Any:
         """The weights, in `dtype` if that is given."""
-        read = lambda w: w[...] if self.dtype is None else w[...].astype(self.dtype)
+        return self._read(self.dtype)
+
+    def _read(self, dtype: Any) -> Any:
+        read = lambda w: w[...] if dtype is None else w[...].astype(dtype)
         kind = lambda w: isinstance(w, nnx.Param)
         return jax.tree.map(read, self.weights, is_leaf=kind)
 
@@ -38,5 +39,7 @@ class Weights(nnx.Module):
         return {"dropout": self.dropout, "key": self.rngs()}
 
 
-def narrowed(a: Any, dtype: Any) -> Array:
-    return jnp.asarray(a) if dtype is None else jnp.asarray(a).astype(dtype)
+def check_module(param_dtype: Any, **sizes: int | None) -> None:
+    """Checks what a function would know by another name; sizes may be None."""
+    check_sizes(**{name: n for name, n in sizes.items() if n is not None})
+    check_dtype(param_dtype, "param_dtype")
