@@ -30,6 +30,8 @@ from jaxseq._lstm import lstm as lstm
 from jaxseq._lstm import lstm_init as lstm_init
 from jaxseq._lstm import lstm_step as lstm_step
 from jaxseq._lstm import lstm_zeros as lstm_zeros
+from jaxseq._positions import Rotary as Rotary
+from jaxseq._positions import Sinusoidal as Sinusoidal
 from jaxseq._resets import resets_from_dones as resets_from_dones
 from jaxseq._rnn import RNNParams as RNNParams
 from jaxseq._rnn import rnn as rnn
@@ -48,8 +50,6 @@ from jaxseq._seq2seq import seq2seq_encode as seq2seq_encode
 from jaxseq._seq2seq import seq2seq_init as seq2seq_init
 from jaxseq._transformer import Cache as Cache
 from jaxseq._transformer import NormParams as NormParams
-from jaxseq._transformer import Rotary as Rotary
-from jaxseq._transformer import Sinusoidal as Sinusoidal
 from jaxseq._transformer import TransformerLayer as TransformerLayer
 from jaxseq._transformer import TransformerParams as TransformerParams
 from jaxseq._transformer import TransformerStack as TransformerStack

@@ -10,9 +10,7 @@ for it.
 Vaswani and others, "Attention Is All You Need", 2017,
 https://arxiv.org/abs/1706.03762; for pre-norm Xiong and others, "On Layer
 Normalization in the Transformer Architecture", 2020,
-https://arxiv.org/abs/2002.04745; for rotary positions Su and others, "RoFormer:
-Enhanced Transformer with Rotary Position Embedding", 2021,
-https://arxiv.org/abs/2104.09864.
+https://arxiv.org/abs/2002.04745.
 """
 
 from collections.abc import Callable
@@ -39,9 +37,17 @@ from jaxseq._check import (
     extremes,
 )
 from jaxseq._layers import check_dropout, drop
+from jaxseq._positions import (
+    POSITIONS,
+    Positions,
+    Rotary,
+    Sinusoidal,
+    check_positions,
+    positioned,
+    rotated,
+)
 
 Activation = Callable[[Array], Array]
-POSITIONS = ("sinusoidal", "learned", "rotary")
 
 
 class NormParams(NamedTuple):
@@ -73,20 +79,12 @@ class TransformerStack(NamedTuple):
     norm: NormParams | None  # at the end; with one the layers are pre-norm
 
 
-class Sinusoidal(NamedTuple):
-    """Stands for sinusoidal positions, which have no weights, in a model's weights."""
-
-
-class Rotary(NamedTuple):
-    """Stands for rotary positions in a model's weights."""
-
-
 class TransformerParams(NamedTuple):
     """Weights of a Transformer of width D."""
 
     encoder: TransformerStack | None
     decoder: TransformerStack | None
-    positions: Array | Sinusoidal | Rotary  # an array (most positions, D) if learned
+    positions: Positions
     w_o: Array | None = None  # (D, vocabulary); the embeddings, transposed, if None
 
 
@@ -307,7 +305,7 @@ def transformer_zeros(
     params = _check_params(params)
     stack = _decoder(params)
     check_sizes(max_length=max_length)
-    _check_positions(params, max_length, "max_length")
+    check_positions(params.positions, max_length, "max_length")
     if memory is not None:
         expected = jnp.shape(memory)[:-2]
         ok = tuple(batch) in ((), expected)
@@ -351,7 +349,7 @@ def transformer_decode_step(
     t = state.position
     check(token.shape == t.shape, "token", f"shape {t.shape}", token.shape)
     at = t[..., None]
-    x = _positioned(params, embed[token][..., None, :], at)
+    x = positioned(params.positions, embed[token][..., None, :], at)
     times = jnp.arange(L, dtype=jnp.int32)
     here = (times == at)[..., None, None]
     before = (times <= at)[..., None, :]  # one query
@@ -359,11 +357,11 @@ def transformer_decode_step(
 
     def attend_self(layer: TransformerLayer, cache: Cache, x: Array) -> Any:
         k, v = heads_of(layer.attention, x, x)
-        k = _rotated(params, k, at)
+        k = rotated(params.positions, k, at)
         update = lambda new, old: jnp.where(here, new, old)
         cache = jax.tree.map(update, Cache(k, v), cache)
         caches.append(cache)
-        rotate = lambda q: _rotated(params, q, at)
+        rotate = lambda q: rotated(params.positions, q, at)
         return attend_heads(layer.attention, x, *cache, before, rotate=rotate)[0]
 
     for i, layer in enumerate(stack.layers):
@@ -399,7 +397,7 @@ def _run(
         shape = (*x.shape[:-1], x.shape[-2])
         valid = jnp.broadcast_to(valid[..., None, :], shape)
     at = jnp.arange(x.shape[-2], dtype=jnp.int32)
-    rotate = lambda a: _rotated(params, a, at)
+    rotate = lambda a: rotated(params.positions, a, at)
 
     def attend_self(layer: TransformerLayer, x: Array) -> Array:
         k, v = heads_of(layer.attention, x, x)
@@ -466,44 +464,12 @@ def _start(
     shape = jnp.shape(tokens)
     check(len(shape) >= 1, "tokens", "shape (..., T)", shape)
     *batch, T = shape
-    _check_positions(params, T, "tokens")
+    check_positions(params.positions, T, "tokens")
     at, valid = jnp.arange(T, dtype=jnp.int32), None
     if lengths is not None:
         valid = at < check_lengths(lengths, tuple(batch), T)[..., None]
     tokens = check_tokens(tokens, "tokens", len(embed), valid)
-    return _positioned(params, embed[tokens], at), valid
-
-
-def _positioned(params: TransformerParams, x: Array, at: Array) -> Array:
-    """Embeddings (..., T, D) times sqrt(D), and what their positions (..., T) add."""
-    D = x.shape[-1]
-    x = x * jnp.asarray(D**0.5, x.dtype)
-    if isinstance(params.positions, Rotary):
-        return x
-    if isinstance(params.positions, Sinusoidal):
-        angles = _angles(at, D, x.dtype)
-        waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1)
-        return x + waves.reshape(*at.shape, D).astype(x.dtype)
-    # learned: drawn as small as the embeddings, and made as large
-    return x + params.positions[at] * jnp.asarray(D**0.5, x.dtype)
-
-
-def _angles(at: Array, width: int, dtype: Any) -> Array:
-    """at / 10000^(2i / width), (..., width / 2)."""
-    wide = state_dtype(dtype)
-    i = jnp.arange(0, width, 2, dtype=jnp.int32).astype(wide)
-    return at[..., None].astype(wide) * 10000.0 ** (-i / width)
-
-
-def _rotated(params: TransformerParams, heads: Array, at: Array) -> Array:
-    """Heads (..., T, N, A) turned by their positions (..., T), if these are rotary."""
-    if not isinstance(params.positions, Rotary):
-        return heads
-    angles = _angles(at, heads.shape[-1], heads.dtype)[..., None, :]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    a, b = heads[..., 0::2].astype(cos.dtype), heads[..., 1::2].astype(cos.dtype)
-    turned = jnp.stack([a * cos - b * sin, a * sin + b * cos], -1)
-    return turned.reshape(heads.shape).astype(heads.dtype)
+    return positioned(params.positions, embed[tokens], at), valid
 
 
 def _cross(
@@ -548,13 +514,6 @@ def _decoder(params: TransformerParams) -> TransformerStack:
     check(stack is not None, "params", "weights with a decoder", "none")
     assert stack is not None
     return stack
-
-
-def _check_positions(params: TransformerParams, T: int, name: str) -> None:
-    if isinstance(params.positions, (Sinusoidal, Rotary)):
-        return
-    most = len(params.positions)
-    check(most >= T, name, f"at most {most} tokens, the positions learned", T)
 
 
 def _check_state(stack: TransformerStack, state: Any) -> tuple[TransformerState, int]:

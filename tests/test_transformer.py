@@ -282,10 +282,10 @@ def test_rotary_attention_depends_on_distances():
     """Moved as a whole, a sequence has the same weights within it."""
     params = make(source=SOURCE, encoder_layers=1, positions="rotary")
     heads = RNG.standard_normal((T, N, D // N))
-    from jaxseq._transformer import _rotated
+    from jaxseq._positions import rotated
 
     at = jnp.arange(T, dtype=jnp.int32)
-    near, far = (_rotated(params, heads, at + shift) for shift in (0, 1000))
+    near, far = (rotated(params.positions, heads, at + shift) for shift in (0, 1000))
     scores = lambda a: np.einsum("tna,sna->nts", a, a)
     np.testing.assert_allclose(scores(near), scores(far), atol=1e-9)
 
