@@ -37,11 +37,12 @@ def chosen(rows: list[dict], count: int = 3) -> list[dict]:
     """The first sentences of a middling length that the fonts at hand can show."""
     if not rows:
         return []
+    rows = [row for row in rows if row["hypothesis"]] or rows
     lengths = [len(row["tokens"]) for row in rows]
     low, high = np.quantile(lengths, [0.4, 0.8])
     names = fonts()
     shown = lambda row: drawable([row["source"], row["hypothesis"]], names)
-    fits = (r for r in rows if low <= len(r["tokens"]) <= high and r["hypothesis"])
+    fits = (row for row in rows if low <= len(row["tokens"]) <= high)
     found = []
     for row in fits:
         if len(found) < count and shown(row):
