@@ -146,7 +146,11 @@ def by_length(group: list[Row]) -> list[dict[str, Any]]:
 def length_table(named: dict[str, list[Row]]) -> str:
     columns = [by_length(group) for group in named.values()]
     cells = [
-        [span(parts[0]), parts[0]["n"], *(f"{part['bleu']:.1f}" for part in parts)]
+        [
+            span(parts[0]).replace(" ", "\u00a0"),
+            parts[0]["n"],
+            *(f"{part['bleu']:.1f}" for part in parts),
+        ]
         for parts in zip(*columns, strict=True)
     ]
     few = "<p>Ranges of fewer than 20 sentences are left out.</p>"
