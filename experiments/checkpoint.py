@@ -3,6 +3,7 @@
 import copy
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,8 @@ def make_folder(out: Path) -> None:
     """Makes the folder of a run, or says why it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
+        with tempfile.TemporaryFile(dir=out):  # runs beside this one may try too
+            pass
     except OSError as e:
         raise InputError(f"--out {out}: cannot write there: {e.strerror}") from e
 

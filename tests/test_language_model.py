@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.checkpoint import Checkpoints
+from experiments.checkpoint import Checkpoints, make_folder
 from experiments.language_model import data
 from experiments.language_model.__main__ import main
 from experiments.language_model.model import LanguageModel, generate
@@ -165,6 +166,12 @@ def test_a_data_set_by_its_name(tmp_path):
     (tmp_path / "input.txt").write_bytes(b"one\r\ntwo\n")
     text = data.load("tinyshakespeare", 0.5, tmp_path)
     assert text.name == "tinyshakespeare" and text.vocabulary == "\nenotw"
+
+
+def test_runs_that_begin_at_once_share_a_folder(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        [*pool.map(make_folder, [tmp_path / "runs"] * 2000)]
+    assert [*(tmp_path / "runs").iterdir()] == []
 
 
 def test_generate_goes_on_from_the_prompt():
