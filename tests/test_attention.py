@@ -296,11 +296,15 @@ def test_values_and_gradients_equal_pytorch(kind):
 @pytest.mark.parametrize(("dtype", "big"), [(jnp.bfloat16, 256), (jnp.float16, 2048)])
 def test_scores_are_not_rounded_to_16_bits(dtype, big):
     """They are `big + 1`, which is no 16-bit number, and `big`."""
+    query, values = jnp.ones((1, 2), dtype), jnp.eye(2, dtype=dtype)
     keys = jnp.array([[big, 1], [big, 0]], dtype)
-    values = jnp.eye(2, dtype=dtype)
-    found = jaxseq.dot_attention(jnp.ones((1, 2), dtype), keys, values, scale=1.0)
+    dot = jaxseq.dot_attention(query, keys, values, scale=1.0)
+    v = jnp.array([big, 1], dtype)
+    params = jaxseq.AdditiveParams(jnp.zeros((2, 2), dtype), values, v)
+    keys = jnp.array([[50, 50], [50, 0]], dtype)  # tanh makes 1 of 50
+    additive = jaxseq.additive_attention(params, query, keys, values)
     want = [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))]]
-    for a in found:
+    for a in (*dot, *additive):
         np.testing.assert_allclose(np.asarray(a, float), want, rtol=2**-7)
 
 
