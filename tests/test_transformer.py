@@ -256,6 +256,7 @@ def test_padding_is_not_read():
         for tokens in (TOKENS, other)
     ]
     np.testing.assert_array_equal(*memories)
+    assert not np.where(inside, 0, memories[0]).any()
     memories[1] = jnp.where(inside, memories[1], jnp.nan)
     decode = partial(jaxseq.transformer_decode, params, TARGETS)
     found = [decode(m, memory_lengths=LENGTHS)[0] for m in memories]
