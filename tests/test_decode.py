@@ -150,6 +150,21 @@ def test_beam_stops_no_earlier_than_it_may(model, end, penalty, beam):
             assert [taken(best, b, i) for i in range(n)] == [s for _, s in want]
 
 
+def test_length_may_raise_what_goes_on_above_what_has_ended():
+    """At first the end has 0.55 and token 1 has 0.45; then token 1 is all but sure."""
+
+    def model(t, token):
+        logits = jnp.where(t[:, None] == 0, jnp.log(FIRST), jnp.log(LATER))
+        return t + 1, logits
+
+    FIRST = jnp.array([0.55, 0.45, 0, 0]) + 1e-12
+    LATER = jnp.array([0.0, 1.0, 0, 0]) + 1e-12
+    how = {"max_length": 8, "end": 0, "beam": 2, "length_penalty": 1.0}
+    found = jaxseq.beam_search(model, jnp.zeros(B, jnp.int32), TOKEN, **how)
+    assert (found.tokens == 1).all() and (found.lengths == 8).all()
+    np.testing.assert_allclose(found.scores, np.log(0.45) / (13 / 6), atol=1e-9)
+
+
 @pytest.mark.parametrize(("n_best", "steps"), [(1, 1), (2, 2), (3, 2)])
 def test_a_beam_stops_as_soon_as_it_may(n_best, steps):
     """The end has probability 0.9 at each step, and each other token 1 / 30."""
