@@ -10,6 +10,13 @@ from jaxseq._attention import dot_attention as dot_attention
 from jaxseq._attention import general_attention as general_attention
 from jaxseq._attention import multi_head_attention as multi_head_attention
 from jaxseq._attention import multi_head_init as multi_head_init
+from jaxseq._crf import CRFParams as CRFParams
+from jaxseq._crf import crf_decode as crf_decode
+from jaxseq._crf import crf_init as crf_init
+from jaxseq._crf import crf_log_partition as crf_log_partition
+from jaxseq._crf import crf_score as crf_score
+from jaxseq._ctc import ctc_beam_search as ctc_beam_search
+from jaxseq._ctc import ctc_greedy as ctc_greedy
 from jaxseq._decode import Decoded as Decoded
 from jaxseq._decode import beam_search as beam_search
 from jaxseq._decode import greedy as greedy

@@ -34,10 +34,13 @@ def test_names():
     others += ["additive_init", "multi_head_init"]
     others += ["beam_search", "greedy", "prefill", "sample"]
     others += ["cross_entropy", "perplexity"]
+    others += ["crf_decode", "crf_init", "crf_log_partition", "crf_score"]
+    others += ["ctc_beam_search", "ctc_greedy"]
     parts = ("init", "encode", "decode", "decode_step")
     others += [f"{m}_{p}" for m in ("seq2seq", "transformer") for p in parts]
     others += ["transformer_zeros"]
     types += ["AdditiveParams", "Decoded", "Dot", "MultiHeadParams", "ScaledDot"]
+    types += ["CRFParams"]
     types += ["BahdanauParams", "BridgeParams", "LuongParams", "Memory"]
     types += ["Seq2SeqParams", "Seq2SeqState"]
     types += ["Cache", "NormParams", "Rotary", "Sinusoidal", "TransformerLayer"]
