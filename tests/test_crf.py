@@ -138,7 +138,9 @@ def test_forbidden_transitions():
 def test_dtypes(dtype):
     params, scores = jax.tree.map(lambda a: jnp.asarray(a, dtype), (PARAMS, SCORES))
     wide = jax.tree.map(lambda a: np.asarray(a, float), (params, scores))
-    for run in (jaxseq.crf_log_partition, lambda *a: jaxseq.crf_decode(*a)[1]):
+    decoded = lambda *a: jaxseq.crf_decode(*a)[1]
+    given = lambda *a: jaxseq.crf_score(*a, TAGS)
+    for run in (jaxseq.crf_log_partition, decoded, given):
         found = run(params, scores)
         assert found.dtype == jnp.float32
         np.testing.assert_allclose(found, run(*wide), rtol=1e-5)

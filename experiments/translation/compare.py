@@ -144,17 +144,14 @@ def by_length(group: list[Row]) -> list[dict[str, Any]]:
 
 
 def length_table(named: dict[str, list[Row]]) -> str:
-    columns = [by_length(group) for group in named.values()]
-    cells = [
-        [
-            span(parts[0]).replace(" ", "\u00a0"),
-            parts[0]["n"],
-            *(f"{part['bleu']:.1f}" for part in parts),
-        ]
-        for parts in zip(*columns, strict=True)
-    ]
+    parts = {name: by_length(group) for name, group in named.items()}
+    first = next(iter(parts.values()))
+    head = ["words", *(span(part).replace(" ", "\u00a0") for part in first)]
+    cells = [["sentences", *(part["n"] for part in first)]]
+    for name, own in parts.items():
+        cells.append([name, *(f"{part['bleu']:.1f}" for part in own)])
     few = "<p>Ranges of fewer than 20 sentences are left out.</p>"
-    return grid(["words", "sentences", *named], cells) + few
+    return grid(head, cells) + few
 
 
 def test_of(row: Row) -> tuple[str, ...]:
@@ -176,7 +173,7 @@ def length_figure(named: dict[str, list[Row]]) -> Figure:
     axes.set(xlabel="words of the source", ylabel="BLEU", xlim=(0, None))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    figure.legend(frameon=False, loc="outside upper center", ncols=3, fontsize=10)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
