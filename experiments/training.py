@@ -214,13 +214,12 @@ def loop(
                 loss = float(np.mean(losses))
                 losses.clear()
                 facts["train"].append({"step": trainer.step, "nats": loss})
-                shown = f"loss {loss:.3f}, {loss / np.log(2):.3f} bits{held_out}"
-                bar.set_postfix_str(shown, refresh=False)
+                bar.set_postfix_str(f"loss {loss:.3g}{held_out}", refresh=False)
             if trainer.step % evaluate_every == 0 or last:
                 nats = trainer.evaluate()
                 check(nats)
                 facts["held_out"].append({"step": trainer.step, "nats": nats})
-                held_out = f", held out {nats:.3f}"
+                held_out = f", held out {nats:.3g}"
             if time.monotonic() - saved >= save_seconds or last:
                 save()
                 saved = time.monotonic()

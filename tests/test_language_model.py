@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +20,9 @@ from experiments.language_model.__main__ import main
 from experiments.language_model.model import LanguageModel, generate
 from experiments.language_model.settings import Settings
 from experiments.language_model.train import Trainer, evaluate
+from tests.experiments import ROOT, as_users_have_it, error  # noqa: F401
 
-ROOT = Path(__file__).parent.parent
 SMALL = "--hidden 16 --embedding 8 --batch 4 --window 16 --length 40".split()
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """The experiments run in JAX's own defaults; optax needs implicit promotion."""
-    jax.config.update("jax_enable_x64", False)
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture
@@ -50,14 +40,6 @@ def train(out, *options):
 
 def held_out_nats(printed):
     return float(re.search(r"Held-out text: ([\d.]+) nats", printed)[1])
-
-
-def error(capsys, code):
-    assert code == 2
-    printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if "error" in line]
-    assert len(lines) == 1 and "Traceback" not in printed.err
-    return lines[0]
 
 
 def test_train_report_and_generate(text, tmp_path, capsys):

@@ -13,9 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -34,20 +32,11 @@ from experiments.translation.settings import MODELS, Settings, defaults
 from experiments.translation.train import Trainer
 from experiments.translation.translate import Search, Translator
 from experiments.translation.vocabulary import END, START, UNKNOWN
+from tests.experiments import ROOT, as_users_have_it, error  # noqa: F401
 
-ROOT = Path(__file__).parent.parent
 SMALL = """--hidden 16 --embedding 8 --heads 2 --tokens 256 --steps 20 --pieces 0
 --longest 64""".split()
 NUMBERS = "abcdefghij"  # short, so that there is one shape to compile for
-
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """The experiments run in JAX's own defaults; optax needs implicit promotion."""
-    jax.config.update("jax_enable_x64", False)
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture
@@ -70,14 +59,6 @@ def train(out, *options):
 
 def typed(monkeypatch, data):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-
-
-def error(capsys, code):
-    assert code == 2
-    printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if "error" in line]
-    assert len(lines) == 1 and "Traceback" not in printed.err
-    return lines[0]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,11 +1,19 @@
 """Trains a character model on text, and writes text with it."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.command import SEED, Parser, answer, number, shown
+from experiments.command import (
+    SEED,
+    Parser,
+    add_data_dir,
+    add_run,
+    add_settings,
+    answer,
+    number,
+    shown,
+)
 from experiments.language_model.settings import Settings
 
 RUN = Path("runs/language_model")
@@ -51,26 +59,11 @@ def parser() -> Parser:
     generate.add_argument("--seed", type=SEED, default=0, help="of the draws")
     generate.add_argument("--run", type=Path, default=RUN, help=f"(default: {RUN})")
 
-    run = train.add_argument_group("the run")
-    run.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
-    text = "go on from the newest checkpoint in --out, if there is one"
-    run.add_argument("--resume", action="store_true", help=text)
-    text = shown("time between checkpoints", 30)
-    run.add_argument("--save-seconds", type=number(float, 0), default=30.0, help=text)
-    text = "folder with the file of a data set; else it is downloaded"
-    run.add_argument("--data-dir", type=Path, help=text)
-    settings = train.add_argument_group("the text, the model and its training")
-    for name, (kind, text) in SETTINGS.items():
-        text = shown(text, getattr(Settings, name.replace("-", "_")))
-        choices = ["rnn", "lstm", "gru"] if name == "cell" else None
-        # absent unless given, so that the rest can come from a checkpoint
-        settings.add_argument(
-            f"--{name}",
-            type=kind,
-            choices=choices,
-            default=argparse.SUPPRESS,
-            help=text,
-        )
+    add_run(train, RUN)
+    add_data_dir(train)
+    title = "the text, the model and its training"
+    choices = {"cell": ("rnn", "lstm", "gru")}
+    add_settings(train, title, SETTINGS, Settings, choices)
     return main
 
 

@@ -1,11 +1,19 @@
 """Trains translation models on pairs of sentences, and translates with them."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.command import SEED, Parser, answer, number, shown
+from experiments.command import (
+    SEED,
+    Parser,
+    add_data_dir,
+    add_run,
+    add_settings,
+    answer,
+    number,
+    shown,
+)
 from experiments.translation.settings import (
     MODELS,
     MULTI30K_TESTS,
@@ -42,6 +50,9 @@ SETTINGS = {
     "held-out": (number(float, 0, 0.3, above=True), "share held out of own data, "
                  "and as much to test"),
     "seed": (SEED, "of weights, order and dropout"),
+    "lower": (bool, "in lower case"),
+    "feed": (bool, "input feeding (luong)"),
+    "header": (bool, "the first line of a table names its columns"),
 }  # fmt: skip
 CHOICES = {
     "model": MODELS,
@@ -69,8 +80,7 @@ def parser() -> Parser:
             text = shown(text, default)
             group.add_argument(f"--{name}", type=kind, default=default, help=text)
     for command in (train, evaluate):
-        text = "folder with the files of a data set; else they are downloaded"
-        command.add_argument("--data-dir", type=Path, help=text)
+        add_data_dir(command)
     for command in (evaluate, translate):
         command.add_argument("--run", type=Path, default=RUN, help=f"(default: {RUN})")
     text = "another test set of multi30k"
@@ -87,32 +97,10 @@ def parser() -> Parser:
     report.add_argument("--results", type=Path, help=text)
     report.add_argument("--out", type=Path, default=REPORT, help=f"(default: {REPORT})")
 
-    run = train.add_argument_group("the run")
-    run.add_argument("--out", type=Path, default=RUN, help=f"(default: {RUN})")
-    text = "go on from the newest checkpoint in --out, if there is one"
-    run.add_argument("--resume", action="store_true", help=text)
-    text = shown("time between checkpoints", 60)
-    run.add_argument("--save-seconds", type=number(float, 0), default=60.0, help=text)
-    text = "the data, the model and its training (defaults are those for dates; "
-    text += "other data have their own, which training shows at its start)"
-    settings = train.add_argument_group(text)
-    # absent unless given, so that the rest can come from a checkpoint
-    absent: Any = {"default": argparse.SUPPRESS}
-    for name, (kind, text) in SETTINGS.items():
-        default = getattr(Settings, name.replace("-", "_"))
-        text = text if default is None else shown(text, default)
-        choices = CHOICES.get(name)
-        settings.add_argument(
-            f"--{name}", type=kind, choices=choices, help=text, **absent
-        )
-    flags = {
-        "lower": "in lower case",
-        "feed": "input feeding (luong)",
-        "header": "the first line of a table names its columns",
-    }
-    for name, text in flags.items():
-        flag = argparse.BooleanOptionalAction
-        settings.add_argument(f"--{name}", action=flag, help=text, **absent)
+    add_run(train, RUN, 60.0)
+    title = "the data, the model and its training (defaults are those for dates; "
+    title += "other data have their own, which training shows at its start)"
+    add_settings(train, title, SETTINGS, Settings, CHOICES)
     return main
 
 

@@ -6,7 +6,6 @@ A row is what there is to know of one evaluation of one run, as JSON: the lines 
 
 import html
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import data
-from experiments.errors import InputError
+from experiments import data, results
 from experiments.page import grid, save_figure, table, versions, write_page
+from experiments.results import Row, spread
 from experiments.translation.maps import chosen, maps
 from experiments.translation.translate import Translator
 
@@ -34,7 +33,6 @@ STYLES = {
     "Bahdanau attention": ("#0b5394", "o-"),
     "Transformer": ("#b45f06", "o-"),
 }
-Row = dict[str, Any]
 # of each row; the last is of the pairs tested, older rows are without it
 KEYS = ("title", "model", "pairs", "bleu", "signature", "perplexity", "search",
         "by_length", "settings", "weights", "minutes")  # fmt: skip
@@ -56,65 +54,21 @@ def span(part: dict[str, Any]) -> str:
 def row_of(facts: dict[str, Any], result: dict[str, Any]) -> Row:
     """A row of `results.jsonl`: the result without its sentences, and the run."""
     kept = {k: v for k, v in result.items() if k not in ("rows", "seconds")}
-    held_out = facts["held_out"]
-    return kept | {
-        "settings": facts["settings"],
-        "weights": facts["weights"],
-        "minutes": round(facts["seconds"] / 60, 1),
-        "cores": facts.get("cores"),
-        "held_out": held_out[-1]["nats"] if held_out else None,
-    }
-
-
-def checked(text: str, place: str, keys: Iterable[str]) -> Row:
-    try:
-        row = json.loads(text)
-        if all(key in row for key in keys):
-            return row
-    except (ValueError, TypeError):
-        pass
-    raise InputError(f"{place}: not a result of a run")
+    return results.row_of(facts, kept)
 
 
 def read_rows(path: Path) -> list[Row]:
-    rows = enumerate(data.lines(path), 1)
-    return [checked(row, f"{path}, line {i}", KEYS) for i, row in rows]
+    return results.read_rows(path, KEYS)
 
 
 def read_result(path: Path) -> Row:
-    return checked(data.read(path), str(path), (*KEYS[:8], "rows", "step"))
+    return results.checked(data.read(path), str(path), (*KEYS[:8], "rows", "step"))
 
 
-def what(row: Row) -> dict[str, Any]:
-    """All but the seed that a number depends on; what is off need not be there."""
-    every = (row["settings"] | row["search"]).items()
-    return {k: v for k, v in every if k != "seed" and v not in (None, False)}
-
-
-def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def groups(rows: list[Row]) -> dict[str, list[Row]]:
     """By name, the rows that differ in their seed alone, in the order of NAMES."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(json.dumps(what(row), sort_keys=True), []).append(row)
     order = list(NAMES)
-    ordered = sorted(found.values(), key=lambda g: order.index(g[0]["model"]))
-    named: dict[str, list[Row]] = {}
-    for group in ordered:
-        name, own = label(group[0]["settings"]), what(group[0])
-        if name in named:  # what else differs from the first of that name
-            first = what(named[name][0])
-            other = (f"{k} {v}" for k, v in own.items() if first.get(k) != v)
-            name += f" ({', '.join(other)})"
-        named[name] = group
-    return named
-
-
-def spread(values: list[float], digits: int = 1) -> str:
-    """The mean, and the least and greatest of several."""
-    mean, some = np.mean(values), f".{digits}f"
-    if len(values) == 1:
-        return f"{mean:{some}}"
-    return f"{mean:{some}} ({min(values):{some}} to {max(values):{some}})"
+    return results.groups(sorted(rows, key=lambda r: order.index(r["model"])), label)
 
 
 def score_table(named: dict[str, list[Row]]) -> str:

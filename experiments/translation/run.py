@@ -9,6 +9,7 @@ from typing import Any
 from experiments import data, files, training
 from experiments.checkpoint import has_checkpoints, make_folder
 from experiments.errors import InputError
+from experiments.results import distinct, write_rows
 from experiments.translation import compare, corpus, evaluate, report
 from experiments.translation.settings import PRESETS, Settings, defaults
 from experiments.translation.train import Trainer
@@ -227,12 +228,9 @@ def report_runs(runs: list[Path], results: Path | None, out: Path) -> int:
         found.sort(key=lambda result: result["title"])
         rows += [compare.row_of(facts, result) for result in found]
         loaded.append((run, found[0]["rows"], translator))
-    # a run that is among the results too counts once
-    same = lambda row: json.dumps([row["title"], row["settings"], row["search"]])
-    rows = list({same(row): row for row in rows}.values())
+    rows = distinct(rows)
     make_folder(out)
     page = compare.write_comparison(out, rows, loaded)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    files.write(out / "results.jsonl", text)
+    write_rows(out / "results.jsonl", rows)
     print(f"Report: {page}")
     return 0

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 import jaxseq
+from experiments.buckets import bound
 from experiments.checkpoint import Checkpoints, has_checkpoints
 from experiments.errors import InputError
 from experiments.training import saved_settings
@@ -115,7 +116,7 @@ class Translator:
     def attention(self, text: str, tokens: list[int]) -> tuple[Any, list, list] | None:
         """Weights `(target, source)` and the pieces on both sides, if there are any."""
         source = self.source.encode(self.prepared(text))
-        width = batches.bound(1 + max(len(source), len(tokens)), batches.FEWER)
+        width = bound(1 + max(len(source), len(tokens)), batches.FEWER)
         batch = batches.collate([(source, tokens)], 1, width, width)
         _, weights = self.forward(
             self.weights, batch.sources, batch.lengths, batch.inputs

@@ -1,0 +1,77 @@
+"""The commands: train, classify, report."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments import data, fit, results
+from experiments.checkpoint import make_folder
+from experiments.classification import corpus, train
+from experiments.classification.corpus import Example
+from experiments.classification.report import label, write_report
+from experiments.classification.settings import IMAGES, Settings, defaults
+from experiments.errors import InputError
+
+# what a checkpoint cannot go on with if it is changed
+FIXED = ("data", "model", "pooling", "layers", "hidden", "embedding", "units",
+         "least", "longest", "shuffled", "batch", "seed")  # fmt: skip
+
+
+def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) -> int:
+    """Trains, tests and reports; returns the exit code."""
+    loaded: Any = None
+
+    def make(settings: Settings) -> tuple[fit.Fit, dict[str, Any]]:
+        nonlocal loaded
+        if settings.shuffled and settings.data in IMAGES:
+            raise InputError("--shuffled: belongs to texts")
+        loaded = corpus.load(settings, data_dir)
+        make_folder(out.parent)
+        size = "" if loaded.vocabulary is None else (
+            f"; a vocabulary of {len(loaded.vocabulary):,}"
+        )  # fmt: skip
+        print(
+            f"{train.title(settings)}: {len(loaded.train):,} to train on, "
+            f"{len(loaded.validation):,} held out, {len(loaded.test):,} to test, "
+            f"{len(loaded.labels)} labels{size}."
+        )
+        return train.make(settings, loaded)
+
+    preset = defaults(given.get("data", Settings.data))
+    done = fit.run(given, preset, FIXED, make, out, **how)
+    if done is None:
+        return 130
+    trained, facts = done
+    settings = trained.settings
+    p = train.probabilities(trained.model, loaded.test, settings.batch)
+    found = train.scores(p, loaded.test)
+    name, digest = f"{train.title(settings)}, test", loaded.digests[1]
+    result = fit.write_result(out, facts, name, digest, found)
+    print(
+        f"{name}: accuracy {found['accuracy']:.2f}%, macro F1 {found['macro F1']:.2f}, "
+        f"of {len(loaded.test):,}; {facts['seconds'] / 60:.1f} minutes of training."
+    )
+    print(f"Report: {write_report(out, facts, result, trained.model, loaded, p)}")
+    return 0
+
+
+def classify(run: Path, path: Path | None) -> int:
+    """Writes the likeliest label of each line, its probability, and the line."""
+    model, settings, facts = fit.load(run, Settings, train.make_model)
+    if facts["vocabulary"] is None:
+        raise InputError(f"--run {run}: classifies images, not lines of text")
+    if path is None:
+        lines = (line.rstrip("\n") for line in sys.stdin)
+    else:
+        lines = data.lines(path)
+    index = {t: i for i, t in enumerate(facts["vocabulary"], corpus.UNKNOWN + 1)}
+    for line in lines:
+        example = Example(corpus.encode(line, index, settings), 0, line)
+        p = train.probabilities(model, [example], 1)[0]
+        best = int(p.argmax())
+        print(f"{facts['labels'][best]}\t{p[best]:.3f}\t{line}", flush=True)
+    return 0
+
+
+def report(runs: list[Path], results_file: Path | None, out: Path) -> int:
+    return results.report("Classification", runs, results_file, out, label)
