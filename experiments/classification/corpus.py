@@ -32,6 +32,12 @@ class Corpus(NamedTuple):
 
 
 Rows = list[tuple[str, str]]  # texts and labels
+# what the labels of the files stand for, in their order
+SENTIMENT = ["negative", "positive"]
+FIVE = ["very negative", "negative", "neutral", "positive", "very positive"]
+QUESTIONS = ["description", "entity", "abbreviation", "person", "place", "number"]
+NAMES = {"mr": SENTIMENT, "sst2": SENTIMENT, "nsmc": SENTIMENT, "sst5": FIVE,
+         "trec": QUESTIONS}  # fmt: skip
 
 
 def load(
@@ -40,7 +46,13 @@ def load(
     """The three parts; the vocabulary is made of the first if it is not given."""
     if settings.data in IMAGES:
         return images(settings, data_dir)
-    parts = texts(settings, data_dir)
+    return from_texts(texts(settings, data_dir), settings, vocabulary)
+
+
+def from_texts(
+    parts: list[Rows], settings: Settings, vocabulary: list[str] | None = None
+) -> Corpus:
+    """Training, validation and test texts as sequences of tokens."""
     if settings.shuffled:
         parts = [[(mixed(text, i), y) for i, (text, y) in enumerate(p)] for p in parts]
     labels = sorted({label for part in parts for _, label in part})
@@ -55,7 +67,8 @@ def load(
     ]
     digests = [fit.digest(parts), fit.digest(parts[2])]
     train, validation, test = encoded
-    return Corpus(train, validation, test, labels, vocabulary, digests)
+    names = NAMES.get(settings.data, labels)
+    return Corpus(train, validation, test, names, vocabulary, digests)
 
 
 def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
