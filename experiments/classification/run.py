@@ -1,13 +1,14 @@
 """The commands: train, classify, report."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiments import data, fit, results
 from experiments.checkpoint import make_folder
 from experiments.classification import corpus, train
-from experiments.classification.corpus import Example
+from experiments.classification.corpus import Corpus, Example
 from experiments.classification.report import label, write_report
 from experiments.classification.settings import IMAGES, Settings, defaults
 from experiments.errors import InputError
@@ -17,15 +18,27 @@ FIXED = ("data", "model", "pooling", "layers", "hidden", "embedding", "units",
          "least", "longest", "shuffled", "batch", "seed")  # fmt: skip
 
 
-def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) -> int:
-    """Trains, tests and reports; returns the exit code."""
+def run(
+    given: dict[str, Any],
+    out: Path,
+    *,
+    data_dir: Path | None,
+    load: Callable[[Settings, Path | None], Corpus] = corpus.load,
+    preset: Settings | None = None,
+    **how: Any,
+) -> int:
+    """Trains, tests and reports; returns the exit code.
+
+    `load(settings, data_dir)` gives the data; `preset` is what is not `given`, by
+    default that of the data set.
+    """
     loaded: Any = None
 
     def make(settings: Settings) -> tuple[fit.Fit, dict[str, Any]]:
         nonlocal loaded
         if settings.shuffled and settings.data in IMAGES:
             raise InputError("--shuffled: belongs to texts")
-        loaded = corpus.load(settings, data_dir)
+        loaded = load(settings, data_dir)
         make_folder(out.parent)
         size = "" if loaded.vocabulary is None else (
             f"; a vocabulary of {len(loaded.vocabulary):,}"
@@ -37,7 +50,7 @@ def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) 
         )
         return train.make(settings, loaded)
 
-    preset = defaults(given.get("data", Settings.data))
+    preset = preset or defaults(given.get("data", Settings.data))
     done = fit.run(given, preset, FIXED, make, out, **how)
     if done is None:
         return 130

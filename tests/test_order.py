@@ -1,0 +1,216 @@
+"""Order: tasks that only order decides, and networks that are blind to it."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments.order import tasks
+from experiments.order.__main__ import main
+from experiments.order.figure import accuracies
+from experiments.order.settings import MODELS, defaults
+from tests.experiments import (  # noqa: F401
+    ROOT,
+    as_users_have_it,
+    error,
+    kill_at_first_checkpoint,
+    refused,
+)
+
+SMALL = "--hidden 16 --embedding 8".split()
+
+
+def train(out, *options):
+    return main(["train", "--out", str(out), *SMALL, *map(str, options)])
+
+
+def accuracy(run):
+    return json.loads((run / "result-test.json").read_text())["scores"]["accuracy"]
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A small standard library: some modules of the true one."""
+    folder, true = tmp_path / "library", Path(sysconfig.get_path("stdlib"))
+    (folder / "test").mkdir(parents=True)
+    for name in ("argparse.py", "random.py", "threading.py", "tarfile.py"):
+        (folder / name).symlink_to(true / name)
+    (folder / "own.py").write_text('''
+def f():
+    """Frobs the left hand, and then the other.  Gives up early.
+
+    It's not in any other library, is it? This one has no full stop: and is long
+    """
+''')
+    (folder / "test" / "other.py").write_text(
+        '"""Frobs in a test are left out here."""'
+    )
+    monkeypatch.setattr(tasks.sysconfig, "get_path", lambda name: str(folder))
+    tasks.sentences.cache_clear()
+    yield folder
+    tasks.sentences.cache_clear()
+
+
+def test_only_order_tells_the_first_letter(tmp_path, capsys):
+    """All five as a user trains them; the page, and the same command again."""
+    out = tmp_path / "out"
+    options = ["--steps", 150, "--learning-rate", 0.01]
+    assert train(out, *options) == 0
+    found = {model: accuracy(out / "first" / model) for model in MODELS}
+    # whatever the weights, but for what rounding does to a tie
+    assert all(abs(found[blind] - 50) < 0.5 for blind in ("each", "bag"))
+    assert all(found[model] > 95 for model in ("rnn", "lstm", "gru"))
+    printed = capsys.readouterr().out
+    lines = [line.split(" | ") for line in printed.splitlines() if "| 1 |" in line]
+    names = [line[0].removeprefix("| ") for line in lines]
+    assert names == ["each input alone", "bag of inputs", *(
+        f"{model.upper()}, last" for model in ("rnn", "lstm", "gru")
+    )]  # fmt: skip
+    assert [line[2] for line in lines] == [f"{a:.1f}" for a in found.values()]
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64," in page and f"{found['gru']:.1f}" in page
+    assert (out / "accuracy.png").exists()
+    rows = (out / "results.jsonl").read_text()
+    # the report again, from rows and from runs, is the same
+    both = tmp_path / "both"
+    options = ["--results", str(out / "results.jsonl"), "--runs", str(out / "first")]
+    assert main(["report", *options, "--out", str(both)]) == 0
+    again = (both / "results.jsonl").read_text()
+    assert sorted(again.splitlines()) == sorted(rows.splitlines())
+    assert "holds a run already" in error(capsys, train(out, "--models", "gru"))
+
+
+def test_shuffled_nobody_knows_the_first_letter():
+    loaded = tasks.load(replace(defaults("first"), shuffled=True), None)
+    right = 0
+    for example in loaded.train:
+        letters = re.sub("[^ab]", "", example.text)
+        right += loaded.labels[example.label] == f"{letters[0]} first"
+    assert 0.47 < right / len(loaded.train) < 0.53
+
+
+def test_first():
+    parts = tasks.first(300)
+    assert [len(part) for part in parts] == [480, 60, 60]
+    for text, label in (row for part in parts for row in part):
+        letters = re.sub("[^ab]", "", text)
+        assert label == {"ab": "a first", "ba": "b first"}[letters]
+    check_pairs(parts)
+    assert tasks.first(300) == parts
+
+
+def check_pairs(parts):
+    """Each bag of words is as often of one class as of the other, in one part."""
+    bags = []
+    for part in parts:
+        by_label = {}
+        for text, label in part:
+            bag = " ".join(sorted(text.split()))
+            by_label.setdefault(label, Counter())[bag] += 1
+        one, other = by_label.values()
+        assert one == other
+        bags.append(set(one))
+    assert not (bags[0] & bags[1] or bags[0] & bags[2] or bags[1] & bags[2])
+
+
+def test_sentences(library, tmp_path):
+    found = tasks.documentation()
+    assert "frobs the left hand and then the other" in found
+    assert "it's not in any other library is it" not in found  # a question
+    assert not any("frobs in a test" in s or "no full stop" in s for s in found)
+    assert len(found) > 300 and len(set(found)) == len(found)
+    assert all(6 <= len(text.split()) <= 20 for text in found)
+    parts = tasks.sentences()
+    check_pairs(parts)
+    as_is = {text for part in parts for text, label in part if label == "in order"}
+    mixed = {text for part in parts for text, label in part if label == "shuffled"}
+    assert as_is == set(found) and not as_is & mixed
+    options = ["--task", "sentences", "--steps", 2, "--longest", 12]
+    assert train(tmp_path / "out", *options, "--models", "bag") == 0
+    assert accuracy(tmp_path / "out" / "sentences" / "bag") == 50
+
+
+def test_texts_of_ones_own_in_order_and_shuffled(tmp_path):
+    """What words decide is not lost with their order."""
+    path, chance = tmp_path / "own.tsv", random.Random(0)
+    rows = []
+    for i in range(200):
+        words = [*chance.choices("uvwxyz", k=7), ("good", "bad")[i % 2]]
+        chance.shuffle(words)
+        rows.append(" ".join(words) + "\t" + ("plus", "minus")[i % 2])
+    path.write_text("\n".join(rows) + "\n")
+    out = tmp_path / "out"
+    options = ["--task", path, "--models", "bag", "--steps", 40]
+    options += ["--word-dropout", 0, "--dropout", 0, "--learning-rate", 0.03]
+    assert train(out, *options) == 0
+    assert train(out, *options, "--shuffled") == 0
+    rows = [json.loads(r) for r in (out / "results.jsonl").read_text().splitlines()]
+    assert [r["title"] for r in rows] == ["own.tsv, test",
+                                          "own.tsv, words shuffled, test"]  # fmt: skip
+    assert all(row["scores"]["accuracy"] == 100 for row in rows)
+
+
+def test_killed_and_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options = ["--models", "bag", "--steps", 300, "--dropout", 0.2]
+    assert train(whole, *options) == 0
+    kill_at_first_checkpoint("experiments.order", cut, *SMALL, *options)
+    capsys.readouterr()
+    assert train(cut, *options, "--resume") == 0
+    assert "Going on from step" in capsys.readouterr().out
+    results = [path / "first" / "bag" / "result-test.json" for path in (whole, cut)]
+    one, other = (json.loads(path.read_text()) for path in results)
+    assert one == other
+
+
+def test_figure():
+    row = lambda data, model, title, accuracy: {
+        "settings": {"data": data, "model": model}, "title": f"{title}, test",
+        "scores": {"accuracy": accuracy},
+    }  # fmt: skip
+    rows = [
+        row("first", "gru", "first", 90.0), row("first", "gru", "first", 100.0),
+        row("first", "bag", "first", 50.0), row("mr", "gru", "mr", 75.0),
+    ]  # fmt: skip
+    (axes,) = accuracies(rows).axes
+    bars = {(round(p.get_center()[0]), p.get_height()) for p in axes.patches}
+    assert bars == {(0, 95.0), (0, 50.0), (1, 75.0)}
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["first", "mr"]
+    assert axes.lines  # chance
+    (axes,) = accuracies([*rows, row("/own.tsv", "gru", "own.tsv", 30.0)]).axes
+    assert not axes.lines
+
+
+def test_bad_options(tmp_path, capsys):
+    line = error(capsys, train(tmp_path / "out", "--task", tmp_path / "none.tsv"))
+    assert "none.tsv: neither a file nor one of first, sentences, sst2, mr" in line
+    assert "--models" in refused(capsys, main, "train", "--models", "cnn")
+    (tmp_path / "own.tsv").write_text("a\tb\n")
+    line = error(capsys, train(tmp_path / "out", "--task", tmp_path / "own.tsv"))
+    assert "own.tsv: 1 texts, at least 10" in line
+    assert not (tmp_path / "out").exists()
+    line = error(capsys, main(["report", "--runs", str(tmp_path)]))
+    assert "no finished run there" in line
+
+
+def test_the_quick_start_of_the_readme(tmp_path):
+    """Its code as it stands there: equal numbers in Keras and here."""
+    text = (ROOT / "experiments" / "order" / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shown = "print(theirs.ravel().tolist(), np.asarray(ours).ravel().tolist())"
+    code = "\n".join([*blocks, shown])
+    # in a process of its own: Keras reads its backend once
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    theirs, ours = json.loads(f"[{done.stdout.replace('] [', '], [')}]")
+    assert theirs == pytest.approx(ours, abs=1e-4)
+    assert ours == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8, 0.9], abs=0.05)
