@@ -1,0 +1,62 @@
+"""One recurrent layer and a linear head over its last output, or over each."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+
+import jaxseq.nn
+from experiments.memory.settings import Settings
+from experiments.memory.tasks import WIDTHS, Batch
+
+
+def make_recurrent(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
+    """The layer, with its weights as the settings have them at the start."""
+    cell, H = settings.cell, settings.hidden
+    if cell == "gru":
+        module = jaxseq.nn.GRU(D, H, rngs=rngs)
+    elif cell == "lstm":
+        module = jaxseq.nn.LSTM(D, H, rngs=rngs)
+    else:
+        activation = jax.lax.tanh if cell == "rnn" else jax.nn.relu
+        module = jaxseq.nn.RNN(D, H, activation=activation, rngs=rngs)
+    weights: Any = module.layers[0][0]
+    if cell == "irnn":  # Le, Jaitly and Hinton, 2015
+        weights.w_x[...] = 1e-3 * jax.random.normal(rngs.params(), (D, H))
+        weights.w_h[...] = jnp.eye(H)
+    if cell == "lstm":
+        weights.b[...] = jnp.zeros(4 * H).at[H : 2 * H].set(settings.forget_bias)
+    if settings.span is not None:
+        # gates that stay open for 1 to `span` steps (Tallec and Ollivier, 2018)
+        steps = jax.random.uniform(rngs.params(), (H,), minval=1, maxval=settings.span)
+        b, zeros = jnp.log(steps), jnp.zeros(H)
+        gates = [-b, b, zeros, zeros] if cell == "lstm" else [zeros, b, zeros]
+        weights.b[...] = jnp.concatenate(gates)
+    return module
+
+
+class Memory(nnx.Module):
+    """Maps inputs `(B, T, D)` to answers: `(B, 1)` to adding, `(B, T, 9)` to copy."""
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        D, K = WIDTHS[settings.task]
+        self.recurrent = make_recurrent(settings, D, rngs)
+        self.head = nnx.Linear(settings.hidden, K, rngs=rngs)
+        self.last = settings.task == "adding"
+
+    def __call__(self, x: Array) -> Array:
+        _, y = self.recurrent(x)
+        return self.head(y[:, -1] if self.last else y)
+
+
+def loss(model: Memory, batch: Batch) -> tuple[Array, Array]:
+    """The sum of the squared errors, or of the cross-entropies, and their number."""
+    answer = model(jnp.asarray(batch.x))
+    if model.last:
+        each = jnp.square(answer[:, 0] - batch.y)
+    else:
+        each = optax.softmax_cross_entropy_with_integer_labels(answer, batch.y)
+    return each.sum(), jnp.asarray(each.size)

@@ -1,0 +1,317 @@
+"""Figures and pages: of a run, of a sweep, of the gradients, of the gates."""
+
+import html
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.memory.gates import Found
+from experiments.memory.settings import Settings
+from experiments.memory.tasks import REMEMBERED, UNITS, Batch, baseline, solved
+from experiments.page import grid, save_figure, table, versions, write_page
+
+NAMES = {"rnn": "RNN (tanh)", "rnn-relu": "RNN (relu)", "irnn": "IRNN",
+         "lstm": "LSTM", "gru": "GRU"}  # fmt: skip
+BLUE, GREY = "#0b5394", "#999"
+COLOURS = {"rnn": "#cc7a00", "rnn-relu": "#d4a017", "irnn": "#7a5c00",
+           "lstm": "#0b5394", "gru": "#38761d"}  # fmt: skip
+# Hochreiter and Schmidhuber, 1997, table 7: length, sequences until solved
+LSTM_1997 = ((100, 74_000), (500, 209_000), (1000, 853_000))
+# Bai, Kolter and Koltun, 2018: length, what the test gave
+BAI_2018 = {
+    "adding": {"rnn": (600, 0.177), "lstm": (600, 0.164), "gru": (600, 5.3e-5)},
+    "copy": {"rnn": (1000, 0.0202), "lstm": (1000, 0.0204), "gru": (1000, 0.0197)},
+}
+
+
+def label(settings: dict[str, Any]) -> str:
+    """The cell, and how it began if that is told of it."""
+    name = NAMES[settings["cell"]]
+    if settings["span"] is not None:
+        at = settings["span"] == settings["length"]
+        return f"{name}, chrono" + ("" if at else f" {settings['span']}")
+    if settings["forget_bias"] != Settings.forget_bias:
+        return f"{name}, forget bias {settings['forget_bias']:g}"
+    return name
+
+
+def tidy(axes: Any, **labels: str) -> None:
+    axes.set(**labels)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def marks(axes: Any, task: str, T: int) -> None:
+    """Lines for what needs no memory and for what counts as solved."""
+    for y, text in ((baseline(task, T), "without memory"), (solved(task, T), "solved")):
+        axes.axhline(y, color=GREY, linestyle=":", linewidth=1)
+        place = {"xytext": (-4, 3), "textcoords": "offset points", "ha": "right"}
+        across = axes.get_yaxis_transform()
+        axes.annotate(text, (1, y), xycoords=across, color="#666", size=9, **place)
+
+
+def loss_figure(facts: dict[str, Any], settings: Settings) -> Figure:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    series = (("train", "training", "#9ab", "-"), ("held_out", "held out", BLUE, "o-"))
+    for name, text, colour, style in series:
+        x = [row["step"] * settings.batch / 1e3 for row in facts[name]]
+        y = [row["nats"] for row in facts[name]]
+        axes.plot(x, y, style, color=colour, label=text, markersize=4)
+    axes.set_yscale("log")
+    marks(axes, settings.task, settings.length)
+    tidy(axes, xlabel="sequences seen, thousands", ylabel=UNITS[settings.task])
+    axes.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def answers_figure(said: np.ndarray, test: Batch, task: str) -> Figure:
+    """Sums said against true ones, or how often each of the ten symbols is right."""
+    figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    if task == "adding":
+        axes.plot([0, 2], [0, 2], color=GREY, linewidth=1)
+        axes.plot(test.y[:500], said[:500, 0], ".", color=BLUE, markersize=4)
+        tidy(axes, xlabel="sum", ylabel="answer")
+    else:
+        y = test.y[:, -REMEMBERED:]
+        right = 100 * (said[:, -REMEMBERED:].argmax(-1) == y).mean(0)
+        axes.bar(range(1, REMEMBERED + 1), right, color=BLUE)
+        axes.axhline(12.5, color=GREY, linestyle=":")
+        tidy(axes, xlabel="symbol", ylabel="right, %")
+        axes.set_ylim(0, 100)
+    return figure
+
+
+def write_run(
+    out: Path, facts: dict[str, Any], result: dict[str, Any], said: Any, test: Batch
+) -> Path:
+    """The page of a run, with its figures, in the folder of the run."""
+    settings = Settings(**facts["settings"])
+    seen = facts["step"] * settings.batch
+    figures = {"loss": loss_figure(facts, settings),
+               "answers": answers_figure(said, test, settings.task)}  # fmt: skip
+    shown = [save_figure(f, out / f"{name}.png") for name, f in figures.items()]
+    body = f"""<p class="big">{said_of(result["scores"], settings)}</p>
+<p>{seen:,} sequences seen in {facts["step"]:,} steps and
+{facts["seconds"] / 60:.1f} minutes, compilation and evaluation included;
+{facts["weights"]:,} weights.</p>
+{"".join(shown)}
+<h2>Settings</h2>
+{table(facts["settings"])}
+<h2>Versions and device</h2>
+{table(versions())}"""
+    heading = f"{label(facts['settings'])}: {result['title']}"
+    return write_page(out / "report.html", heading, body)
+
+
+def said_of(scores: dict[str, Any], settings: Settings) -> str:
+    unit, n = UNITS[settings.task], scores["sequences until solved"]
+    right = scores.get("symbols right")
+    return (
+        f"{unit} {scores[unit]:.5f} ({scores['without memory']:.4f} without memory"
+        + (f"; {right:.1f}% of the symbols right" if right is not None else "")
+        + (f"); solved after {n:,} sequences." if n else "); not solved.")
+    )
+
+
+def by_length(rows: list[dict[str, Any]]) -> dict[str, dict[int, list[Any]]]:
+    """Rows of one task by their label, then by their length."""
+    found: dict[str, dict[int, list[Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["settings"]["length"]):
+        lines = found.setdefault(label(row["settings"]), {})
+        lines.setdefault(row["settings"]["length"], []).append(row)
+    return found
+
+
+def style(settings: dict[str, Any]) -> dict[str, Any]:
+    dashed = settings["span"] is not None or settings["forget_bias"] != 1
+    return {"color": COLOURS[settings["cell"]], "linestyle": "--" if dashed else "-",
+            "marker": "o", "markersize": 4, "fillstyle": "none" if dashed else "full",
+            "label": label(settings)}  # fmt: skip
+
+
+def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
+    """Error against length, and sequences until solved against length."""
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    named = by_length(rows)
+    mean = lambda group, score: np.mean([row["scores"][score] for row in group])
+    unit, until = UNITS[task], "sequences until solved"
+    for lengths in named.values():
+        how = style(next(iter(lengths.values()))[0]["settings"])
+        y = [mean(group, unit) for group in lengths.values()]
+        left.plot([*lengths], y, **how)
+        there = {T: mean(group, until) for T, group in lengths.items()
+                 if all(row["scores"][until] for row in group)}  # fmt: skip
+        right.plot([*there], [*there.values()], **how)
+    for cell, (T, error) in BAI_2018[task].items():
+        colour = COLOURS[cell]
+        left.plot(T, error, "x", color=colour, label=f"{NAMES[cell]}, Bai 2018")
+    own = sorted({T for lengths in named.values() for T in lengths})
+    across = [*own, *(T for T, _ in BAI_2018[task].values())]
+    grey = {"color": GREY, "linestyle": ":", "linewidth": 1}
+    x = np.geomspace(min(across), max(across), 50)
+    left.plot(x, [baseline(task, T) for T in x], label="without memory", **grey)
+    left.plot(x, [solved(task, T) for T in x], color="#666", linestyle="-.",
+              linewidth=1, label="counts as solved")  # fmt: skip
+    if task == "adding":
+        text = "LSTM, Hochreiter and\nSchmidhuber 1997"
+        right.plot(*zip(*LSTM_1997, strict=True), "x", color="black", label=text)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ticks = sorted({*own, *((T for T, _ in LSTM_1997) if task == "adding" else ()),
+                        *(T for T, _ in BAI_2018[task].values())})  # fmt: skip
+        axes.set_xticks(ticks, [*map(str, ticks)], size=9, rotation=45)
+        axes.minorticks_off()
+    tidy(left, xlabel="length", ylabel=f"{unit} in the test")
+    tidy(right, xlabel="length", ylabel=until)
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9,
+                  loc="outside lower center", ncols=4)  # fmt: skip
+    if task == "adding":
+        handle = right.get_lines()[-1]
+        right.legend([handle], [handle.get_label()], frameon=False, fontsize=9)
+    return figure
+
+
+def where_it_ends(rows: list[dict[str, Any]]) -> str:
+    """The longest problem that each solved, of those it was given."""
+    lines = []
+    for name, lengths in by_length(rows).items():
+        done = [
+            T
+            for T, group in lengths.items()
+            if all(row["scores"]["sequences until solved"] for row in group)
+        ]
+        failed = [T for T in lengths if T not in done]
+        lines.append([name, max(done, default="none"), min(failed, default="none")])
+    head = ["model", "longest that it solved", "shortest that it did not"]
+    return grid(head, lines)
+
+
+def sweep_figures(out: Path, rows: list[dict[str, Any]]) -> str:
+    """What stands under the tables of several runs."""
+    parts = []
+    for task in sorted({row["settings"]["task"] for row in rows}):
+        own = [row for row in rows if row["settings"]["task"] == task]
+        figure = save_figure(length_figure(task, own), out / f"length-{task}.png")
+        title = f"<h2>Where each stops: {html.escape(task)}</h2>"
+        parts += [title, where_it_ends(own), figure]
+    return "\n".join(parts)
+
+
+def gradient_figure(rows: list[dict[str, Any]]) -> Figure:
+    """Norms against the distance, at the start and after training."""
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    dashes = {0.0: ":", 1.0: "-", 3.0: "--"}
+    low = 1e-8
+    for axes, when in zip(panels, ("at initialisation", "after training"), strict=True):
+        for row in (row for row in rows if row["when"] == when):
+            settings = row["settings"]
+            chrono = settings["span"] is not None
+            dash = "-." if chrono else dashes.get(settings["forget_bias"], "-")
+            y = np.maximum(row["h"], low / 10)
+            axes.plot(y, dash, color=COLOURS[settings["cell"]], label=row["model"])
+        axes.set_yscale("log")
+        tidy(axes, xlabel="steps between, $T - t$", title=when)
+    top = max(max(row["h"]) for row in rows)
+    panels[0].set_ylim(low, 10 * max(1.0, min(top, 1e6)))
+    panels[0].set_ylabel(r"$\|\partial h_T / \partial h_t\|_F\,/\,\sqrt{H}$")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=4)
+    return figure
+
+
+def write_gradients(out: Path, rows: list[dict[str, Any]], settings: Settings) -> Path:
+    figure = save_figure(gradient_figure(rows), out / "gradients.png")
+    T = settings.length
+    at = sorted({1, 10, T // 2, T} & {*range(1, T + 1)})
+    head = ["model", "when", "of", *(f"{k} steps" for k in at), "error in the test"]
+    lines = [
+        [row["model"], row["when"], name, *(f"{row[of][k]:.1e}" for k in at),
+         "" if row["error"] is None else f"{row['error']:.4f}"]
+        for row in rows
+        for of, name in (("h", "h"), ("state", "(h, c)"))
+        if of == "h" or row["settings"]["cell"] == "lstm"
+    ]  # fmt: skip
+    body = f"""<p>How much of a gradient with respect to the last hidden state is left
+after so many steps: the Frobenius norm of ∂h<sub>T</sub>/∂h<sub>t</sub> over the root
+of the width, the mean of {rows[0]["sequences"]} sequences of the problem of
+{settings.task}, {T} steps. Of an LSTM, h by h with the cell held fixed, in the figure,
+and the whole state (h, c) by (h, c), in the table.</p>
+{figure}
+{grid(head, lines)}
+<h2>Settings</h2>
+{
+        table(
+            {
+                "steps of training": settings.steps,
+                "hidden": settings.hidden,
+                "batch": settings.batch,
+                "seed": settings.seed,
+            }
+        )
+    }
+<h2>Versions and device</h2>
+{table(versions())}"""
+    return write_page(out / "report.html", "What vanishes: gradients", body)
+
+
+def coloured(text: str, values: np.ndarray) -> str:
+    """A text on blue where the value of its character is near 1, red near -1."""
+    levels = np.round(8 * np.clip(values, -1, 1)).astype(int).tolist()
+    parts = []
+    for level, group in groupby(zip(levels, text, strict=True), key=lambda p: p[0]):
+        piece = html.escape("".join(char for _, char in group))
+        colour = "11,83,148" if level > 0 else "178,34,34"
+        back = f"rgba({colour},{0.85 * abs(level) / 8:.2f})"
+        front = "#fff" if abs(level) > 5 else "#222"
+        parts.append(f'<span style="background:{back};color:{front}">{piece}</span>')
+    return f'<pre style="font-size:.72rem;line-height:1.35">{"".join(parts)}</pre>'
+
+
+def spans_figure(forget: np.ndarray) -> Figure:
+    """How long units keep what they have, by the mean of their forget gates."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    spans = 1 / np.maximum(1 - forget.mean(0), 1e-4)
+    bins = np.geomspace(1, max(2.0, spans.max() * 1.01), 30)
+    axes.hist(spans, bins.tolist(), color=BLUE)
+    axes.set_xscale("log")
+    ticks = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n <= bins[-1]]
+    axes.set_xticks(ticks, [*map(str, ticks)])
+    axes.minorticks_off()
+    tidy(axes, xlabel="characters, 1 / (1 - mean forget gate)", ylabel="units")
+    return figure
+
+
+def write_gates(
+    out: Path, text: str, c: np.ndarray, forget: np.ndarray, units: list[Found],
+    facts: dict[str, Any], shown: int,
+) -> Path:  # fmt: skip
+    figure = save_figure(spans_figure(forget), out / "spans.png")
+    parts = []
+    for what, unit, r in units:
+        why = f": {html.escape(what)}, correlation {r:.2f}" if what else ""
+        cell, gate = np.tanh(c[:shown, unit]), forget[:shown, unit]
+        parts.append(f"<h2>Unit {unit}{why}</h2>")
+        parts.append(f"<p>Its cell, tanh c:</p>{coloured(text[:shown], cell)}")
+        mean = forget[:, unit].mean()
+        parts.append(f"<p>Its forget gate, {mean:.2f} on the average:</p>")
+        parts.append(coloured(text[:shown], gate))
+    body = f"""<p>Blue is near 1, red near -1. A forget gate of 1 keeps the cell, one of
+0 empties it. The colour of a character is what the unit has after reading it. Units
+were chosen by how well their cells go with what a reader sees, over
+{len(text):,} characters.</p>
+{figure}
+{"".join(parts)}
+<h2>Model</h2>
+{table({"text": facts["text"], **facts["settings"]})}
+<h2>Versions and device</h2>
+{table(versions())}"""
+    return write_page(out / "report.html", "What units of an LSTM keep", body)
