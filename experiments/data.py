@@ -28,7 +28,7 @@ pooch.get_logger().setLevel(logging.ERROR)
 
 class Dataset(NamedTuple):
     licence: str
-    url: str  # folder that holds the files
+    url: str  # folder that holds the files; empty if they are made of others
     files: dict[str, str]  # path in it: sha256
 
 
@@ -48,6 +48,11 @@ def fetch(dataset: str, name: str, data_dir: Path | None = None) -> Path:
             raise InputError(f"--data-dir {data_dir}: no {bare} of {dataset} there")
         return found[0]
     known = DATASETS[dataset]
+    if not known.url:
+        raise InputError(
+            f"{dataset}: cannot be downloaded as a file; --data-dir takes a folder "
+            f"with {name}"
+        )
     folder = Path(pooch.os_cache("jaxseq")) / dataset
     if not (folder / name).exists():
         line = f"Downloading {name} of {dataset}. Licence: {known.licence}."
