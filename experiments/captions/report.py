@@ -1,0 +1,112 @@
+"""The page of one run: images beside their names in each language."""
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from experiments.captions.names import LANGUAGES, TABLE
+from experiments.captions.train import Part
+from experiments.page import (
+    grid,
+    loss_figure,
+    save_figure,
+    table,
+    versions,
+    write_page,
+)
+from experiments.translation.maps import drawable, fonts
+
+
+def label(settings: dict[str, Any]) -> str:
+    read = "an LSTM over rows" if settings["encoder"] == "rows" else "a layer of pixels"
+    return f"{read}, {settings['hidden']}"
+
+
+def right(row: list[str], digit: int) -> list[bool]:
+    return [name == TABLE[k][digit] for k, name in enumerate(row)]
+
+
+def figure(test: Part, said: list[list[str]], rows: list[int]) -> Figure:
+    """Images over their names, in the languages whose letters the fonts have."""
+    own = fonts()
+    known = [k for k, names in enumerate(TABLE) if drawable(names, own)]
+    size = (8, 1.3 + 0.25 * len(known))
+    made = Figure(figsize=size, layout="constrained")
+    for axes, i in zip(made.subplots(1, len(rows), squeeze=False).flat, rows,
+                       strict=True):  # fmt: skip
+        axes.imshow(test.images[i], cmap="gray_r")
+        axes.axis("off")
+        shown = [said[i][k] if drawable([said[i][k]], own) else "?" for k in known]
+        axes.text(
+            0.5, -0.1, "\n".join(shown), transform=axes.transAxes, ha="center",
+            va="top", size=8.5, linespacing=1.4, fontfamily=own,
+        )  # fmt: skip
+    return made
+
+
+def picture(pixels: np.ndarray) -> str:
+    """The image as an element of a page."""
+    buffer = io.BytesIO()
+    image.imsave(buffer, np.kron(pixels, np.ones((5, 5))), cmap="gray_r", vmin=0,
+                 vmax=1, format="png")  # fmt: skip
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="an image of the test" src="data:image/png;base64,{data}">'
+
+
+def named(test: Part, said: list[list[str]], rows: list[int]) -> str:
+    """A table of images and their names; what is wrong is struck out."""
+    head = "".join(f"<th>{name}</th>" for name in ("", *LANGUAGES))
+    lines = [head]
+    for i in rows:
+        names = zip(said[i], right(said[i], test.digits[i]), strict=True)
+        mark = lambda name, ok: (
+            html.escape(name) if ok else f"<s>{html.escape(name)}</s>"
+        )
+        cells = [picture(test.images[i]), *(mark(*pair) for pair in names)]
+        lines.append("".join(f"<td>{cell}</td>" for cell in cells))
+    rows_of = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f'<div style="overflow-x:auto; font-size:.8rem"><table>{rows_of}</table></div>'
+    )
+
+
+def write_report(
+    out: Path,
+    facts: dict[str, Any],
+    result: dict[str, Any],
+    test: Part,
+    said: list[list[str]],
+) -> Path:
+    """The page of a run, with its figures, in the folder of the run."""
+    settings, found = facts["settings"], result["scores"]
+    firsts = [int(np.flatnonzero(test.digits == digit)[0]) for digit in range(10)]
+    wrong = [i for i, row in enumerate(said) if not all(right(row, test.digits[i]))]
+    mistakes = f"<h2>Not right in all</h2>{named(test, said, wrong[:12])}" * bool(wrong)
+    loss = loss_figure(facts, settings["batch"], "names", "letter")
+    rows = [[name, f"{found[name]:.2f}"] for name in LANGUAGES]
+    body = f"""<p class="big"><b>{found["all"]:.2f}%</b> of the names of
+{len(said):,} images right to the letter, decoded greedily,
+<b>{found["all, beam"]:.2f}%</b> by beam search; {found["agree"]:.2f}% of the images
+named alike in all languages, whether rightly or not.</p>
+<p>{facts["step"]:,} steps in {facts["seconds"] / 60:.1f} minutes, compilation and
+evaluation included; {facts["weights"]:,} weights.</p>
+{save_figure(figure(test, said, firsts), out / "captions.png")}
+<h2>One image, ten names</h2>
+{named(test, said, firsts)}
+{mistakes}
+<h2>By language</h2>
+{grid(["", "right, %"], rows)}
+<h2>Training</h2>
+{save_figure(loss, out / "loss.png")}
+<h2>Settings</h2>
+{table(settings)}
+<h2>Versions and device</h2>
+{table(versions())}"""
+    title = f"Captions in ten languages: {label(settings)}"
+    return write_page(out / "report.html", title, body)
