@@ -242,5 +242,5 @@ def cut(rows: Iterable[Encoded], settings: Settings) -> list[Encoded]:
 
 def widths(settings: Settings) -> tuple[int, ...]:
     """Those that sequences are padded to."""
-    short = () if settings.data == "python" else (12, 24, 48)
+    short = () if settings.data == "python" else (16, 40)
     return (*(w for w in short if w < settings.longest), settings.longest)

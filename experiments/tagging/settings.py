@@ -39,7 +39,7 @@ WORDS: dict[str, Any] = {
     "longest": 128,
     "dropout": 0.5,
     "word_dropout": 0.1,
-    "batch": 1024,
+    "batch": 1536,
     "steps": 1500,
     "learning_rate": 3e-3,
 }
@@ -49,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "python": {},
     "ud_en_ewt": {**WORDS, "steps": 2200},
     "ud_ko_gsd": {**KOREAN, "steps": 750},
-    "ud_ko_kaist": {**KOREAN, "steps": 3000},
+    "ud_ko_kaist": {**KOREAN, "steps": 2800},
     "wnut17": {**WORDS, "crf": True, "steps": 1000},
     "kmou_ner": {**KOREAN, "crf": True, "steps": 1500},
 }

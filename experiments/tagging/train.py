@@ -1,5 +1,6 @@
 """From settings to a run, and from its model to tags and scores."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ def bucketed(
 
     def bucket(width: int, own: list[int]) -> Bucket:
         size = max(1, settings.batch // width)
+        most = most_distinct([rows[i].forms for i in own], size)
 
         def collate(chosen: Any) -> Batch:
             fields = zip(*(rows[i] for i in chosen), strict=True)
@@ -40,7 +42,7 @@ def bucketed(
             (words, lengths), (forms, _), (tags, _) = padded
             spelt = (None, None, None)
             if settings.letters:
-                spelt = distinct(forms, letters)
+                spelt = distinct(forms, letters, most)
             return Batch(words, lengths, tags, *spelt)
 
         return Bucket(own, size, collate)
@@ -50,14 +52,21 @@ def bucketed(
     return [bucket(width, own) for width, own in by_width.items()]
 
 
+def most_distinct(forms: list[np.ndarray], size: int) -> int:
+    """Distinct words that a batch is hardly ever above, from some batches by chance."""
+    chance = random.Random(0)
+    draw = lambda: chance.sample(forms, min(size, len(forms)))
+    most = max(len(np.unique(np.concatenate(draw()))) for _ in range(50))
+    return 1 + most + most // 8  # and one for what fills the batch
+
+
 def distinct(
-    forms: np.ndarray, letters: Letters
+    forms: np.ndarray, letters: Letters, most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the letters of the distinct words, and these, as many as there are words
-    or half as many: two shapes to compile for."""
+    """Rows of the letters of the distinct words, and these, filled up to `most`."""
     found, rows = np.unique(forms, return_inverse=True)
-    n = buckets.bound(len(found), ((forms.size + 1) // 2, forms.size))
-    own = np.zeros(n, np.int32)
+    # one shape to compile for, and seldom a second one
+    own = np.zeros(most if len(found) <= most else forms.size + 1, np.int32)
     own[: len(found)] = found
     rows = rows.reshape(forms.shape).astype(np.int32)
     return rows, letters.parts[own], letters.lengths[own]
