@@ -36,17 +36,20 @@ def figure(test: Part, said: list[list[str]], rows: list[int]) -> Figure:
     """Images over their names, in the languages whose letters the fonts have."""
     own = fonts()
     known = [k for k, names in enumerate(TABLE) if drawable(names, own)]
-    size = (8, 1.3 + 0.25 * len(known))
+    size = (8, 1 + 0.2 * len(known))
     made = Figure(figsize=size, layout="constrained")
     for axes, i in zip(made.subplots(1, len(rows), squeeze=False).flat, rows,
                        strict=True):  # fmt: skip
         axes.imshow(test.images[i], cmap="gray_r")
         axes.axis("off")
-        shown = [said[i][k] if drawable([said[i][k]], own) else "?" for k in known]
-        axes.text(
-            0.5, -0.1, "\n".join(shown), transform=axes.transAxes, ha="center",
-            va="top", size=8.5, linespacing=1.4, fontfamily=own,
-        )  # fmt: skip
+        axes.set_anchor("N")
+        for line, k in enumerate(known):
+            name = said[i][k] if drawable([said[i][k]], own) else "?"
+            axes.annotate(
+                name, (0.5, 0), xycoords="axes fraction", xytext=(0, -10 - 14 * line),
+                textcoords="offset points", ha="center", va="baseline", size=8.5,
+                fontfamily=own,
+            )  # fmt: skip
     return made
 
 
