@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from matplotlib.figure import Figure
 
 from experiments.page import (
@@ -35,8 +35,8 @@ def label(settings: dict[str, Any]) -> str:
 
 def posteriors(model: Recogniser, x: np.ndarray) -> np.ndarray:
     """The probabilities of blank and digits at each step, `(T, 11)`."""
-    logits = model(jnp.asarray(x[None]), jnp.array([len(x)]))
-    return np.asarray(jax.nn.softmax(logits))[0]
+    run = nnx.jit(lambda model, x, lengths: jax.nn.softmax(model(x, lengths)))
+    return np.asarray(run(model, x[None], np.array([len(x)])))[0]
 
 
 def string_figure(model: Recogniser, example: Example, settings: Settings) -> Figure:

@@ -11,6 +11,7 @@ from experiments.speech.audio import read_wav, wav
 from experiments.speech.corpus import Example
 from experiments.speech.report import label, write_report
 from experiments.speech.settings import Settings, defaults
+from experiments.speech.train import Heard
 
 # what a checkpoint cannot go on with if it is changed
 FIXED = ("data", "speaker", "digits", "strings", "stack", "layers", "hidden",
@@ -38,9 +39,12 @@ def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) 
         return 130
     trained, facts = done
     settings, model = trained.settings, trained.model
-    heard, found = {}, []
+    both = [example for part in loaded.tests.values() for example in part]
+    said = train.transcribed(model, both, settings)  # at once: it is compiled once
+    heard, found, at = {}, [], 0
     for name, examples in loaded.tests.items():
-        heard[name] = train.transcribed(model, examples, settings)
+        part = slice(at, at := at + len(examples))
+        heard[name] = Heard(said.greedy[part], said.beam[part])
         scores = train.scores(heard[name], examples)
         title, digest = f"{train.title(settings)}: {name}", loaded.digests[name]
         file = name.replace(" ", "-")
