@@ -74,7 +74,7 @@ def test_measured_once_and_told(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("model", MODELS)
 def test_operations_are_those_that_are_done(model):
     """XLA's count of one step, or of a layer with no loop, has little more."""
-    B, T, H = 2, 32, 64
+    B, T, H = 2, 256, 64
     x = jnp.zeros((B, H) if model != "transformer" else (B, T, H))
     params, _ = measure.layer(cases(Settings())[MODELS.index(model)]._replace(H=H))
     if model == "transformer":
