@@ -59,14 +59,13 @@ def indented(text: str) -> list[int]:
 
 def visible(text: str) -> dict[str, np.ndarray]:
     """What a reader can see at each character: names, and numbers `(T,)`."""
-    brackets = {"(": 1, ")": -1, "[": 1, "]": -1}
-    depth = lambda n, char: max(0, n + brackets.get(char, 0)) * (char != "\n" or n < 9)
+    brackets = {"(": 1, "[": 1, ")": 0, "]": 0}  # one that is not closed ends too
     toggle = lambda mark: lambda on, char: on ^ (char == mark)
     found = {
         "place in the line": running(text, lambda n, c: 0 if c == "\n" else n + 1),
         "place in the word": running(text, lambda n, c: n + 1 if c.isalnum() else 0),
         "indentation": indented(text),
-        "inside brackets": running(text, depth),
+        "inside brackets": running(text, lambda on, c: brackets.get(c, on)),
         'inside "quotes"': running(text, toggle('"')),
         "inside `quotes`": running(text, toggle("`")),
         "a capital": [char.isupper() for char in text],

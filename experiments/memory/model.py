@@ -30,8 +30,9 @@ def make_recurrent(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
     if cell == "lstm":
         weights.b[...] = jnp.zeros(4 * H).at[H : 2 * H].set(settings.forget_bias)
     if settings.span is not None:
-        # gates that stay open for 1 to `span` steps (Tallec and Ollivier, 2018)
-        steps = jax.random.uniform(rngs.params(), (H,), minval=1, maxval=settings.span)
+        # gates that keep for 1 to `span` - 1 steps (Tallec and Ollivier, 2018)
+        most = settings.span - 1
+        steps = jax.random.uniform(rngs.params(), (H,), minval=1, maxval=most)
         b, zeros = jnp.log(steps), jnp.zeros(H)
         gates = [-b, b, zeros, zeros] if cell == "lstm" else [zeros, b, zeros]
         weights.b[...] = jnp.concatenate(gates)

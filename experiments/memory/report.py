@@ -152,7 +152,8 @@ def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
         colour = COLOURS[cell]
         left.plot(T, error, "x", color=colour, label=f"{NAMES[cell]}, Bai 2018")
     own = sorted({T for lengths in named.values() for T in lengths})
-    across = [*own, *(T for T, _ in BAI_2018[task].values())]
+    published = {T for T, _ in BAI_2018[task].values()}
+    across = {*own, *published}
     grey = {"color": GREY, "linestyle": ":", "linewidth": 1}
     x = np.geomspace(min(across), max(across), 50)
     left.plot(x, [baseline(task, T) for T in x], label="without memory", **grey)
@@ -161,11 +162,11 @@ def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
     if task == "adding":
         text = "LSTM, Hochreiter and\nSchmidhuber 1997"
         right.plot(*zip(*LSTM_1997, strict=True), "x", color="black", label=text)
-    for axes in (left, right):
+    of_1997 = {T for T, _ in LSTM_1997} if task == "adding" else set()
+    for axes, more in ((left, published), (right, of_1997)):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        ticks = sorted({*own, *((T for T, _ in LSTM_1997) if task == "adding" else ()),
-                        *(T for T, _ in BAI_2018[task].values())})  # fmt: skip
+        ticks = sorted({*own, *more})
         axes.set_xticks(ticks, [*map(str, ticks)], size=9, rotation=45)
         axes.minorticks_off()
     tidy(left, xlabel="length", ylabel=f"{unit} in the test")

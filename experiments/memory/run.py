@@ -144,7 +144,7 @@ def show_gates(
     settings = facts["settings"]
     if settings["cell"] != "lstm":
         raise InputError(f"--run {run}: of cell {settings['cell']}, which has no cell")
-    layer = layer or settings["layers"]
+    layer = layer or int(settings["layers"])
     if layer > settings["layers"]:
         raise InputError(f"--layer {layer}: the model has {settings['layers']}")
     if any(unit >= settings["hidden"] for unit in units):
