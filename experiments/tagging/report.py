@@ -69,7 +69,7 @@ def tag_table(truth: list[str], said: list[str]) -> str:
         [name, f"{n:,}", *(f"{100 * value:.1f}" for value in values)]
         for name, *values, n in zip(names, *found, strict=True)
     ]
-    return grid(["tag", "words", "precision", "recall", "F1"], rows)
+    return grid(["tag", "times", "precision", "recall", "F1"], rows)
 
 
 def type_table(truth: list[list[str]], said: list[list[str]]) -> str:
