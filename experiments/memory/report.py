@@ -166,7 +166,9 @@ def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
     for axes, more in ((left, published), (right, of_1997)):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        ticks = sorted({*own, *more})
+        ticks: list[int] = []
+        for T in sorted({*own, *more}):  # those apart enough to be written
+            ticks += [T] if not ticks or T > 1.25 * ticks[-1] else []
         axes.set_xticks(ticks, [*map(str, ticks)], size=9, rotation=45)
         axes.minorticks_off()
     tidy(left, xlabel="length", ylabel=f"{unit} in the test")
