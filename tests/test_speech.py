@@ -112,6 +112,10 @@ def test_log_mel():
     decibels = 10 * np.log10(bands / bands.max())
     np.testing.assert_allclose(found, 2 + decibels / 15, atol=1e-3)  # 60 dB are 4
     np.testing.assert_allclose(audio.log_mel(50 * x), found, rtol=1e-3, atol=1e-4)
+    centered = audio.log_mel(x, center=True)
+    np.testing.assert_allclose(centered.mean(0), 0, atol=1e-5)
+    assert centered.std() == pytest.approx(1, abs=0.02)
+    assert np.corrcoef(centered[:, 3], found[:, 3])[0, 1] == pytest.approx(1)
     assert audio.log_mel(x[:10]).shape == (1, 40)
     assert (audio.log_mel(np.zeros(500)) == -2).all()
     steps = audio.stacked(found[:8], 3)

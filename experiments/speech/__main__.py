@@ -27,6 +27,7 @@ SETTINGS = {
     "digits": (number(int, 2), "most digits of a string"),
     "strings": (number(int, 4), "strings that the test has"),
     "stack": (WHOLE, "frames of 10 ms that are one step of the network"),
+    "center": (bool, "take each band's mean over the sound off"),
     "layers": (WHOLE, "bidirectional layers"),
     "hidden": (WHOLE, "width of the state, of each direction"),
     "dropout": (number(float, 0, 0.95), "probability"),

@@ -83,11 +83,18 @@ def power(samples: np.ndarray) -> np.ndarray:
     return spectrum.real**2 + spectrum.imag**2
 
 
-def log_mel(samples: np.ndarray) -> np.ndarray:
-    """Log-mel frames `(T, BANDS)`, from -2, silence, to 2, the loudest band."""
+def log_mel(samples: np.ndarray, center: bool = False) -> np.ndarray:
+    """Log-mel frames `(T, BANDS)`, from -2, silence, to 2, the loudest band.
+
+    If `center`, each band has the mean 0 instead, and all together the variance 1.
+    """
     bands = power(samples) @ FILTERS
     shares = np.maximum(bands / max(float(bands.max()), 1e-12), QUIET)
-    return (2 - 4 * np.log(shares) / np.log(QUIET)).astype(np.float32)
+    frames = 2 - 4 * np.log(shares) / np.log(QUIET)
+    if center:
+        frames -= frames.mean(0)
+        frames /= frames.std() + 1e-3
+    return frames.astype(np.float32)
 
 
 def stacked(frames: np.ndarray, n: int) -> np.ndarray:

@@ -41,13 +41,14 @@ def posteriors(model: Recogniser, x: np.ndarray) -> np.ndarray:
 
 def string_figure(model: Recogniser, example: Example, settings: Settings) -> Figure:
     """What the network is given, and under it what it says, against time."""
-    frames = audio.log_mel(example.sound)
+    frames = audio.log_mel(example.sound, settings.center)
     p = posteriors(model, audio.stacked(frames, settings.stack))
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     seconds = len(frames) * HOP / RATE
+    loudest = 3 if settings.center else 2
     above.imshow(
-        frames.T, origin="lower", aspect="auto", cmap="magma", vmin=-2, vmax=2,
+        frames.T, origin="lower", aspect="auto", cmap="magma", vmin=-2, vmax=loudest,
         extent=(0, seconds, 0, audio.BANDS), interpolation="nearest",
     )  # fmt: skip
     ticks = np.array([250, 500, 1000, 2000, 3500])

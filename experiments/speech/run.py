@@ -14,8 +14,8 @@ from experiments.speech.settings import Settings, defaults
 from experiments.speech.train import Heard
 
 # what a checkpoint cannot go on with if it is changed
-FIXED = ("data", "speaker", "digits", "strings", "stack", "layers", "hidden",
-         "augment", "batch", "seed")  # fmt: skip
+FIXED = ("data", "speaker", "digits", "strings", "stack", "center", "layers",
+         "hidden", "augment", "batch", "seed")  # fmt: skip
 
 
 def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) -> int:

@@ -13,6 +13,7 @@ class Settings:
     digits: int = 3
     strings: int = 500
     stack: int = 3
+    center: bool = True
     layers: int = 1
     hidden: int = 96
     dropout: float = 0.1
@@ -29,7 +30,7 @@ class Settings:
 PRESETS: dict[str, dict[str, Any]] = {
     "morse": {},
     "fsdd": {"digits": 5, "layers": 2, "hidden": 128, "dropout": 0.3, "augment": True,
-             "steps": 1200, "learning_rate": 3e-3},
+             "center": False, "steps": 1200, "learning_rate": 3e-3},
 }  # fmt: skip
 
 

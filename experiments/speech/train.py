@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 def features(sound: np.ndarray, settings: Settings) -> np.ndarray:
     """What the network is given of a sound, `(T, D)`."""
-    return audio.stacked(audio.log_mel(sound), settings.stack)
+    return audio.stacked(audio.log_mel(sound, settings.center), settings.stack)
 
 
 def batch(
@@ -60,7 +60,7 @@ class Drawn:
             sound, digits = self.draw(chance, n)
             if settings.augment:
                 sound = audio.changed(chance, sound)
-            frames = audio.log_mel(sound)
+            frames = audio.log_mel(sound, settings.center)
             if settings.augment:
                 frames = audio.masked(chance, frames)
             xs.append(audio.stacked(frames, settings.stack))
