@@ -212,6 +212,21 @@ def conllu(path: Path) -> list[list[tuple[str, ...]]]:
     return [[token[1:] for token in sentence if word(token)] for sentence in rows]
 
 
+def digits() -> tuple[Any, Any, tuple[Any, Any, Any]]:
+    """Handwritten digits that scikit-learn brings: images and what they show.
+
+    `(1797, 8, 8)` from 0 to 1, `(1797,)`, and the numbers of those to train on, of
+    those held out, and of those to test.
+    """
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    pixels, shown = load_digits(return_X_y=True)
+    images = (pixels / 16).astype(np.float32).reshape(-1, 8, 8)
+    drawn = np.random.default_rng(0).permutation(len(images))
+    return images, shown, (drawn[:1257], drawn[1257:1437], drawn[1437:])
+
+
 def split(
     rows: Sequence[Any], share: float, seed: int, of: Callable[[Any], Any]
 ) -> tuple[list, list, list]:
@@ -230,6 +245,11 @@ def split(
     for group in drawn:
         part = next((p for p in parts[1:] if len(p) < n), parts[0])
         part += group
+    if not all(parts):
+        raise InputError(
+            f"{len(groups)} different rows among {len(rows)}: too few to train, to "
+            "hold out and to test"
+        )
     return parts
 
 

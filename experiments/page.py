@@ -93,13 +93,8 @@ def write_page(path: Path, title: str, body: str) -> Path:
     return path
 
 
-def loss_figure(
-    facts: dict[str, Any], units: float, unit: str, per: str, *, nats: bool = True
-) -> Figure:
-    """Training and held-out loss against the units seen, `units` a step.
-
-    `per` is what the loss is a mean over if it is in `nats`, else what it is.
-    """
+def loss_figure(facts: dict[str, Any], units: float, unit: str, per: str) -> Figure:
+    """Training and held-out loss against the units seen, `units` a step."""
     seen = facts["train"][-1]["step"] * units
     scale, many = (1e6, "millions") if seen >= 1e6 else (1e3, "thousands")
     figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -121,16 +116,15 @@ def loss_figure(
         ha="right",
         color="#0b5394",
     )
-    axes.set(xlabel=f"{unit} seen, {many}", ylabel=f"nats per {per}" if nats else per)
+    axes.set(xlabel=f"{unit} seen, {many}", ylabel=f"nats per {per}")
     # the first steps fall from ln(vocabulary); what follows is what one looks at
     later = [row["nats"] for row in facts["train"][len(facts["train"]) // 50 :]]
     low = min([*later, *(row["nats"] for row in facts["held_out"])])
     axes.set_ylim(low - 0.05 * (max(later) - low) - 0.02, max(later) + 0.05)
-    if nats:
-        bits = axes.secondary_yaxis(
-            "right", functions=(lambda n: n / np.log(2), lambda b: b * np.log(2))
-        )
-        bits.set_ylabel(f"bits per {per}")
+    bits = axes.secondary_yaxis(
+        "right", functions=(lambda n: n / np.log(2), lambda b: b * np.log(2))
+    )
+    bits.set_ylabel(f"bits per {per}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     axes.spines["top"].set_visible(False)

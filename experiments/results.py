@@ -79,7 +79,8 @@ def groups(
         name, own = label(group[0]["settings"]), what(group[0])
         if name in named:  # what else differs from the first of that name
             first = what(named[name][0])
-            other = (f"{k} {v}" for k, v in own.items() if first.get(k) != v)
+            keys = [k for k in {**own, **first} if own.get(k) != first.get(k)]
+            other = (f"{k} {own[k]}" if k in own else f"no {k}" for k in keys)
             name += f" ({', '.join(other)})"
         named[name] = group
     return named
@@ -105,7 +106,8 @@ def score_rows(
         for score in scores:
             values = [row["scores"].get(score) for row in group]
             there = [value for value in values if value is not None]
-            cells.append(spread(there, digits.get(score, 1)) if there else "")
+            some = f" ({len(there)} of {len(group)})" * (len(there) < len(group))
+            cells.append(spread(there, digits.get(score, 1)) + some if there else "")
         minutes = spread([row["minutes"] for row in group])
         weights = f"{group[0]['weights']:,}"
         rows.append([name, len(group), *cells, weights, minutes])
@@ -118,23 +120,23 @@ def markdown(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def rows_of_runs(runs: Iterable[Path]) -> list[Row]:
-    """The rows of the results that lie in the folders of runs, or in those below."""
+    """The rows of all finished runs in these folders, or somewhere below them."""
+    runs = [*runs]
+    every = {path.parent for run in runs for path in run.glob("**/checkpoints")}
+    paths = [p for f in sorted(every) for p in sorted(f.glob("result-*.json"))]
+    if runs and not paths:
+        named = ", ".join(map(str, runs))
+        raise InputError(f"--runs {named}: no finished run there")
     found = []
-    for run in runs:
-        folders = [run] if has_checkpoints(run) else sorted(run.glob("*/"))
-        folders = [folder for folder in folders if has_checkpoints(folder)]
-        paths = [p for f in folders for p in sorted(f.glob("result-*.json"))]
-        if not paths:
-            raise InputError(f"--runs {run}: no finished run there")
-        for path in paths:
-            facts = Checkpoints(path.parent, read_only=True).facts()
-            result = checked(data.read(path), str(path), (*KEYS[:3], "step"))
-            if result.pop("step") != facts["step"]:
-                raise InputError(
-                    f"--runs {run}: trained further since it was tested; go on with "
-                    "it by train --resume"
-                )
-            found.append(row_of(facts, result))
+    for path in paths:
+        facts = Checkpoints(path.parent, read_only=True).facts()
+        result = checked(data.read(path), str(path), (*KEYS[:3], "step"))
+        if result.pop("step") != facts["step"]:
+            raise InputError(
+                f"--runs {path.parent}: trained further since it was tested; go on "
+                "with it by train --resume"
+            )
+        found.append(row_of(facts, result))
     return found
 
 
@@ -158,6 +160,13 @@ def report(
         raise InputError(f"--out {out}: holds a run; choose another folder")
     rows = [] if results is None else read_rows(results)
     rows = distinct(rows + rows_of_runs(runs))
+    if not rows:
+        raise InputError(f"--results {results}: no rows")
+    for row in rows:
+        try:
+            label(row["settings"])
+        except KeyError as e:
+            raise InputError(f"{row['title']}: a result of another experiment") from e
     make_folder(out)
     parts = []
     for task, digest in sorted({(row["title"], row["digest"]) for row in rows}):

@@ -336,6 +336,46 @@ def test_labels_say_what_differs():
     assert re.match(r"\| model \| seeds", results.markdown(head, lines))
 
 
+def test_groups_are_told_apart_and_none_is_lost():
+    row = lambda solved=None, **options: {
+        "title": "t", "digest": "d", "scores": {"solved": solved}, "weights": 9,
+        "minutes": 1.0,
+        "settings": {"model": "gru", "pooling": "max", "seed": 0, **options},
+    }  # fmt: skip
+    flags = [{"crf": a, "jamo": b} for a in (True, False) for b in (True, False)]
+    named = results.groups([row(**f) for f in flags], label)
+    assert [*named] == [
+        "GRU, max", "GRU, max (no jamo)", "GRU, max (no crf)",
+        "GRU, max (no crf, no jamo)",
+    ]  # fmt: skip
+    rows = [row(5.0, seed=0), row(seed=1), row(7.0, seed=2)]
+    _, lines = results.score_rows(results.groups(rows, label), {})
+    assert lines[0][2] == "6.0 (5.0 to 7.0) (2 of 3)"
+    _, lines = results.score_rows(results.groups([row()], label), {})
+    assert lines[0][2] == ""
+
+
+def test_reports_of_what_is_no_result_of_this_experiment(tmp_path, capsys):
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    told = lambda *options: error(capsys, main(["report", "--out", str(out), *options]))
+    row = {"title": "adding", "digest": "", "scores": {}, "weights": 1, "minutes": 1}
+    path.write_text(json.dumps({**row, "settings": {"cell": "gru"}}) + "\n")
+    line = told("--results", str(path))
+    assert "adding: a result of another experiment" in line
+    path.write_text("")
+    assert "no rows" in told("--results", str(path))
+    assert "no finished run there" in told("--runs", str(tmp_path), str(path))
+    assert "--runs or --results" in told()
+    assert not out.exists()
+
+
+def test_too_few_different_texts_are_told(tmp_path, capsys):
+    path = tmp_path / "same.tsv"
+    path.write_text("good film\tpos\nbad film\tneg\n" * 6)
+    line = error(capsys, run(tmp_path / "run", "--data", path))
+    assert "2 different rows among 12: too few to train" in line
+
+
 def test_presets_are_settings():
     for name in PRESETS:
         assert defaults(name).data == name

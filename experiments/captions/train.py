@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from sklearn.datasets import load_digits
 
 import jaxseq
-from experiments import buckets, fit
+from experiments import buckets, data, fit
 from experiments.buckets import Bucket
 from experiments.captions import names
 from experiments.captions.model import Captioner, loss
@@ -33,10 +32,7 @@ class Batch(NamedTuple):
 
 def load() -> tuple[Part, Part, Part]:
     """Training, validation and test images, no image in two parts."""
-    pixels, digits = load_digits(return_X_y=True)
-    images = (pixels / 16).astype(np.float32).reshape(-1, 8, 8)
-    drawn = np.random.default_rng(0).permutation(len(images))
-    ends = drawn[:1257], drawn[1257:1437], drawn[1437:]
+    images, digits, ends = data.digits()
     train, validation, test = (Part(images[rows], digits[rows]) for rows in ends)
     return train, validation, test
 

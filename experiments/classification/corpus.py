@@ -40,26 +40,21 @@ NAMES = {"mr": SENTIMENT, "sst2": SENTIMENT, "nsmc": SENTIMENT, "sst5": FIVE,
          "trec": QUESTIONS}  # fmt: skip
 
 
-def load(
-    settings: Settings, data_dir: Path | None, vocabulary: list[str] | None = None
-) -> Corpus:
-    """The three parts; the vocabulary is made of the first if it is not given."""
+def load(settings: Settings, data_dir: Path | None) -> Corpus:
+    """The three parts; the vocabulary is made of the first."""
     if settings.data in IMAGES:
         return images(settings, data_dir)
-    return from_texts(texts(settings, data_dir), settings, vocabulary)
+    return from_texts(texts(settings, data_dir), settings)
 
 
-def from_texts(
-    parts: list[Rows], settings: Settings, vocabulary: list[str] | None = None
-) -> Corpus:
+def from_texts(parts: list[Rows], settings: Settings) -> Corpus:
     """Training, validation and test texts as sequences of tokens."""
     if settings.shuffled:
         parts = [[(mixed(text, i), y) for i, (text, y) in enumerate(p)] for p in parts]
     labels = sorted({label for part in parts for _, label in part})
     if len(labels) < 2:
         raise InputError(f"--data {settings.data}: all texts have the label {labels}")
-    if vocabulary is None:
-        vocabulary = make_vocabulary((text for text, _ in parts[0]), settings)
+    vocabulary = make_vocabulary((text for text, _ in parts[0]), settings)
     index = {token: i for i, token in enumerate(vocabulary, UNKNOWN + 1)}
     encoded = [
         [Example(encode(t, index, settings), labels.index(y), t) for t, y in part]
@@ -153,12 +148,7 @@ def images(settings: Settings, data_dir: Path | None) -> Corpus:
     """Handwritten digits as sequences of rows, of pixels, or of permuted pixels."""
     name, _, order = settings.data.partition("_")
     if name == "digits":
-        from sklearn.datasets import load_digits
-
-        pixels, labels = load_digits(return_X_y=True)
-        pixels = (pixels / 16).astype(np.float32).reshape(-1, 8, 8)
-        drawn = np.random.default_rng(0).permutation(len(pixels))
-        parts = drawn[:1257], drawn[1257:1437], drawn[1437:]
+        pixels, labels, parts = data.digits()
     else:
         read = lambda file: idx(data.fetch("mnist", file, data_dir))
         files = ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")

@@ -56,7 +56,6 @@ def confusion_figure(truth: Any, said: Any, labels: list[str]) -> Figure:
 
 def images_figure(loaded: Corpus, p: np.ndarray, rows: list[int]) -> Figure:
     """Images that were misread, with the answer and the truth."""
-    count = min(10, len(rows))
     figure = Figure(figsize=(8, 1.5), layout="constrained")
     for axes, row in zip(figure.subplots(1, 10).flat, rows[:10], strict=False):
         example = loaded.test[row]
@@ -66,7 +65,6 @@ def images_figure(loaded: Corpus, p: np.ndarray, rows: list[int]) -> Figure:
         axes.set_title(f"{answer}, not {loaded.labels[example.label]}", size=9)
     for axes in figure.axes:
         axes.axis("off")
-    assert count
     return figure
 
 

@@ -73,16 +73,21 @@ def classify(run: Path, path: Path | None) -> int:
     model, settings, facts = fit.load(run, Settings, train.make_model)
     if facts["vocabulary"] is None:
         raise InputError(f"--run {run}: classifies images, not lines of text")
-    if path is None:
-        lines = (line.rstrip("\n") for line in sys.stdin)
-    else:
-        lines = data.lines(path)
     index = {t: i for i, t in enumerate(facts["vocabulary"], corpus.UNKNOWN + 1)}
-    for line in lines:
-        example = Example(corpus.encode(line, index, settings), 0, line)
-        p = train.probabilities(model, [example], 1)[0]
-        best = int(p.argmax())
-        print(f"{facts['labels'][best]}\t{p[best]:.3f}\t{line}", flush=True)
+
+    def show(lines: list[str], size: int) -> None:
+        encode = lambda line: corpus.encode(line, index, settings)
+        examples = [Example(encode(line), 0, line) for line in lines]
+        found = train.probabilities(model, examples, size)
+        for line, p in zip(lines, found, strict=True):
+            best = int(p.argmax())
+            print(f"{facts['labels'][best]}\t{p[best]:.3f}\t{line}", flush=True)
+
+    if path is None:
+        for line in sys.stdin:
+            show([line.rstrip("\n")], 1)
+    elif lines := data.lines(path):
+        show(lines, settings.batch)
     return 0
 
 

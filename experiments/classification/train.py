@@ -67,12 +67,16 @@ def make(settings: Settings, loaded: Corpus) -> tuple[Fit, dict[str, Any]]:
     return Fit(settings, model, loss, batches, held_out, per_step=per_step), facts
 
 
+@nnx.jit
+def softmax(model: Classifier, batch: Any) -> jax.Array:
+    return jax.nn.softmax(model(batch.x, batch.lengths))
+
+
 def probabilities(model: Classifier, examples: list[Example], size: int) -> np.ndarray:
     """Of each label for each example, `(N, K)`."""
-    run = nnx.jit(lambda model, batch: jax.nn.softmax(model(batch.x, batch.lengths)))
     found: list[Any] = [None] * len(examples)
     for batch, rows in buckets.once(bucketed(examples, size)):
-        for row, p in zip(rows, np.asarray(run(model, batch)), strict=False):
+        for row, p in zip(rows, np.asarray(softmax(model, batch)), strict=False):
             found[row] = p
     return np.array(found)
 

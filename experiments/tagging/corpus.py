@@ -63,6 +63,11 @@ def load(settings: Settings, data_dir: Path | None) -> Corpus:
 def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]:
     """Training, validation and test sentences."""
     name = settings.data
+    more = [settings.dev, settings.test]
+    if (settings.dev is None) != (settings.test is None):
+        raise InputError("--dev and --test: both are needed, or neither")
+    if settings.dev is not None and name in ("python", *FILES):
+        raise InputError("--dev, --test: belong to a file of one's own in --data")
     if name == "python":
         found = source.library()
         return [[Sentence(*text) for text in found[part]] for part in PARTS]
@@ -72,9 +77,6 @@ def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]
     if not path.is_file():
         choices = ", ".join(("python", *PARTS_OF_SPEECH, *ENTITIES))
         raise InputError(f"--data {path}: neither a file nor one of {choices}")
-    more = [settings.dev, settings.test]
-    if (settings.dev is None) != (settings.test is None):
-        raise InputError("--dev and --test: both are needed, or neither")
     rows = read(name, path)
     if settings.dev is None:
         if len(rows) < 10:

@@ -63,16 +63,19 @@ def tag(run: Path, path: Path | None, out: Path | None) -> int:
         page = write_page(out or run / "tagged.html", name, made)
         print(f"Coloured: {page}")
         return 0
-    lines = (line.rstrip("\n") for line in sys.stdin)
+    # what is typed is answered line by line, a file as a whole
+    pieces = ([line] for line in sys.stdin) if path is None else [data.lines(path)]
     written = []
-    for line in lines if path is None else data.lines(path):
-        words = line.split()
-        tags = answers([Sentence(words, [])])[0] if words else []
-        pairs = zip(words, tags, strict=True)
-        row = " ".join(f"{word}/{tag}" for word, tag in pairs)
-        written.append(row)
-        if out is None:
-            print(row, flush=True)
+    for lines in pieces:
+        sentences = [Sentence(line.split(), []) for line in lines]
+        there = [s for s in sentences if s.words]
+        tags = iter(answers(there) if there else [])
+        for words, _ in sentences:
+            pairs = zip(words, next(tags) if words else [], strict=True)
+            row = " ".join(f"{word}/{tag}" for word, tag in pairs)
+            written.append(row)
+            if out is None:
+                print(row, flush=True)
     if out is not None:
         files.write(out, "".join(f"{row}\n" for row in written))
     return 0
