@@ -93,6 +93,32 @@ def write_page(path: Path, title: str, body: str) -> Path:
     return path
 
 
+def confusion_figure(
+    counts: np.ndarray, rows: list[str], columns: list[str], **labels: str
+) -> Figure:
+    """How often each row was taken for each column, the darker the more of it.
+
+    `labels` are `xlabel` and `ylabel`.
+    """
+    figure = Figure(figsize=(3 + 0.5 * len(columns), 2 + 0.5 * len(rows)))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), n in np.ndenumerate(counts):
+        if n:
+            colour = "white" if shares[i, j] > 0.5 else "#222"
+            axes.text(j, i, f"{n}", ha="center", va="center", color=colour, size=9)
+    long = max(map(len, columns)) > 3
+    how: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(columns)), columns, **(how if long else {}))
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set(**labels)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
 def loss_figure(facts: dict[str, Any], units: float, unit: str, per: str) -> Figure:
     """Training and held-out loss against the units seen, `units` a step."""
     seen = facts["train"][-1]["step"] * units

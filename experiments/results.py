@@ -122,8 +122,9 @@ def markdown(head: list[str], rows: list[list[Any]]) -> str:
 def rows_of_runs(runs: Iterable[Path]) -> list[Row]:
     """The rows of all finished runs in these folders, or somewhere below them."""
     runs = [*runs]
-    every = {path.parent for run in runs for path in run.glob("**/checkpoints")}
-    paths = [p for f in sorted(every) for p in sorted(f.glob("result-*.json"))]
+    below = lambda run: sorted(path.parent for path in run.glob("**/checkpoints"))
+    every = dict.fromkeys(folder for run in runs for folder in below(run))
+    paths = [p for folder in every for p in sorted(folder.glob("result-*.json"))]
     if runs and not paths:
         named = ", ".join(map(str, runs))
         raise InputError(f"--runs {named}: no finished run there")

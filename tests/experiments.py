@@ -9,7 +9,11 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from flax import nnx
+
+from experiments import fit
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,6 +41,12 @@ def refused(capsys, main, *options):
     with pytest.raises(SystemExit) as stopped:
         main([*map(str, options)])
     return error(capsys, stopped.value.code)
+
+
+def weights_of(out, settings, make_model):
+    """The weights of the newest checkpoint in `out`."""
+    model, _, _ = fit.load(out, settings, make_model)
+    return [np.asarray(w) for w in jax.tree.leaves(nnx.state(model, nnx.Param))]
 
 
 def kill_at_first_checkpoint(module, out, *options):

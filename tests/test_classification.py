@@ -32,6 +32,7 @@ from tests.experiments import (  # noqa: F401
     error,
     kill_at_first_checkpoint,
     refused,
+    weights_of,
 )
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -119,8 +120,11 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path, capsys):
     assert "Going on" not in capsys.readouterr().out
     assert main(["train", "--out", str(cut), *map(str, options), "--resume"]) == 0
     assert "Going on from step" in capsys.readouterr().out
-    results = [(p / "result-test.json").read_text() for p in (whole, cut)]
-    assert results[0] == results[1]
+    found = [(p / "result-test.json").read_text() for p in (whole, cut)]
+    assert found[0] == found[1]
+    both = [weights_of(out, Settings, train.make_model) for out in (whole, cut)]
+    for a, b in zip(*both, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_mistakes_are_told_in_one_line(table, tmp_path, capsys):

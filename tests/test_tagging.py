@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import buckets, data, fit
+from experiments import buckets, data
 from experiments.errors import InputError
 from experiments.tagging import corpus, source, train
 from experiments.tagging.__main__ import main
@@ -25,6 +25,7 @@ from tests.experiments import (
     as_users_have_it,  # noqa: F401
     error,
     kill_at_first_checkpoint,
+    weights_of,
 )
 from tests.test_data import SHARED, real
 
@@ -425,14 +426,9 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(files, tmp_path, cap
     assert run(cut, *options, "--resume") == 0
     assert "Going on from step" in capsys.readouterr().out
     assert result_of(whole) == result_of(cut)
-    weights = [weights_of(out) for out in (whole, cut)]
+    weights = [weights_of(out, Settings, train.make_model) for out in (whole, cut)]
     for a, b in zip(*weights, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def weights_of(out):
-    model, _, _ = fit.load(out, Settings, train.make_model)
-    return jax.tree.leaves(nnx.state(model, nnx.Param))
 
 
 def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):

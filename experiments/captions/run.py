@@ -12,7 +12,7 @@ from experiments.checkpoint import make_folder
 from experiments.errors import InputError
 
 # what a checkpoint cannot go on with if it is changed
-FIXED = ("encoder", "hidden", "embedding", "batch", "seed")
+FIXED = ("encoder", "hidden", "embedding", "batch", "beam", "seed")
 TITLE = "digits in ten languages, test"
 
 

@@ -16,6 +16,7 @@ from experiments.classification.model import Classifier
 from experiments.classification.settings import Settings
 from experiments.classification.train import bucketed
 from experiments.page import (
+    confusion_figure,
     grid,
     loss_figure,
     save_figure,
@@ -35,23 +36,10 @@ def label(settings: dict[str, Any]) -> str:
     return f"{name}, {settings['pooling']}"
 
 
-def confusion_figure(truth: Any, said: Any, labels: list[str]) -> Figure:
+def confusions(truth: Any, said: Any, labels: list[str]) -> Figure:
     counts = confusion_matrix(truth, said, labels=range(len(labels)))
-    size = 2.5 + 0.45 * len(labels)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), n in np.ndenumerate(counts):
-        if n:
-            colour = "white" if shares[i, j] > 0.5 else "#222"
-            axes.text(j, i, f"{n}", ha="center", va="center", color=colour, size=9)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="answer", ylabel="truth")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    return figure
+    names = {"xlabel": "answer", "ylabel": "truth"}
+    return confusion_figure(counts, labels, labels, **names)
 
 
 def images_figure(loaded: Corpus, p: np.ndarray, rows: list[int]) -> Figure:
@@ -123,7 +111,7 @@ def write_report(
 {len(truth):,}.</p>
 <p>{facts["step"]:,} steps in {facts["seconds"] / 60:.1f} minutes, compilation and
 evaluation included; {facts["weights"]:,} weights.</p>
-{save_figure(confusion_figure(truth, said, loaded.labels), out / "confusion.png")}
+{save_figure(confusions(truth, said, loaded.labels), out / "confusion.png")}
 {
         save_figure(
             loss_figure(facts, settings["batch"], "examples", "example"),

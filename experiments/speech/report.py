@@ -10,6 +10,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from experiments.page import (
+    confusion_figure,
     grid,
     loss_figure,
     save_figure,
@@ -74,23 +75,6 @@ def counts(heard: list[str], examples: list[Example]) -> np.ndarray:
     return found
 
 
-def confusion_figure(found: np.ndarray) -> Figure:
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    shares = found / np.maximum(found.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (i, j), n in np.ndenumerate(found):
-        if n:
-            colour = "white" if shares[i, j] > 0.5 else "#222"
-            axes.text(j, i, f"{n}", ha="center", va="center", color=colour, size=9)
-    axes.set_xticks(range(11), [*map(str, range(10)), OTHER.replace(" ", "\n", 1)])
-    axes.set_yticks(range(10))
-    axes.set(xlabel="heard", ylabel="said")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    return figure
-
-
 def player(example: Example) -> str:
     """The sound, to be heard in the page."""
     sound = base64.b64encode(wav(example.sound)).decode()
@@ -127,7 +111,11 @@ def write_report(
     wrong = [row for row in rows if row[0] != row[1] or row[0] != row[2]]
     head = [*found[0]["scores"]]
     lines = [[r["title"], *(f"{v:.2f}" for v in r["scores"].values())] for r in found]
-    confusions = counts(heard["single digits"].greedy, singles)
+    found_of = dict(zip(map(id, test), heard["strings"].greedy, strict=True))
+    digits = [*map(str, range(10))]
+    names = {"xlabel": "heard", "ylabel": "said"}
+    confused = counts(heard["single digits"].greedy, singles)
+    confused = confusion_figure(confused, digits, [*digits, OTHER], **names)
     loss = loss_figure(facts, settings.batch, "strings", "digit")
     body = f"""<p class="big">Word error rate <b>{found[0]["scores"]["WER"]:.2f}%</b>
 on single digits, <b>{found[1]["scores"]["WER"]:.2f}%</b> on strings, greedily
@@ -135,13 +123,14 @@ decoded.</p>
 <p>{facts["step"]:,} steps in {facts["seconds"] / 60:.1f} minutes, compilation and
 evaluation included; {facts["weights"]:,} weights.</p>
 {grid(["in percent", *head], lines)}
-<h2>What it heard in a string of the test: {" ".join(map(str, shown.digits))}</h2>
+<h2>A string of the test: said {" ".join(map(str, shown.digits))}, heard
+{found_of[id(shown)] or "nothing"}</h2>
 {save_figure(string_figure(model, shown, settings), out / "string.png")}
 {player(shown)}
 <h2>By the number of digits</h2>
 {grid(["digits", "strings", *head], by_size(heard, loaded))}
 <h2>Single digits</h2>
-{save_figure(confusion_figure(confusions), out / "confusion.png")}
+{save_figure(confused, out / "confusion.png")}
 <h2>Strings: {len(wrong):,} of {len(rows):,} with an error, and others</h2>
 {grid(["said", "greedy", "beam"], [*wrong[:12], *rows[:6]])}
 <h2>Training</h2>

@@ -15,7 +15,7 @@ from experiments.speech.train import Heard
 
 # what a checkpoint cannot go on with if it is changed
 FIXED = ("data", "speaker", "digits", "strings", "stack", "center", "layers",
-         "hidden", "augment", "batch", "seed")  # fmt: skip
+         "hidden", "augment", "batch", "beam", "seed")  # fmt: skip
 
 
 def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) -> int:
