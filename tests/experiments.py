@@ -58,7 +58,7 @@ def kill_at_first_checkpoint(module, out, *options):
         cwd=out.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     done = []
-    for _ in itertools.repeat(None, 2400):
+    for _ in itertools.repeat(None, 12_000):
         done = [p for p in out.glob("**/checkpoints/[0-9]*") if p.name.isdigit()]
         if done or process.poll() is not None:
             break
