@@ -189,7 +189,7 @@ def test_python_library(monkeypatch, tmp_path):
     monkeypatch.setattr(
         source, "MODULES", {k: v.split()[0] for k, v in source.MODULES.items()}
     )
-    found = source.library()
+    found = source.modules()
     for texts in found.values():
         text, tags = texts[0]
         assert len(text) == len(tags) > 1000
@@ -199,7 +199,7 @@ def test_python_library(monkeypatch, tmp_path):
         assert words <= {*source.keyword.kwlist} and {"def", "if", "return"} <= words
     monkeypatch.setattr(source.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(InputError, match="no source of Python's library"):
-        source.library()
+        source.modules()
 
 
 @nnx.jit

@@ -10,7 +10,7 @@ import numpy as np
 from experiments import data, fit, results
 from experiments.checkpoint import Checkpoints, has_checkpoints, make_folder
 from experiments.errors import InputError
-from experiments.memory import gates, gradients, train
+from experiments.memory import gates, gates_page, gradients, train
 from experiments.memory import report as pages
 from experiments.memory.gates import Found
 from experiments.memory.settings import BEGINNINGS, SMALL, Settings, defaults
@@ -167,7 +167,7 @@ def show_gates(
     make_folder(out)
     for what, unit, r in found:
         print(f"{what}: unit {unit}, correlation {r:.2f}")
-    page = pages.write_gates(out, text, c, forget, chosen, facts, length)
+    page = gates_page.write_gates(out, text, c, forget, chosen, facts, length)
     print(f"Report: {page}")
     return 0
 

@@ -69,7 +69,7 @@ def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]
     if settings.dev is not None and name in ("python", *FILES):
         raise InputError("--dev, --test: belong to a file of one's own in --data")
     if name == "python":
-        found = source.library()
+        found = source.modules()
         return [[Sentence(*text) for text in found[part]] for part in PARTS]
     if name in FILES:
         return [read(name, data.fetch(name, f, data_dir)) for f in FILES[name]]

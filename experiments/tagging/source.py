@@ -56,12 +56,12 @@ def kind(found: tokenize.TokenInfo, before: str) -> str | None:
     return {"NUMBER": "number", "COMMENT": "comment", "OP": "operator"}.get(name)
 
 
-def library() -> dict[str, list[tuple[str, list[str]]]]:
+def modules() -> dict[str, list[tuple[str, list[str]]]]:
     """Texts with their tags: of each part the modules that are there."""
     folder = Path(sysconfig.get_path("stdlib"))
     parts = {}
-    for part, modules in MODULES.items():
-        paths = [folder / f"{module}.py" for module in modules.split()]
+    for part, names in MODULES.items():
+        paths = [folder / f"{module}.py" for module in names.split()]
         texts = [data.read(path) for path in paths if path.is_file()]
         if not texts:
             raise InputError(f"--data python: no source of Python's library: {folder}")
