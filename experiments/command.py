@@ -36,6 +36,13 @@ def number(kind: type, low: float, high: float = INF, *, above=False) -> Callabl
 
 
 SEED = number(int, 0, 2**31 - 1)
+WHOLE = number(int, 1)
+# settings of every training; what a batch holds and a seed draws differs
+TRAINING: Mapping[str, tuple[Any, str]] = {
+    "steps": (WHOLE, "updates of the weights"),
+    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
+    "weight-decay": (number(float, 0), "of AdamW"),
+}
 
 
 def shown(text: str, default: object) -> str:

@@ -43,6 +43,13 @@ def refused(capsys, main, *options):
     return error(capsys, stopped.value.code)
 
 
+def same_weights(one, other, settings, make_model):
+    """That two runs ended at the same weights, to the last bit."""
+    both = (weights_of(out, settings, make_model) for out in (one, other))
+    for a, b in zip(*both, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def weights_of(out, settings, make_model):
     """The weights of the newest checkpoint in `out`."""
     model, _, _ = fit.load(out, settings, make_model)

@@ -18,6 +18,7 @@ from tests.experiments import (  # noqa: F401
     error,
     kill_at_first_checkpoint,
     refused,
+    same_weights,
 )
 
 SMALL = "--hidden 8 --embedding 4 --batch 10 --beam 2".split()
@@ -165,6 +166,7 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path, capsys):
     assert "Going on from step" in capsys.readouterr().out
     paths = [out / "result-test.json" for out in (whole, cut)]
     assert paths[0].read_text() == paths[1].read_text()
+    same_weights(whole, cut, Settings, train.make_model)
 
 
 def test_mistakes(tmp_path, capsys):

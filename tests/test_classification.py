@@ -32,12 +32,12 @@ from tests.experiments import (  # noqa: F401
     error,
     kill_at_first_checkpoint,
     refused,
-    weights_of,
+    same_weights,
 )
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="no real data at hand")
-SMALL = "--hidden 8 --embedding 8 --batch 16 --steps 2 --dropout 0.2".split()
+SMALL = "--hidden 8 --batch 16 --steps 2 --dropout 0.2".split()
 WORDS = "the a film was of and with plot actor scene".split()
 
 
@@ -122,9 +122,7 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path, capsys):
     assert "Going on from step" in capsys.readouterr().out
     found = [(p / "result-test.json").read_text() for p in (whole, cut)]
     assert found[0] == found[1]
-    both = [weights_of(out, Settings, train.make_model) for out in (whole, cut)]
-    for a, b in zip(*both, strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_weights(whole, cut, Settings, train.make_model)
 
 
 def test_mistakes_are_told_in_one_line(table, tmp_path, capsys):
@@ -140,7 +138,10 @@ def test_mistakes_are_told_in_one_line(table, tmp_path, capsys):
     table.write_text("\n".join(row for row in rows if row.endswith("pos")))
     assert "all texts have the label ['pos']" in told("--data", table)
     assert "neither a file nor one of digits" in told("--data", "none.tsv")
-    assert "--shuffled: belongs to texts" in told("--shuffled")
+    for option in (["--shuffled"], ["--units", "words"], ["--data-dir", tmp_path]):
+        assert f"{option[0]}: changes nothing with the data digits" in told(*option)
+    line = told("--model", "bag", "--pooling", "max")
+    assert "--pooling: changes nothing with the model bag" in line
     empty = tmp_path / "empty"
     empty.mkdir()
     options = "--data", "mnist", "--data-dir", empty

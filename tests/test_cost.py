@@ -67,6 +67,16 @@ def test_measured_once_and_told(tmp_path, capsys, monkeypatch):
     assert len(again) == 19 and "123.0" in again[-1]
     assert main(["report", "--results", str(path), "--out", str(tmp_path / "r")]) == 0
     assert "| RNN | 123 |" in capsys.readouterr().out
+    # rows of other widths have tables of their own, and other shapes no place in them
+    every = path.read_text().splitlines()
+    narrow = [row.replace('"H": 8', '"H": 4') for row in every]
+    path.write_text("\n".join([*every, *narrow]))
+    assert main(["report", "--results", str(path), "--out", str(tmp_path / "w")]) == 0
+    assert capsys.readouterr().out.count("| RNN | 123 |") == 2
+    assert len([*(tmp_path / "w").glob("cost-[123]-*.png")]) == 6
+    path.write_text("\n".join([*every, every[0].replace('"B": 2', '"B": 3')]))
+    line = error(capsys, main(["report", "--results", str(path), "--out", str(out)]))
+    assert "rows of several --batch" in line
     path.write_text('{"part": "long"}\n')
     assert "results.jsonl, line 1: not a result" in error(capsys, run(out))
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.classification.settings import Settings
+from experiments.classification.train import make_model
 from experiments.order import tasks
 from experiments.order.__main__ import main
 from experiments.order.figure import accuracies
@@ -22,6 +24,7 @@ from tests.experiments import (  # noqa: F401
     error,
     kill_at_first_checkpoint,
     refused,
+    same_weights,
 )
 
 SMALL = "--hidden 16 --embedding 8".split()
@@ -168,6 +171,7 @@ def test_killed_and_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
     results = [path / "first" / "bag" / "result-test.json" for path in (whole, cut)]
     one, other = (json.loads(path.read_text()) for path in results)
     assert one == other
+    same_weights(*(path.parent for path in results), Settings, make_model)
 
 
 def test_figure():
@@ -195,6 +199,8 @@ def test_bad_options(tmp_path, capsys):
     (tmp_path / "own.tsv").write_text("a\tb\n")
     line = error(capsys, train(tmp_path / "out", "--task", tmp_path / "own.tsv"))
     assert "own.tsv: 1 texts, at least 10" in line
+    line = error(capsys, train(tmp_path / "out", "--models", "bag", "--layers", 2))
+    assert "--layers: changes nothing with the model bag" in line
     assert not (tmp_path / "out").exists()
     line = error(capsys, main(["report", "--runs", str(tmp_path)]))
     assert "no finished run there" in line

@@ -25,7 +25,7 @@ from tests.experiments import (
     as_users_have_it,  # noqa: F401
     error,
     kill_at_first_checkpoint,
-    weights_of,
+    same_weights,
 )
 from tests.test_data import SHARED, real
 
@@ -419,16 +419,14 @@ def test_entities_of_ones_own(tmp_path, capsys):
 
 def test_killed_and_resumed_runs_equal_an_uninterrupted_one(files, tmp_path, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = [*files, "--no-letters", "--crf", "--dropout", 0.3, "--steps", 60]
+    options = [*files, "--letters", "--crf", "--dropout", 0.3, "--steps", 60]
     assert run(whole, *options) == 0
     kill_at_first_checkpoint("experiments.tagging", cut, *SMALL, *options)
     capsys.readouterr()
     assert run(cut, *options, "--resume") == 0
     assert "Going on from step" in capsys.readouterr().out
     assert result_of(whole) == result_of(cut)
-    weights = [weights_of(out, Settings, train.make_model) for out in (whole, cut)]
-    for a, b in zip(*weights, strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_weights(whole, cut, Settings, train.make_model)
 
 
 def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):
@@ -451,6 +449,10 @@ def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):
     assert "ud_ko_kaist: cannot be downloaded as a file; --data-dir takes" in line
     line = told("--data", "wnut17", "--data-dir", tmp_path)
     assert "no wnut17train.conll of wnut17 there" in line
+    line = told("--no-letters", "--jamo")
+    assert "--jamo: changes nothing without --letters" in line
+    line = told("--data-dir", tmp_path)
+    assert "--data-dir: changes nothing with the data python" in line
     assert not out.exists()
     tag = ["tag", "--run", str(out)]
     assert "no checkpoint there" in error(capsys, main(tag))

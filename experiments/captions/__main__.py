@@ -7,6 +7,8 @@ from typing import Any
 from experiments.captions.settings import ENCODERS, Settings
 from experiments.command import (
     SEED,
+    TRAINING,
+    WHOLE,
     Parser,
     add_report,
     add_run,
@@ -17,7 +19,6 @@ from experiments.command import (
 
 RUN = Path("runs/captions")
 REPORT = Path("runs/captions-report")
-WHOLE = number(int, 1)
 SETTINGS = {
     "encoder": (str, "an LSTM that reads the rows, or one layer over all pixels"),
     "hidden": (WHOLE, "width of the vector and of the states"),
@@ -25,9 +26,7 @@ SETTINGS = {
     "dropout": (number(float, 0, 0.95), "probability"),
     "beam": (WHOLE, "names kept in the search, when tested"),
     "batch": (WHOLE, "images of a batch, each with one language"),
-    "steps": (WHOLE, "updates of the weights"),
-    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
-    "weight-decay": (number(float, 0), "of AdamW"),
+    **TRAINING,
     "seed": (SEED, "of weights, order and dropout"),
 }  # fmt: skip
 

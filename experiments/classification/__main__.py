@@ -13,6 +13,8 @@ from experiments.classification.settings import (
 )
 from experiments.command import (
     SEED,
+    TRAINING,
+    WHOLE,
     Parser,
     add_data_dir,
     add_report,
@@ -24,7 +26,6 @@ from experiments.command import (
 
 RUN = Path("runs/classification")
 REPORT = Path("runs/classification-report")
-WHOLE = number(int, 1)
 SETTINGS = {
     "data": (str, f"{', '.join((*IMAGES, *TEXTS))}, or a table of texts and labels "
              "(.tsv)"),
@@ -40,9 +41,7 @@ SETTINGS = {
     "dropout": (number(float, 0, 0.95), "probability"),
     "word-dropout": (number(float, 0, 0.95), "probability that a token is unknown"),
     "batch": (WHOLE, "examples of a batch"),
-    "steps": (WHOLE, "updates of the weights"),
-    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
-    "weight-decay": (number(float, 0), "of AdamW"),
+    **TRAINING,
     "seed": (SEED, "of weights, order and dropout"),
 }  # fmt: skip
 CHOICES = {"model": MODELS, "pooling": POOLINGS, "units": ("words", "characters")}

@@ -10,7 +10,7 @@ from jax import Array
 
 import jaxseq.nn
 from experiments.classification.corpus import PAD, UNKNOWN
-from experiments.classification.settings import Settings
+from experiments.classification.settings import FEED_FORWARD, Settings
 
 CELLS = {"rnn": jaxseq.nn.RNN, "lstm": jaxseq.nn.LSTM, "bilstm": jaxseq.nn.LSTM,
          "gru": jaxseq.nn.GRU}  # fmt: skip
@@ -43,7 +43,7 @@ class Classifier(nnx.Module):
             else nnx.Embed(vocabulary, D, embedding_init=small, rngs=rngs)
         )
         self.dropout = nnx.Dropout(settings.dropout, rngs=rngs)
-        forward = self.cell in ("each", "bag")
+        forward = self.cell in FEED_FORWARD
         both = self.cell == "bilstm"
         self.hidden = nnx.Linear(D, H, rngs=rngs) if forward else None
         self.recurrent = (

@@ -10,8 +10,16 @@ from experiments.checkpoint import make_folder
 from experiments.classification import corpus, train
 from experiments.classification.corpus import Corpus, Example
 from experiments.classification.report import label, write_report
-from experiments.classification.settings import IMAGES, Settings, defaults
-from experiments.errors import InputError
+from experiments.classification.settings import (
+    FEED_FORWARD,
+    IMAGES,
+    OF_RECURRENT,
+    OF_TEXTS,
+    TEXTS,
+    Settings,
+    defaults,
+)
+from experiments.errors import InputError, refuse
 
 # what a checkpoint cannot go on with if it is changed
 FIXED = ("data", "model", "pooling", "layers", "hidden", "embedding", "units",
@@ -36,8 +44,7 @@ def run(
 
     def make(settings: Settings) -> tuple[fit.Fit, dict[str, Any]]:
         nonlocal loaded
-        if settings.shuffled and settings.data in IMAGES:
-            raise InputError("--shuffled: belongs to texts")
+        check(settings, {**given, "data_dir": data_dir})
         loaded = load(settings, data_dir)
         make_folder(out.parent)
         size = "" if loaded.vocabulary is None else (
@@ -66,6 +73,17 @@ def run(
     )
     print(f"Report: {write_report(out, facts, result, trained.model, loaded, p)}")
     return 0
+
+
+def check(settings: Settings, given: dict[str, Any]) -> None:
+    """That the options belong to the data and the model."""
+    name = settings.data
+    if name in IMAGES:
+        refuse(given, OF_TEXTS, f"with the data {name}")
+    if name not in TEXTS and not name.startswith("mnist"):
+        refuse(given, ["data_dir"], f"with the data {name}")
+    if settings.model in FEED_FORWARD:
+        refuse(given, OF_RECURRENT, f"with the model {settings.model}")
 
 
 def classify(run: Path, path: Path | None) -> int:

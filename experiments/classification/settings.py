@@ -4,10 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 MODELS = ("rnn", "lstm", "bilstm", "gru", "each", "bag")
+FEED_FORWARD = ("each", "bag")
 POOLINGS = ("last", "mean", "max", "attention")
 IMAGES = ("digits", "digits_pixels", "digits_permuted",
           "mnist", "mnist_pixels", "mnist_permuted")  # fmt: skip
 TEXTS = ("mr", "sst2", "sst5", "trec", "nsmc")
+
+
+# options that only a recurrent model has, and only texts
+OF_RECURRENT = ("pooling", "layers")
+OF_TEXTS = ("units", "least", "longest", "embedding", "shuffled", "word_dropout")
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.command import Parser, answer, number, shown
+from experiments.command import WHOLE, Parser, answer, shown
 from experiments.cost.settings import HEADS, Settings
 
 RUN = Path("runs/cost")
 REPORT = Path("runs/cost-report")
-WHOLE = number(int, 1)
 OPTIONS = {
     "lengths": (WHOLE, "steps T"),
     "batches": (WHOLE, "sequences B side by side, of the middle length"),

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from experiments.cost.settings import MODELS, step_flops
+from experiments.errors import InputError
 from experiments.page import grid, save_figure, table, versions, write_page
 from experiments.results import markdown
 
@@ -89,6 +90,10 @@ def cross(rows: list[Row], at: str, value: Value, digits: int = 3) -> tuple[list
     """A table: a line for each layer, a column for each T or B."""
     columns = sorted({row[at] for row in rows})
     found = {(curve_of(row), row[at]): value(row) for row in rows}
+    if len(found) < len(rows):
+        raise InputError(
+            "--results: rows of several --batch; each belongs into a folder of its own"
+        )
     shown = lambda y: "" if y is None else number(y, digits)
     lines = [
         [NAMES[name], *(shown(found.get((name, x))) for x in columns)]
@@ -168,13 +173,14 @@ more. What would need too much memory was compiled and not run."""
 def write_report(out: Path, rows: list[Row]) -> Path:
     """Prints the tables; writes the page and its figures."""
     parts = []
-    for device in dict.fromkeys(row["device"] for row in rows):
-        own = [row for row in rows if row["device"] == device]
-        turns = f"medians of {own[0]['rounds']} rounds in which all layers take turns"
-        parts.append(f"<p>{html.escape(device)}: {turns}.</p>")
+    shape = lambda row: (row["device"], row["H"], row["rounds"])
+    for device, H, rounds in dict.fromkeys(map(shape, rows)):
+        own = [row for row in rows if shape(row) == (device, H, rounds)]
+        turns = f"medians of {rounds} rounds in which all layers take turns"
+        parts.append(f"<p>{html.escape(device)}: width {H}, {turns}.</p>")
         for i, (name, text, tables, *panels) in enumerate(sections(own), 1):
             parts.append(f"<h2>{name}</h2><p>{text}</p>")
-            path = out / f"cost-{i}-{device}.png"
+            path = out / f"cost-{i}-{device}-{H}-{rounds}.png"
             parts.append(save_figure(pair(*panels), path))
             for title, (head, lines) in tables:
                 print(f"\n{name}: {title}\n\n{markdown(head, lines)}")

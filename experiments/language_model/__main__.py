@@ -6,6 +6,8 @@ from typing import Any
 
 from experiments.command import (
     SEED,
+    TRAINING,
+    WHOLE,
     Parser,
     add_data_dir,
     add_run,
@@ -20,7 +22,7 @@ RUN = Path("runs/language_model")
 
 SAMPLING = {
     "prompt": (str, "", "text to go on from"),
-    "length": (number(int, 1), 500, "characters to write"),
+    "length": (WHOLE, 500, "characters to write"),
     "temperature": (number(float, 0), 0.8, "0 always takes the likeliest"),
     "top-p": (number(float, 0, 1, above=True), 0.95, "share of probability drawn from"),
 }
@@ -32,15 +34,13 @@ SETTINGS = {
     ),
     "held-out": (number(float, 0, 0.9, above=True), "share of the text, at its end"),
     "cell": (str, "rnn, lstm or gru"),
-    "layers": (number(int, 1), "layers, one over the other"),
-    "hidden": (number(int, 1), "width of the state"),
-    "embedding": (number(int, 1), "width of a character's vector"),
+    "layers": (WHOLE, "layers, one over the other"),
+    "hidden": (WHOLE, "width of the state"),
+    "embedding": (WHOLE, "width of a character's vector"),
     "dropout": (number(float, 0, 0.95), "probability, between layers and at the head"),
-    "batch": (number(int, 1), "streams of text read side by side"),
-    "window": (number(int, 1), "steps of truncated backpropagation"),
-    "steps": (number(int, 1), "updates of the weights"),
-    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
-    "weight-decay": (number(float, 0), "of AdamW"),
+    "batch": (WHOLE, "streams of text read side by side"),
+    "window": (WHOLE, "steps of truncated backpropagation"),
+    **TRAINING,
     "seed": (SEED, "of weights, text offsets, dropout and sample"),
 }
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from experiments.command import (
     SEED,
+    TRAINING,
+    WHOLE,
     Parser,
     add_data_dir,
     add_report,
@@ -23,15 +25,13 @@ GRADIENTS = Path("runs/memory-gradients")
 GATES = Path("runs/memory-gates")
 REPORT = Path("runs/memory-report")
 LANGUAGE_MODEL = Path("runs/language_model")
-WHOLE = number(int, 1)
 COMMON = {
     "task": (str, "the problem"),
     "hidden": (WHOLE, "width of the state"),
     "batch": (WHOLE, "sequences of a batch"),
-    "steps": (WHOLE, "updates of the weights"),
+    **TRAINING,
     "learning-rate": (number(float, 0), "its peak, after the warm-up; 0.001 for cells "
                       "without gates"),
-    "weight-decay": (number(float, 0), "of AdamW"),
     "seed": (SEED, "of weights and sequences"),
 }  # fmt: skip
 LENGTH = {"length": (WHOLE, "steps to add over, or between the symbols and their copy")}

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import data, fit, results
 from experiments.checkpoint import Checkpoints, has_checkpoints, make_folder
-from experiments.errors import InputError
+from experiments.errors import InputError, refuse
 from experiments.memory import gates, gates_page, gradients, train
 from experiments.memory import report as pages
 from experiments.memory.gates import Found
@@ -149,6 +149,8 @@ def show_gates(
         raise InputError(f"--layer {layer}: the model has {settings['layers']}")
     if any(unit >= settings["hidden"] for unit in units):
         raise InputError(f"--unit {max(units)}: the model has {settings['hidden']}")
+    if path is not None:
+        refuse({"data_dir": data_dir}, ["data_dir"], "with --input")
     if path is None:
         loaded = texts.load(settings["data"], settings["held_out"], data_dir)
         if loaded.digest != facts["digest"]:

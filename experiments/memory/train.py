@@ -29,6 +29,8 @@ def check(settings: Settings) -> None:
     gated = settings.cell in ("lstm", "gru")
     if settings.span is not None and not gated:
         raise InputError(f"--span: belongs to lstm and gru, not to {settings.cell}")
+    if settings.span is not None and settings.span < 2:
+        raise InputError(f"--span {settings.span}: chrono needs at least 2")
     if settings.forget_bias != Settings.forget_bias:
         if settings.cell != "lstm":
             raise InputError(f"--forget-bias: belongs to lstm, not to {settings.cell}")

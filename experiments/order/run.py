@@ -7,6 +7,7 @@ from experiments import results
 from experiments.checkpoint import has_checkpoints
 from experiments.classification import run as classification
 from experiments.classification.report import NAMES, label
+from experiments.classification.settings import FEED_FORWARD, OF_RECURRENT
 from experiments.errors import InputError
 from experiments.order import tasks
 from experiments.order.figure import accuracies
@@ -31,7 +32,9 @@ def train(
             )
     for model, run in runs.items():
         print(f"\nModel: {NAMES[model]}.")
-        options = {**given, "data": task, "model": model}
+        blind = model in FEED_FORWARD and not all(m in FEED_FORWARD for m in models)
+        own = {k: v for k, v in given.items() if not (blind and k in OF_RECURRENT)}
+        options = {**own, "data": task, "model": model}
         how |= {"load": tasks.load, "preset": defaults(task)}
         if code := classification.run(options, run, **how):
             return code

@@ -6,6 +6,8 @@ from typing import Any
 
 from experiments.command import (
     SEED,
+    TRAINING,
+    WHOLE,
     Parser,
     add_data_dir,
     add_report,
@@ -18,7 +20,6 @@ from experiments.speech.settings import DATA, Settings
 
 RUN = Path("runs/speech")
 REPORT = Path("runs/speech-report")
-WHOLE = number(int, 1)
 SETTINGS = {
     "data": (str, "Morse code, made here, or the Free Spoken Digit Dataset, a folder "
              "of which --data-dir names"),
@@ -34,9 +35,7 @@ SETTINGS = {
     "augment": (bool, "train on other speeds, on noise and with bands left out"),
     "beam": (WHOLE, "strings kept in the search, when tested"),
     "batch": (WHOLE, "strings of a batch"),
-    "steps": (WHOLE, "updates of the weights"),
-    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
-    "weight-decay": (number(float, 0), "of AdamW"),
+    **TRAINING,
     "seed": (SEED, "of weights, training strings and dropout"),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import fit
-from experiments.errors import InputError
+from experiments.errors import InputError, refuse
 from experiments.speech import morse
 from experiments.speech.audio import RATE, read_wav
 from experiments.speech.settings import Settings
@@ -41,8 +41,8 @@ class Corpus(NamedTuple):
 
 def load(settings: Settings, data_dir: Path | None) -> Corpus:
     if settings.data == "morse":
-        if settings.speaker is not None:
-            raise InputError("--speaker: belongs to fsdd")
+        given = {"speaker": settings.speaker, "data_dir": data_dir}
+        refuse(given, given, "with the data morse")
         draw = of_senders
         singles = strings(draw, 1, settings.strings, 1, 1)
         test = strings(draw, 2, settings.strings, 2, settings.digits)

@@ -6,6 +6,8 @@ from typing import Any
 
 from experiments.command import (
     SEED,
+    TRAINING,
+    WHOLE,
     Parser,
     add_data_dir,
     add_report,
@@ -18,7 +20,6 @@ from experiments.tagging.settings import ENTITIES, PARTS_OF_SPEECH, Settings
 
 RUN = Path("runs/tagging")
 REPORT = Path("runs/tagging-report")
-WHOLE = number(int, 1)
 SETTINGS = {
     "data": (str, f"python (the source of its library), {', '.join(PARTS_OF_SPEECH)}, "
              f"{', '.join(ENTITIES)}, or a CoNLL file: first column the word, last "
@@ -39,9 +40,7 @@ SETTINGS = {
     "dropout": (number(float, 0, 0.95), "probability"),
     "word-dropout": (number(float, 0, 0.95), "probability that a word is unknown"),
     "batch": (WHOLE, "words of a batch, padding included"),
-    "steps": (WHOLE, "updates of the weights"),
-    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
-    "weight-decay": (number(float, 0), "of AdamW"),
+    **TRAINING,
     "seed": (SEED, "of weights, order and dropout"),
 }  # fmt: skip
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from experiments import data, files, fit, results
 from experiments.checkpoint import make_folder
+from experiments.errors import refuse
 from experiments.page import write_page
 from experiments.tagging import corpus, train
 from experiments.tagging.corpus import Sentence, Vocabulary
 from experiments.tagging.report import coloured, label, legend, write_report
-from experiments.tagging.settings import Settings, defaults
+from experiments.tagging.settings import OF_LETTERS, Settings, defaults
 
 # what a checkpoint cannot go on with if it is changed
 FIXED = ("data", "dev", "test", "letters", "jamo", "crf", "layers", "hidden",
@@ -24,6 +25,11 @@ def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) 
 
     def make(settings: Settings) -> tuple[fit.Fit, dict[str, Any]]:
         nonlocal loaded
+        if settings.data not in corpus.FILES:
+            where = f"with the data {settings.data}"
+            refuse({"data_dir": data_dir}, ["data_dir"], where)
+        if not settings.letters:
+            refuse(given, OF_LETTERS, "without --letters")
         loaded = corpus.load(settings, data_dir)
         made, facts = train.make(settings, loaded)
         make_folder(out.parent)

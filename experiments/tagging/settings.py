@@ -5,6 +5,8 @@ from typing import Any
 
 PARTS_OF_SPEECH = ("ud_en_ewt", "ud_ko_gsd", "ud_ko_kaist")
 ENTITIES = ("wnut17", "kmou_ner")
+# options that change nothing without --letters
+OF_LETTERS = ("jamo", "letter_hidden", "letter_embedding", "longest_word")
 
 
 @dataclass(frozen=True)

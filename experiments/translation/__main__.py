@@ -6,6 +6,8 @@ from typing import Any
 
 from experiments.command import (
     SEED,
+    TRAINING,
+    WHOLE,
     Parser,
     add_data_dir,
     add_run,
@@ -23,7 +25,6 @@ from experiments.translation.settings import (
 
 RUN = Path("runs/translation")
 REPORT = Path("runs/translation-report")
-WHOLE = number(int, 1)
 SETTINGS = {
     "data": (str, f"{', '.join(PRESETS)}, a table of two columns (.tsv, .csv), or the "
              "sources' file, with --target"),
@@ -42,11 +43,9 @@ SETTINGS = {
     "dropout": (number(float, 0, 0.95), "probability"),
     "label-smoothing": (number(float, 0, 0.95), "probability spread over all tokens"),
     "tokens": (WHOLE, "tokens of a batch, padding counted"),
-    "steps": (WHOLE, "updates of the weights"),
+    **TRAINING,
     "warmup": (number(int, 0), "steps in which the learning rate rises, at most a "
                "tenth of all"),
-    "learning-rate": (number(float, 0), "its peak, after the warm-up"),
-    "weight-decay": (number(float, 0), "of AdamW"),
     "held-out": (number(float, 0, 0.3, above=True), "share held out of own data, "
                  "and as much to test"),
     "seed": (SEED, "of weights, order and dropout"),
