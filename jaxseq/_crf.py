@@ -83,12 +83,12 @@ def crf_log_partition(
     def body(alpha: Array, x: Any) -> tuple[Array, None]:
         score, on = x
         ways = alpha[..., :, None] + params.transitions
-        new = jax.nn.logsumexp(ways, -2) + score
+        new = _log_sum(ways, -2) + score
         return jnp.where(on[..., None], new, alpha), None
 
     first, rest = _over_time(scores, valid)
     alpha, _ = lax.scan(body, params.start + first, rest)
-    total = jax.nn.logsumexp(alpha + params.end, -1)
+    total = _log_sum(alpha + params.end, -1)
     return jnp.where(valid[..., 0], total, 0)
 
 
@@ -166,6 +166,13 @@ def crf_decode(
     _, tags = lax.scan(backward, last, before, reverse=True)
     tags = jnp.concatenate([jnp.moveaxis(tags, 0, -1), last[..., None]], -1)
     return jnp.where(valid, tags, 0), jnp.where(valid[..., 0], best.max(-1), 0)
+
+
+def _log_sum(x: Array, axis: int) -> Array:
+    """logsumexp whose gradient is 0, not NaN, where all is forbidden."""
+    none = jnp.isneginf(x).all(axis)
+    x = jnp.where(jnp.expand_dims(none, axis), 0, x)
+    return jnp.where(none, -jnp.inf, jax.nn.logsumexp(x, axis))
 
 
 def _over_time(scores: Array, valid: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -134,6 +134,29 @@ def test_forbidden_transitions():
     assert all(np.isfinite(g).all() for g in grads) and grads.transitions[0, 1] == 0
 
 
+def test_tags_that_nothing_leads_to():
+    """A chain from the first tag to the last: most ways are forbidden."""
+    K = len(PARAMS.start)
+    first, last = np.arange(K) == 0, np.arange(K) == K - 1
+    onward = np.eye(K, dtype=bool) | np.eye(K, k=1, dtype=bool)
+    params = jaxseq.CRFParams(*(
+        np.where(allowed, weights, -np.inf)
+        for weights, allowed in zip(PARAMS, (onward, first, last), strict=True)
+    ))  # fmt: skip
+    loss = lambda params, scores: jaxseq.crf_log_partition(params, scores).sum()
+    some = np.asarray(jaxseq.crf_log_partition(params, SCORES))
+    expected = of_each(
+        lambda i, n: np.log(np.exp(every(params, SCORES[i], n)[1]).sum()), WHOLE
+    )
+    assert_close(some, expected)
+    grads = jax.grad(loss, (0, 1))(params, SCORES)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    # of each step the probabilities of its tags
+    np.testing.assert_allclose(grads[1].sum(-1), 1, rtol=1e-12)
+    assert (np.asarray(grads[1])[..., 0, 1:] == 0).all()
+    assert (np.asarray(grads[0].transitions)[~onward] == 0).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtypes(dtype):
     params, scores = jax.tree.map(lambda a: jnp.asarray(a, dtype), (PARAMS, SCORES))
