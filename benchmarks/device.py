@@ -48,11 +48,15 @@ def device_name(device: Device) -> str:
     return "-".join(re.findall(r"[a-z0-9.]+", text.lower()))
 
 
-def commit() -> str | None:
-    """The commit, with `+dirty` if any code measured differs from it."""
+def commit(*more: str) -> str | None:
+    """The commit, with `+dirty` if any code measured differs from it.
+
+    That is the library's and the benchmarks', and `more` patterns of files.
+    """
+    code = ("jaxseq/*.py", "benchmarks/*.py", *more)
     try:
         name = git("rev-parse", "--short", "HEAD")
-        changed = git("status", "--porcelain", "--", "jaxseq/*.py", "benchmarks/*.py")
+        changed = git("status", "--porcelain", "--", *code)
     except (OSError, subprocess.CalledProcessError):
         return None
     return name + ("+dirty" if changed else "")

@@ -4,7 +4,7 @@ import copy
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,22 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 def has_checkpoints(run: Path) -> bool:
     return (run / "checkpoints").is_dir()
+
+
+def refuse_run(out: Path) -> None:
+    """Raises if a folder that is to hold several runs is one itself."""
+    if has_checkpoints(out):
+        raise InputError(f"--out {out}: holds a run; choose another folder")
+
+
+def refuse_runs(folders: Iterable[Path], resume: bool) -> None:
+    """Raises if one of the folders holds a run that is not to be gone on with."""
+    for run in folders:
+        if has_checkpoints(run) and not resume:
+            raise InputError(
+                f"--out {run}: holds a run already; --resume goes on with it, or "
+                "choose another folder"
+            )
 
 
 def make_folder(out: Path) -> None:

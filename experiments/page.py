@@ -126,7 +126,7 @@ def loss_figure(facts: dict[str, Any], units: float, unit: str, per: str) -> Fig
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     series = {
-        "train": ("training, with dropout", "#9ab", "-"),
+        "train": ("training", "#9ab", "-"),
         "held_out": ("held out", "#0b5394", "o-"),
     }
     for name, (label, colour, style) in series.items():

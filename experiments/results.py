@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments import data, files
-from experiments.checkpoint import Checkpoints, has_checkpoints, make_folder
+from experiments.checkpoint import Checkpoints, make_folder, refuse_run
 from experiments.errors import InputError
 from experiments.page import grid, table, versions, write_page
 
@@ -29,7 +29,7 @@ def row_of(facts: dict[str, Any], result: dict[str, Any]) -> Row:
         "settings": facts["settings"],
         "weights": facts["weights"],
         "minutes": round(facts["seconds"] / 60, 1),
-        "cores": facts.get("cores"),
+        **{name: facts.get(name) for name in ("cores", "device", "jax", "commit")},
         "held_out": held_out[-1]["nats"] if held_out else None,
     }
 
@@ -62,7 +62,7 @@ def what(row: Row) -> dict[str, Any]:
 
 def distinct(rows: Iterable[Row]) -> list[Row]:
     """Rows that are there twice once, the later one."""
-    keys = ("title", "settings", "search")
+    keys = ("title", "digest", "settings", "search")
     same = lambda row: json.dumps([row.get(key) for key in keys])
     return list({same(row): row for row in rows}.values())
 
@@ -157,8 +157,7 @@ def report(
     """
     if not runs and results is None:
         raise InputError("report: --runs or --results, or both, are needed")
-    if has_checkpoints(out):
-        raise InputError(f"--out {out}: holds a run; choose another folder")
+    refuse_run(out)
     rows = [] if results is None else read_rows(results)
     rows = distinct(rows + rows_of_runs(runs))
     if not rows:

@@ -1,6 +1,5 @@
 """The training that all experiments share: settings, optimiser, loop, resuming."""
 
-import os
 import sys
 import time
 from dataclasses import asdict, replace
@@ -13,7 +12,13 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.checkpoint import Checkpoints, has_checkpoints, make_folder
+from benchmarks.device import commit, cores, device_name
+from experiments.checkpoint import (
+    Checkpoints,
+    has_checkpoints,
+    make_folder,
+    refuse_runs,
+)
 from experiments.errors import InputError
 from experiments.interrupts import Interrupts
 
@@ -57,11 +62,7 @@ def open_run(
     checkpoints = Checkpoints(out)
     if checkpoints.newest is None:
         return checkpoints, None
-    if not resume:
-        raise InputError(
-            f"--out {out}: holds a run already; --resume goes on with it, "
-            "or choose another folder"
-        )
+    refuse_runs([out], resume)
     return checkpoints, checkpoints.facts()
 
 
@@ -134,11 +135,8 @@ def train(
         facts = new | course
     weights = sum(w.size for w in jax.tree.leaves(trainer.state.weights))
     facts |= {"settings": asdict(trainer.settings), "weights": weights}
-    facts["cores"] = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count()
-    )
+    facts |= {"cores": cores(), "device": device_name(jax.devices()[0])}
+    facts |= {"jax": jax.__version__, "commit": commit("experiments/*.py")}
     try:
         finished = loop(trainer, facts, checkpoints, save_seconds)
     finally:

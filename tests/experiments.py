@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,13 @@ def weights_of(out, settings, make_model):
     """The weights of the newest checkpoint in `out`."""
     model, _, _ = fit.load(out, settings, make_model)
     return [np.asarray(w) for w in jax.tree.leaves(nnx.state(model, nnx.Param))]
+
+
+def went_on(capsys):
+    """That a command went on with a run that was not at its end."""
+    printed = capsys.readouterr().out
+    step, steps = re.findall(r"Going on from step (\d+) of (\d+)\.", printed)[0]
+    assert 0 < int(step) < int(steps)
 
 
 def kill_at_first_checkpoint(module, out, *options):

@@ -25,6 +25,7 @@ from tests.experiments import (  # noqa: F401
     kill_at_first_checkpoint,
     refused,
     same_weights,
+    went_on,
 )
 
 SMALL = "--hidden 16 --embedding 8".split()
@@ -135,7 +136,7 @@ def test_sentences(library, tmp_path):
     as_is = {text for part in parts for text, label in part if label == "in order"}
     mixed = {text for part in parts for text, label in part if label == "shuffled"}
     assert as_is == set(found) and not as_is & mixed
-    options = ["--task", "sentences", "--steps", 2, "--longest", 12]
+    options = ["--task", "sentences", "--steps", 30]
     assert train(tmp_path / "out", *options, "--models", "bag") == 0
     assert accuracy(tmp_path / "out" / "sentences" / "bag") == 50
 
@@ -167,7 +168,7 @@ def test_killed_and_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
     kill_at_first_checkpoint("experiments.order", cut, *SMALL, *options)
     capsys.readouterr()
     assert train(cut, *options, "--resume") == 0
-    assert "Going on from step" in capsys.readouterr().out
+    went_on(capsys)
     results = [path / "first" / "bag" / "result-test.json" for path in (whole, cut)]
     one, other = (json.loads(path.read_text()) for path in results)
     assert one == other
@@ -175,9 +176,9 @@ def test_killed_and_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
 
 
 def test_figure():
-    row = lambda data, model, title, accuracy: {
-        "settings": {"data": data, "model": model}, "title": f"{title}, test",
-        "scores": {"accuracy": accuracy},
+    row = lambda data, model, title, accuracy, **more: {
+        "settings": {"data": data, "model": model, "pooling": "max", **more},
+        "title": f"{title}, test", "scores": {"accuracy": accuracy},
     }  # fmt: skip
     rows = [
         row("first", "gru", "first", 90.0), row("first", "gru", "first", 100.0),
@@ -188,6 +189,12 @@ def test_figure():
     assert bars == {(0, 95.0), (0, 50.0), (1, 75.0)}
     assert [text.get_text() for text in axes.get_xticklabels()] == ["first", "mr"]
     assert axes.lines  # chance
+    # another width is a bar of its own, seeds are one
+    more = [row("mr", "gru", "mr", 85.0, hidden=9), row("mr", "gru", "mr", 77, seed=1)]
+    (axes,) = accuracies([*rows, *more]).axes
+    assert sorted(p.get_height() for p in axes.patches) == [50, 76, 85, 95]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["chance", "bag of inputs", "GRU", "GRU, max (hidden 9)"]
     (axes,) = accuracies([*rows, row("/own.tsv", "gru", "own.tsv", 30.0)]).axes
     assert not axes.lines
 
@@ -201,6 +208,8 @@ def test_bad_options(tmp_path, capsys):
     assert "own.tsv: 1 texts, at least 10" in line
     line = error(capsys, train(tmp_path / "out", "--models", "bag", "--layers", 2))
     assert "--layers: changes nothing with the model bag" in line
+    line = error(capsys, train(tmp_path / "out", "--longest", 5))
+    assert "--longest 5: first has texts of 12 words" in line
     assert not (tmp_path / "out").exists()
     line = error(capsys, main(["report", "--runs", str(tmp_path)]))
     assert "no finished run there" in line

@@ -26,6 +26,7 @@ from tests.experiments import (  # noqa: F401
     kill_at_first_checkpoint,
     refused,
     same_weights,
+    went_on,
 )
 
 # two digits of Morse code in one width
@@ -304,23 +305,26 @@ def test_scores():
     assert found["right"] == pytest.approx(100 / 3) and found["right, beam"] == 100
 
 
-def test_learns(recordings):
+def test_learns_and_transcribes(recordings, tmp_path, capsys):
     """Digits that are tones, in strings of one and two, by the sum over paths."""
-    settings = replace(
-        defaults("fsdd"), hidden=16, layers=1, digits=2, strings=32, stack=4, batch=16,
-        dropout=0.0, augment=False, steps=300, learning_rate=2e-2, beam=4,
-    )  # fmt: skip
-    loaded = corpus.load(settings, recordings)
-    run, _ = train.make(settings, loaded)
-    while run.step < settings.steps:
-        run.advance()
-    for examples in loaded.tests.values():
-        heard = train.transcribed(run.model, examples, settings)
-        found = train.scores(heard, examples)
+    out = tmp_path / "run"
+    options = """--data fsdd --hidden 16 --strings 32 --stack 4 --batch 16 --dropout 0
+--no-augment --steps 300 --learning-rate 2e-2 --beam 4""".split()
+    assert trained(out, "--data-dir", recordings, *options) == 0
+    for name in ("single-digits", "strings"):
+        found = json.loads((out / f"result-{name}.json").read_text())["scores"]
         assert found["right, beam"] > 80 and found["WER, beam"] < 10
         # no step of an even tone is the one to name it in, so that the likeliest path
         # is silent where the sum over all is sure
         assert found["right, beam"] >= found["right"]
+    capsys.readouterr()
+    paths = [
+        str(recordings / "recordings" / f"{digit}_ann_0.wav") for digit in range(10)
+    ]
+    assert main(["transcribe", "--run", str(out), *paths]) == 0
+    rows = [row.split("\t") for row in capsys.readouterr().out.splitlines()]
+    assert [path for path, _ in rows] == paths
+    assert sum(heard == str(digit) for digit, (_, heard) in enumerate(rows)) >= 8
 
 
 # commands
@@ -342,7 +346,7 @@ def test_train_transcribe_report(recordings, tmp_path, capsys):
         for name in ("single-digits", "strings")
     ]
     assert [f"{r['scores']['WER']:.2f}" for r in results] == rates
-    # what it says of its own sounds
+    # the sounds that it wrote are read again
     paths = [out / "example-1.wav", out / "example-2.wav"]
     assert main(["transcribe", "--run", str(out), *map(str, paths)]) == 0
     rows = [row.split("\t") for row in capsys.readouterr().out.splitlines()]
@@ -361,7 +365,7 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path, capsys):
     capsys.readouterr()
     kill_at_first_checkpoint("experiments.speech", cut, *SMALL, *options)
     assert trained(cut, *options, "--resume") == 0
-    assert "Going on from step" in capsys.readouterr().out
+    went_on(capsys)
     same_weights(whole, cut, Settings, train.make_model)
     for name in ("single-digits", "strings"):
         paths = [out / f"result-{name}.json" for out in (whole, cut)]

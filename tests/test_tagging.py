@@ -26,6 +26,7 @@ from tests.experiments import (
     error,
     kill_at_first_checkpoint,
     same_weights,
+    went_on,
 )
 from tests.test_data import SHARED, real
 
@@ -424,7 +425,7 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(files, tmp_path, cap
     kill_at_first_checkpoint("experiments.tagging", cut, *SMALL, *options)
     capsys.readouterr()
     assert run(cut, *options, "--resume") == 0
-    assert "Going on from step" in capsys.readouterr().out
+    went_on(capsys)
     assert result_of(whole) == result_of(cut)
     same_weights(whole, cut, Settings, train.make_model)
 

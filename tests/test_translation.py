@@ -2,16 +2,12 @@
 
 import gzip
 import io
-import itertools
 import json
-import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -32,7 +28,13 @@ from experiments.translation.settings import MODELS, Settings, defaults
 from experiments.translation.train import Trainer
 from experiments.translation.translate import Search, Translator
 from experiments.translation.vocabulary import END, START, UNKNOWN
-from tests.experiments import ROOT, as_users_have_it, error  # noqa: F401
+from tests.experiments import (  # noqa: F401
+    ROOT,
+    as_users_have_it,
+    error,
+    kill_at_first_checkpoint,
+    went_on,
+)
 
 SMALL = """--hidden 16 --embedding 8 --heads 2 --tokens 256 --steps 20 --pieces 0
 --longest 64""".split()
@@ -144,24 +146,10 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(table, tmp_path, cap
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = ["--data", table, "--steps", 300, "--dropout", 0.2]
     assert train(whole, *options) == 0
+    kill_at_first_checkpoint("experiments.translation", cut, *SMALL, *options)
     capsys.readouterr()
-    command = [sys.executable, "-m", "experiments.translation", "train"]
-    command += ["--out", cut, *SMALL, *options, "--save-seconds", 0.2]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*map(str, command)], env=environment, cwd=tmp_path,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    for _ in itertools.repeat(None, 2400):
-        done = [p for p in cut.glob("checkpoints/[0-9]*") if p.name.isdigit()]
-        if done or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert done
     assert train(cut, *options, "--resume") == 0
-    assert "Going on from step" in capsys.readouterr().out
+    went_on(capsys)
     results = [
         json.loads((p / "evaluation-test.json").read_text()) for p in (whole, cut)
     ]

@@ -92,7 +92,7 @@ def cross(rows: list[Row], at: str, value: Value, digits: int = 3) -> tuple[list
     found = {(curve_of(row), row[at]): value(row) for row in rows}
     if len(found) < len(rows):
         raise InputError(
-            "--results: rows of several --batch; each belongs into a folder of its own"
+            "--results: rows of several --batch or --lengths; give each an --out"
         )
     shown = lambda y: "" if y is None else number(y, digits)
     lines = [

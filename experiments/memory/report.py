@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from experiments.memory.settings import Settings
 from experiments.memory.tasks import REMEMBERED, UNITS, Batch, baseline, solved
 from experiments.page import grid, save_figure, table, versions, write_page
+from experiments.results import groups
 
 NAMES = {"rnn": "RNN (tanh)", "rnn-relu": "RNN (relu)", "irnn": "IRNN",
          "lstm": "LSTM", "gru": "GRU"}  # fmt: skip
@@ -117,19 +118,26 @@ def said_of(scores: dict[str, Any], settings: Settings) -> str:
 
 
 def by_length(rows: list[dict[str, Any]]) -> dict[str, dict[int, list[Any]]]:
-    """Rows of one task by their label, then by their length."""
+    """Rows of one task by what they are of but their length, then by their length."""
+    without = []
+    for row in rows:
+        settings, T = row["settings"], row["settings"]["length"]
+        span = "T" if settings["span"] == T else settings["span"]
+        own = {**settings, "span": span, "length": "T"}
+        without.append({**row, "settings": own, "length": T})
     found: dict[str, dict[int, list[Any]]] = {}
-    for row in sorted(rows, key=lambda row: row["settings"]["length"]):
-        lines = found.setdefault(label(row["settings"]), {})
-        lines.setdefault(row["settings"]["length"], []).append(row)
+    for name, group in groups(without, label).items():
+        lines = found.setdefault(name, {})
+        for row in sorted(group, key=lambda row: row["length"]):
+            lines.setdefault(row["length"], []).append(row)
     return found
 
 
-def style(settings: dict[str, Any]) -> dict[str, Any]:
+def style(settings: dict[str, Any], name: str) -> dict[str, Any]:
     dashed = settings["span"] is not None or settings["forget_bias"] != 1
     return {"color": COLOURS[settings["cell"]], "linestyle": "--" if dashed else "-",
             "marker": "o", "markersize": 4, "fillstyle": "none" if dashed else "full",
-            "label": label(settings)}  # fmt: skip
+            "label": name}  # fmt: skip
 
 
 def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
@@ -139,8 +147,8 @@ def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
     named = by_length(rows)
     mean = lambda group, score: np.mean([row["scores"][score] for row in group])
     unit, until = UNITS[task], "sequences until solved"
-    for lengths in named.values():
-        how = style(next(iter(lengths.values()))[0]["settings"])
+    for name, lengths in named.items():
+        how = style(next(iter(lengths.values()))[0]["settings"], name)
         y = [mean(group, unit) for group in lengths.values()]
         left.plot([*lengths], y, **how)
         there = {T: mean(group, until) for T, group in lengths.items()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import data, fit, results
-from experiments.checkpoint import Checkpoints, has_checkpoints, make_folder
+from experiments.checkpoint import Checkpoints, make_folder, refuse_run, refuse_runs
 from experiments.errors import InputError, refuse
 from experiments.memory import gates, gates_page, gradients, train
 from experiments.memory import report as pages
@@ -26,7 +26,12 @@ def one(
     given: dict[str, Any], preset: Settings, out: Path, **how: Any
 ) -> tuple[fit.Fit, dict[str, Any]] | None:
     """Trains and tests one model, and writes its page; None if it was stopped."""
-    done = fit.run(given, preset, FIXED, train.make, out, **how)
+
+    def make(settings: Settings) -> tuple[fit.Fit, dict[str, Any]]:
+        train.check(settings, given)
+        return train.make(settings)
+
+    done = fit.run(given, preset, FIXED, make, out, **how)
     if done is None:
         return None
     trained, facts = done
@@ -57,17 +62,17 @@ def sweep(
     given: dict[str, Any], cells: list[str], lengths: list[int], out: Path, **how: Any
 ) -> int:
     """Trains each cell at each length, in folders of their own, and compares."""
-    if has_checkpoints(out):
-        raise InputError(f"--out {out}: holds a run; choose another folder")
     made = []
-    for length in lengths:
-        for name in cells:
+    for length in dict.fromkeys(lengths):
+        for name in dict.fromkeys(cells):
             own = {**given, **BEGINNINGS[name], "length": length}
             if own.get("span") == "length":
                 own["span"] = length
             made.append((own, out / f"{name}-{length}"))
     for own, _ in made:  # before hours are spent
-        train.check(replace(preset_of(own), **own))
+        train.check(replace(preset_of(own), **own), own)
+    refuse_run(out)
+    refuse_runs((folder for _, folder in made), how["resume"])
     for own, folder in made:
         if one(own, preset_of(own), folder, **how) is None:
             return 130
@@ -96,8 +101,8 @@ def measure(model: Any, settings: Settings, n: int) -> dict[str, list[float]]:
 
 def gradient(given: dict[str, Any], sequences: int, out: Path, **how: Any) -> int:
     """The gradients of several models before and after training."""
-    if has_checkpoints(out):
-        raise InputError(f"--out {out}: holds a run; choose another folder")
+    refuse_run(out)
+    refuse_runs((out / name for name in MODELS), how["resume"])
     rows: list[dict[str, Any]] = []
     settings = Settings()
     for name, cell in MODELS.items():

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from experiments import fit
-from experiments.errors import InputError
+from experiments.errors import InputError, refuse
 from experiments.memory.model import Memory, loss
 from experiments.memory.settings import Settings
 from experiments.memory.tasks import (
@@ -24,18 +24,17 @@ HELD_OUT_BATCHES, TEST_BATCHES = 4, 10
 ROWS = 250  # of a batch that is not to train on
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, given: dict[str, Any]) -> None:
     """That the options belong to the cell and the task."""
-    gated = settings.cell in ("lstm", "gru")
-    if settings.span is not None and not gated:
-        raise InputError(f"--span: belongs to lstm and gru, not to {settings.cell}")
-    if settings.span is not None and settings.span < 2:
-        raise InputError(f"--span {settings.span}: chrono needs at least 2")
-    if settings.forget_bias != Settings.forget_bias:
-        if settings.cell != "lstm":
-            raise InputError(f"--forget-bias: belongs to lstm, not to {settings.cell}")
-        if settings.span is not None:
-            raise InputError("--forget-bias: not with --span, which sets it")
+    cell, span = settings.cell, settings.span
+    if cell not in ("lstm", "gru"):
+        refuse(given, ["span"], f"with the cell {cell}")
+    if cell != "lstm":
+        refuse(given, ["forget_bias"], f"with the cell {cell}")
+    if span is not None:
+        refuse(given, ["forget_bias"], "with --span, which sets it")
+        if span < 2:
+            raise InputError(f"--span {span}: chrono needs at least 2")
     if settings.task == "adding" and settings.length < 2:
         raise InputError(f"--length {settings.length}: at least 2 for adding")
 
@@ -46,7 +45,6 @@ def make_model(settings: Settings, facts: Any = None) -> Memory:
 
 def make(settings: Settings) -> tuple[fit.Fit, dict[str, Any]]:
     """A run, and its facts."""
-    check(settings)
     drawn = lambda seed, size: Batches(settings.task, settings.length, size, seed)
     held_out = [drawn(HELD_OUT, ROWS)[i] for i in range(HELD_OUT_BATCHES)]
     batches = drawn(settings.seed, settings.batch)

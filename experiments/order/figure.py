@@ -6,40 +6,47 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.classification.report import NAMES
+from experiments.classification.report import NAMES, label
 from experiments.order.settings import BINARY, MODELS
+from experiments.results import groups
 
 COLOURS = {"each": "#d8c3a5", "bag": "#b08d57", "rnn": "#9ab", "lstm": "#0b5394",
            "gru": "#6a9f58"}  # fmt: skip
 
 
+def mean_accuracy(group: list[dict[str, Any]]) -> float:
+    return float(np.mean([row["scores"]["accuracy"] for row in group]))
+
+
 def accuracies(rows: list[dict[str, Any]]) -> Figure:
     """Bars of each model, tasks beside each other; the mean of several seeds."""
     titles = [*dict.fromkeys(row["title"] for row in rows)]
-    models = [m for m in MODELS if any(r["settings"]["model"] == m for r in rows)]
+    model_of = lambda group: group[0]["settings"]["model"]
     size = max(6.0, 2.2 * len(titles) + 1.6), 4
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    width = 0.84 / len(models)
-    for i, model in enumerate(models):
-        for at, title in enumerate(titles):
-            own = [
-                row["scores"]["accuracy"]
-                for row in rows
-                if row["title"] == title and row["settings"]["model"] == model
-            ]
-            if not own:
-                continue
-            x, y = at + (i - (len(models) - 1) / 2) * width, float(np.mean(own))
-            name = NAMES[model] if at == 0 else None
-            axes.bar(x, y, 0.92 * width, color=COLOURS[model], label=name)
+    named: dict[str, Any] = {}
+    for at, title in enumerate(titles):
+        found = groups((row for row in rows if row["title"] == title), label)
+        bars = sorted(found.items(), key=lambda bar: MODELS.index(model_of(bar[1])))
+        width, met = 0.84 / len(bars), set()
+        for i, (name, group) in enumerate(bars):
+            model, y = model_of(group), mean_accuracy(group)
+            x = at + (i - (len(bars) - 1) / 2) * width
+            # other settings of the same model are lighter
+            how = {"color": COLOURS[model], "alpha": 0.5 if model in met else 1.0}
+            text = name if model in met else NAMES[model]
+            met.add(model)
+            named.setdefault(text, axes.bar(x, y, 0.92 * width, **how))
             axes.text(x, y + 1, f"{y:.0f}", ha="center", size=8, color="#444")
     if all(row["settings"]["data"] in BINARY for row in rows):
-        axes.axhline(50, color="#222", linewidth=1, linestyle=":", label="chance")
+        line = axes.axhline(50, color="#222", linewidth=1, linestyle=":")
+        named = {"chance": line, **named}
     names = [textwrap.fill(title.removesuffix(", test"), 16) for title in titles]
     axes.set_xticks(range(len(titles)), names)
     axes.set(ylabel="accuracy on the test, %", ylim=(0, 109))
     axes.tick_params(axis="x", length=0)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    how = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
+    axes.legend(named.values(), named.keys(), **how)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import results
-from experiments.checkpoint import has_checkpoints
+from experiments.checkpoint import refuse_runs
 from experiments.classification import run as classification
 from experiments.classification.report import NAMES, label
 from experiments.classification.settings import FEED_FORWARD, OF_RECURRENT
@@ -24,12 +24,7 @@ def train(
         raise InputError(f"--task {task}: neither a file nor one of {known}")
     folder = Path(task).stem + "-shuffled" * given.get("shuffled", False)
     runs = {model: out / folder / model for model in dict.fromkeys(models)}
-    for run in runs.values():
-        if has_checkpoints(run) and not how["resume"]:
-            raise InputError(
-                f"--out {out}: holds a run already, {run}; --resume goes on with it, "
-                "or choose another folder"
-            )
+    refuse_runs(runs.values(), how["resume"])
     for model, run in runs.items():
         print(f"\nModel: {NAMES[model]}.")
         blind = model in FEED_FORWARD and not all(m in FEED_FORWARD for m in models)

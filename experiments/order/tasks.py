@@ -17,6 +17,7 @@ from experiments import data
 from experiments.classification import corpus
 from experiments.classification.corpus import Corpus, Rows
 from experiments.classification.settings import Settings
+from experiments.errors import InputError
 
 FILLERS = "cdefgh"
 ELSEWHERE = {"test", "idlelib", "lib2to3", "site-packages", "dist-packages"}
@@ -93,5 +94,10 @@ OWN: dict[str, Callable[[], list[Rows]]] = {"first": first, "sentences": sentenc
 def load(settings: Settings, data_dir: Path | None) -> Corpus:
     """The data of a task, or of any set of classification."""
     if settings.data in OWN:
-        return corpus.from_texts(OWN[settings.data](), settings)
+        parts = OWN[settings.data]()
+        most = max(len(text.split()) for part in parts for text, _ in part)
+        if settings.longest < most:  # a text that is cut has no partner any more
+            name, longest = settings.data, settings.longest
+            raise InputError(f"--longest {longest}: {name} has texts of {most} words")
+        return corpus.from_texts(parts, settings)
     return corpus.load(settings, data_dir)

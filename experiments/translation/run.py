@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import data, files, training
-from experiments.checkpoint import has_checkpoints, make_folder
+from experiments.checkpoint import make_folder, refuse_run
 from experiments.errors import InputError
 from experiments.results import distinct, write_rows
 from experiments.translation import compare, corpus, evaluate, report
@@ -211,8 +211,7 @@ def show(found: list) -> None:
 
 def report_runs(runs: list[Path], results: Path | None, out: Path) -> int:
     """The page of several runs, and of the rows of `results`, side by side."""
-    if has_checkpoints(out):
-        raise InputError(f"--out {out}: holds a run; choose another folder")
+    refuse_run(out)
     rows = [] if results is None else compare.read_rows(results)
     loaded = []
     for run in runs:
