@@ -109,8 +109,10 @@ class Fit:
 
 
 def digest(data: Any) -> str:
-    """By which data are known again."""
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+    """By which data are known again; arrays by their bytes."""
+    of_bytes = lambda array: hashlib.sha256(array.tobytes()).hexdigest()
+    text = json.dumps(data, default=of_bytes)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def run(

@@ -59,7 +59,7 @@ def make_model(settings: Settings, facts: dict[str, Any]) -> Captioner:
 
 
 def digest(part: Part) -> str:
-    return fit.digest([part.digits.tolist(), TABLE])
+    return fit.digest([part.images, part.digits, TABLE])
 
 
 def make(settings: Settings, parts: Sequence[Part]) -> tuple[Fit, dict[str, Any]]:

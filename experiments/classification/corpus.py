@@ -162,8 +162,8 @@ def images(settings: Settings, data_dir: Path | None) -> Corpus:
     if order == "permuted":
         pixels = pixels[:, np.random.default_rng(0).permutation(pixels.shape[1])]
     made = [[Example(pixels[i], int(labels[i]), "") for i in part] for part in parts]
-    own = [int(label) for label in labels]
-    digests = [fit.digest([settings.data, own]), fit.digest(own)]
+    of = lambda part: [pixels[list(part)], labels[list(part)]]
+    digests = [fit.digest([*map(of, parts)]), fit.digest(of(parts[2]))]
     return Corpus(made[0], made[1], made[2], [*map(str, range(10))], None, digests)
 
 
