@@ -7,6 +7,7 @@ seed alone are shown as one, by their mean.
 
 import html
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,12 @@ def rows_of_runs(runs: Iterable[Path]) -> list[Row]:
     return found
 
 
+def by_number(title: str) -> list[Any]:
+    """A key to sort titles by: 50 steps before 100."""
+    parts = re.split(r"(\d+)", title)
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
 def report(
     title: str,
     runs: list[Path],
@@ -169,7 +176,8 @@ def report(
             raise InputError(f"{row['title']}: a result of another experiment") from e
     make_folder(out)
     parts = []
-    for task, digest in sorted({(row["title"], row["digest"]) for row in rows}):
+    titles = {(row["title"], row["digest"]) for row in rows}
+    for task, digest in sorted(titles, key=lambda t: (by_number(t[0]), t[1])):
         own = [row for row in rows if (row["title"], row["digest"]) == (task, digest)]
         head, lines = score_rows(groups(own, label), digits or {})
         print(f"\n{task}\n\n{markdown(head, lines)}")
