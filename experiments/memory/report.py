@@ -183,7 +183,7 @@ def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
                   loc="outside lower center", ncols=4)  # fmt: skip
     if task == "adding":
         handle = right.get_lines()[-1]
-        right.legend([handle], [handle.get_label()], frameon=False, fontsize=9)
+        right.legend([handle], [handle.get_label()], fontsize=9)
     return figure
 
 
