@@ -248,8 +248,10 @@ def test_gradients_command(tmp_path, capsys, monkeypatch):
 def test_sweep_goes_on_and_is_reported(tmp_path, capsys):
     out, again = tmp_path / "sweep", tmp_path / "again"
     small, chrono = [*SMALL[:4], "--steps", 2], ["--cells", "lstm-chrono"]
-    assert run("sweep", out, *small, "--lengths", 4, 6, *chrono) == 0
+    assert run("sweep", out, *small, "--lengths", 4, 10, *chrono) == 0
     first = lines(out)
+    printed = capsys.readouterr().out.split("Report: ")[-2]
+    assert re.findall(r"\nadding, (\d+) steps\n", printed) == ["4", "10"]
     assert run("sweep", out, *small, "--lengths", 4, *chrono, "rnn", "--resume") == 0
     assert first[0] == lines(out)[0]
     printed = capsys.readouterr().out
@@ -260,7 +262,7 @@ def test_sweep_goes_on_and_is_reported(tmp_path, capsys):
     assert run("report", again, "--results", out / "results.jsonl", "--runs", out) == 0
     rows = [json.loads(line)["settings"] for line in lines(again)]
     spans = {(row["cell"], row["length"], row["span"]) for row in rows}
-    assert spans == {("lstm", 4, 4), ("lstm", 6, 6), ("rnn", 4, None)}
+    assert spans == {("lstm", 4, 4), ("lstm", 10, 10), ("rnn", 4, None)}
     assert {*first, *lines(out)} == {*lines(again)} and len(lines(again)) == 3
     rates = {row["cell"]: row["learning_rate"] for row in rows}
     assert rates == {"rnn": 0.001, "lstm": 0.01}
