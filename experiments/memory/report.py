@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from experiments.memory.settings import Settings
 from experiments.memory.tasks import REMEMBERED, UNITS, Batch, baseline, solved
@@ -176,6 +177,10 @@ def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
         for T in sorted({*own, *more}):  # those apart enough to be written
             ticks += [T] if not ticks or T > 1.25 * ticks[-1] else []
         axes.set_xticks(ticks, [*map(str, ticks)], size=9, rotation=45)
+        low, high = axes.get_ylim()
+        if high < 30 * low:  # few powers of ten
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
         axes.minorticks_off()
     tidy(left, xlabel="length", ylabel=f"{unit} in the test")
     tidy(right, xlabel="length", ylabel=until)

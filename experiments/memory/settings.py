@@ -31,7 +31,7 @@ class Settings:
 # what differs from the above for a task, and for cells without gates
 PRESETS: dict[str, dict[str, Any]] = {
     "adding": {},
-    "copy": {"length": 20, "hidden": 128, "steps": 3000, "learning_rate": 5e-3},
+    "copy": {"length": 20, "hidden": 128, "steps": 6000, "learning_rate": 5e-3},
 }
 UNGATED: dict[str, Any] = {"learning_rate": 1e-3}
 # those of `gradients`, where many small models are trained
