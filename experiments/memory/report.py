@@ -135,10 +135,13 @@ def by_length(rows: list[dict[str, Any]]) -> dict[str, dict[int, list[Any]]]:
 
 
 def style(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    dashed = settings["span"] is not None or settings["forget_bias"] != 1
-    return {"color": COLOURS[settings["cell"]], "linestyle": "--" if dashed else "-",
-            "marker": "o", "markersize": 4, "fillstyle": "none" if dashed else "full",
-            "label": name}  # fmt: skip
+    line, marker, fill = "-", "o", "full"
+    if settings["span"] is not None:
+        line, fill = "--", "none"
+    elif settings["forget_bias"] != Settings.forget_bias:
+        line, marker = ":", "s"
+    return {"color": COLOURS[settings["cell"]], "linestyle": line, "marker": marker,
+            "markersize": 4, "fillstyle": fill, "label": name}  # fmt: skip
 
 
 def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:

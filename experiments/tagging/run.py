@@ -1,6 +1,7 @@
 """The commands: train, tag, report."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def run(given: dict[str, Any], out: Path, *, data_dir: Path | None, **how: Any) 
         return made, facts
 
     preset = defaults(given.get("data", Settings.data))
+    if not given.get("letters", True):
+        preset = replace(preset, jamo=False)
     done = fit.run(given, preset, FIXED, make, out, **how)
     if done is None:
         return 130
