@@ -157,19 +157,6 @@ def log_p(model, images, said):
     return np.where(inside, picked, 0).sum(1)
 
 
-def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = ["--encoder", "pixels", "--steps", 300]
-    assert trained(whole, *options) == 0
-    capsys.readouterr()
-    kill_at_first_checkpoint("experiments.captions", cut, *SMALL, *options)
-    assert trained(cut, *options, "--resume") == 0
-    went_on(capsys)
-    paths = [out / "result-test.json" for out in (whole, cut)]
-    assert paths[0].read_text() == paths[1].read_text()
-    same_weights(whole, cut, Settings, train.make_model)
-
-
 def test_mistakes(tmp_path, capsys):
     out = tmp_path / "run"
     run = ["caption", "--run", str(out)]

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.classification.settings import Settings
-from experiments.classification.train import make_model
 from experiments.order import tasks
 from experiments.order.__main__ import main
 from experiments.order.figure import accuracies
@@ -159,20 +157,6 @@ def test_texts_of_ones_own_in_order_and_shuffled(tmp_path):
     assert [r["title"] for r in rows] == ["own.tsv, test",
                                           "own.tsv, words shuffled, test"]  # fmt: skip
     assert all(row["scores"]["accuracy"] == 100 for row in rows)
-
-
-def test_killed_and_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = ["--models", "bag", "--steps", 300, "--dropout", 0.2]
-    assert train(whole, *options) == 0
-    kill_at_first_checkpoint("experiments.order", cut, *SMALL, *options)
-    capsys.readouterr()
-    assert train(cut, *options, "--resume") == 0
-    went_on(capsys)
-    results = [path / "first" / "bag" / "result-test.json" for path in (whole, cut)]
-    one, other = (json.loads(path.read_text()) for path in results)
-    assert one == other
-    same_weights(*(path.parent for path in results), Settings, make_model)
 
 
 def test_figure():

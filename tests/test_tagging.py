@@ -36,6 +36,7 @@ TINY: dict = {
     "longest": 12, "longest_word": 6, "batch": 240, "steps": 2,
 }  # fmt: skip
 SMALL = [str(x) for k, v in TINY.items() for x in ("--" + k.replace("_", "-"), v)]
+WORDS = "--hidden 8 --embedding 8 --longest 12 --batch 240".split()
 
 
 @pytest.fixture(autouse=True)
@@ -420,11 +421,12 @@ def test_entities_of_ones_own(tmp_path, capsys):
 
 def test_killed_and_resumed_runs_equal_an_uninterrupted_one(files, tmp_path, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = [*files, "--letters", "--crf", "--dropout", 0.3, "--steps", 60]
-    assert run(whole, *options) == 0
-    kill_at_first_checkpoint("experiments.tagging", cut, *SMALL, *options)
+    options = [*files, *WORDS, "--no-letters", "--crf", "--dropout", 0.3]
+    options = [*map(str, options), "--steps", "60"]
+    assert main(["train", "--out", str(whole), *options]) == 0
+    kill_at_first_checkpoint("experiments.tagging", cut, *options)
     capsys.readouterr()
-    assert run(cut, *options, "--resume") == 0
+    assert main(["train", "--out", str(cut), *options, "--resume"]) == 0
     went_on(capsys)
     assert result_of(whole) == result_of(cut)
     same_weights(whole, cut, Settings, train.make_model)

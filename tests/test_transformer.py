@@ -235,6 +235,7 @@ def test_prefill_and_beam_search():
         state, token = jaxseq.prefill(step, state, prompts, lengths=lengths)
         return jaxseq.beam_search(step, state, token, **how)
 
+    decode = jax.jit(lambda tokens: jaxseq.transformer_decode(params, tokens)[0])
     found = run(prompts, lengths)
     for b, n in enumerate(lengths):
         alone = run(prompts[b : b + 1, :n], lengths[b : b + 1])
@@ -242,8 +243,7 @@ def test_prefill_and_beam_search():
         for k in range(2):
             tokens = np.asarray(found.tokens[b, k, : found.lengths[b, k]])
             whole = np.concatenate([prompts[b, :n], tokens])
-            logits, _ = jaxseq.transformer_decode(params, whole[:-1])
-            losses = jaxseq.cross_entropy(logits, whole[1:])
+            losses = jaxseq.cross_entropy(decode(whole[:-1]), whole[1:])
             assert_close(found.scores[b, k], -losses[n - 1 :].sum())
 
 
@@ -414,13 +414,16 @@ def test_gradients_in_bfloat16():
 def test_dtypes(positions, dtype):
     params = make(**BOTH, positions=positions)
     narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
-    found = []
-    for p in (params, narrow):
+    how = {"memory_lengths": LENGTHS}
+
+    @jax.jit
+    def run(p):
         memory = jaxseq.transformer_encode(p, TOKENS, lengths=LENGTHS)
-        how = {"memory_lengths": LENGTHS}
-        found.append(jaxseq.transformer_decode(p, TARGETS, memory, **how)[0])
-    assert found[1].dtype == memory.dtype == dtype
-    error = abs(np.asarray(found[1], float) - found[0]).max()
+        return memory, jaxseq.transformer_decode(p, TARGETS, memory, **how)[0]
+
+    (_, expected), (memory, found) = run(params), run(narrow)
+    assert found.dtype == memory.dtype == dtype
+    error = abs(np.asarray(found, float) - expected).max()
     assert error < 200 * float(jnp.finfo(dtype).eps)
     state = jaxseq.transformer_zeros(narrow, memory, **how, max_length=3)
     _, one = jaxseq.transformer_decode_step(narrow, state, TARGETS[..., 0])

@@ -77,11 +77,13 @@ def test_train_evaluate_translate_report(model, table, tmp_path, capsys, monkeyp
     assert ("What each token" in page) == (model != "plain")
     result = json.loads((out / "evaluation-test.json").read_text())
     assert len(result["rows"]) == result["pairs"] == 10
+    if model not in ("bahdanau", "transformer"):  # the same code for all
+        return
     # the checkpoint gives what the training ended with
     assert main(["evaluate", "--run", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"BLEU {bleu}, perplexity {perplexity}" in printed
-    if model != "bahdanau":  # what follows is the same code for all
+    if model != "bahdanau":
         return
     # a file, and line by line
     lines = tmp_path / "lines.txt"

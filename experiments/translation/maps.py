@@ -27,10 +27,14 @@ def fonts() -> list[str]:
 
 
 def drawable(texts: list[str], names: list[str]) -> bool:
-    """Whether the fonts have every character."""
+    """Whether the fonts have every character, and matplotlib can join them.
+
+    It leaves letters of Korean that make no syllable apart, and finds none for them.
+    """
     files = [font_manager.findfont(name) for name in names]
     known = set().union(*(FT2Font(file).get_charmap() for file in files))
-    return all(ord(c) in known for text in texts for c in text if not c.isspace())
+    letters = (c for text in texts for c in text if not c.isspace())
+    return all(ord(c) in known and not "\u1100" <= c <= "\u11ff" for c in letters)
 
 
 def chosen(rows: list[dict], count: int = 3) -> list[dict]:
