@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.captions import names, report, train
 from experiments.captions.__main__ import main
 from experiments.captions.names import END, LANGUAGES, LONGEST, START, TABLE
 from experiments.captions.settings import ENCODERS, Settings
+from experiments.translation import maps
 from tests.experiments import (  # noqa: F401
     as_users_have_it,
     error,
@@ -113,6 +115,14 @@ def test_train_caption_report(encoder, tmp_path, capsys):
         page = (tmp_path / "both" / "report.html").read_text()
         assert "a layer of pixels, 8" in page and "Finnish" in page
         assert "holds a run" in error(capsys, main([*both[:-1], str(out)]))
+
+
+def test_letters_of_no_syllable_are_not_drawn(monkeypatch):
+    font = SimpleNamespace(get_charmap=lambda: {ord(c): 1 for c in "a\uc0ac\u1109"})
+    monkeypatch.setattr(maps, "FT2Font", lambda file: font)
+    assert maps.drawable(["a \uc0ac"], ["DejaVu Sans"])
+    assert not maps.drawable(["a\u1109"], ["DejaVu Sans"])
+    assert not maps.drawable(["b"], ["DejaVu Sans"])
 
 
 def test_learns():

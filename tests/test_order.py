@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -139,7 +140,7 @@ def test_sentences(library, tmp_path):
     assert accuracy(tmp_path / "out" / "sentences" / "bag") == 50
 
 
-def test_texts_of_ones_own_in_order_and_shuffled(tmp_path):
+def test_texts_of_ones_own_in_order_and_shuffled(tmp_path, capsys):
     """What words decide is not lost with their order."""
     path, chance = tmp_path / "own.tsv", random.Random(0)
     rows = []
@@ -152,6 +153,14 @@ def test_texts_of_ones_own_in_order_and_shuffled(tmp_path):
     options = ["--task", path, "--models", "bag", "--steps", 40]
     options += ["--word-dropout", 0, "--dropout", 0, "--learning-rate", 0.03]
     assert train(out, *options) == 0
+    # what is finished stays, what is missing is trained
+    weights = out / "own" / "bag" / "checkpoints" / "40"
+    before = weights.stat().st_mtime_ns
+    assert "holds a run already" in error(capsys, train(out, *options))
+    more = [*options, "--models", "bag", "each", "--resume"]
+    assert train(out, *more) == 0 and weights.stat().st_mtime_ns == before
+    assert accuracy(out / "own" / "each") == 100
+    shutil.rmtree(out / "own" / "each")
     assert train(out, *options, "--shuffled") == 0
     rows = [json.loads(r) for r in (out / "results.jsonl").read_text().splitlines()]
     assert [r["title"] for r in rows] == ["own.tsv, test",

@@ -405,6 +405,20 @@ def test_scores_of_entities():
     )
 
 
+def test_without_letters_there_is_no_jamo(tmp_path, capsys, monkeypatch):
+    found = []
+
+    def load(settings, data_dir):
+        found.append((settings.letters, settings.jamo))
+        raise InputError("enough")
+
+    monkeypatch.setattr(corpus, "load", load)
+    for options in ([], ["--no-letters"]):
+        line = ["train", "--out", str(tmp_path / "out"), "--data", "kmou_ner"]
+        assert "enough" in error(capsys, main([*line, *options]))
+    assert found == [(True, True), (False, False)]
+
+
 def test_entities_of_ones_own(tmp_path, capsys):
     """One file, of which a tenth each is held out and tested; three columns."""
     rows = [[f"w{i % 7} x {'B-A' if i % 7 < 2 else 'O'}", "y x I-A" if i % 7 < 2 else
