@@ -144,8 +144,10 @@ class Runner:
     def seconds(self, test: Path) -> float:
         return sum(json.loads(self.times(test).read_text()).values())
 
-    def pytest(self, copy: Path, test: Path, limit: float | None) -> Any:
-        """The exit code, None if it took too long, and what was printed."""
+    def pytest(
+        self, copy: Path, test: Path, limit: float | None
+    ) -> tuple[str, int | None]:
+        """What was printed, and the exit code; None if it took too long."""
         env = {
             **os.environ,
             # a command that a test starts elsewhere has to find the copy, too
@@ -286,6 +288,7 @@ def judged(waiting: list[Any], workers: int, limit: float) -> list[Any]:
             for test, printed in zip(tests, pool.map(runner.clean, tests), strict=True):
                 if printed:
                     raise ValueError(f"{test} fails without a fault:\n{printed}")
+                print(f"  {test}: {runner.seconds(test):.0f} s", flush=True)
             begun = time.monotonic()
             jobs = {pool.submit(runner.judge, *job): job[1] for job in waiting}
             for done in as_completed(jobs):
@@ -318,15 +321,14 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=60, help=help)
     options = parser.parse_args()
     target = options.target
-    if not target.exists() or target.is_absolute() or not Path("tests").is_dir():
+    outside = target.is_absolute() or ".." in target.parts
+    if outside or not target.exists() or not Path("tests").is_dir():
         parser.error(f"{target}: no file or folder under a repository's root")
     if options.count < 1 or options.workers < 1:
         parser.error("--count and --workers have to be at least 1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return study(
-            target, options.count, options.seed, options.workers, options.limit
-        )
+        return study(**vars(options))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -120,7 +120,7 @@ class Finder(ast.NodeVisitor):
 
     def visit_Assign(self, node: ast.Assign) -> None:
         for target in node.targets:
-            if isinstance(target, ast.Tuple):
+            if isinstance(target, ast.Tuple) and not isinstance(node.value, ast.Tuple):
                 self.swap("gates", target.elts)
         self.visit(node.value)
 
@@ -130,7 +130,7 @@ class Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        if isinstance(node.value, ast.Call):
+        if isinstance(node.value, ast.Call) and called(node.value) != "__init__":
             name = called(node.value)
             kind = "check" if "check" in name or name == "error" else "statement"
             self.fault(kind, node, "pass")
@@ -210,7 +210,9 @@ class Finder(ast.NodeVisitor):
         if name in CHOICES and len(args) > 1 and not starred:
             self.swap("mask", args[1:])
             self.fault("mask", node, self.whole(args[1]))
-        elif (name[:1].isupper() or name == "concatenate") and not starred:
+        elif name == "concatenate" and args and isinstance(args[0], ast.List):
+            self.swap("order", args[0].elts)
+        elif name[:1].isupper() and not starred:
             self.swap("order", args)
         if name == "split" and "random" in self.text(node.func):
             n = self.whole(args[1]) if len(args) > 1 else "2"
@@ -258,17 +260,14 @@ class Finder(ast.NodeVisitor):
         return self.text(node)  # the set and add of Python's own sets
 
     def swap(self, kind: str, nodes: list[Any]) -> None:
+        """Each two neighbours; a constant or a list in another's place is no fault."""
+        fixed = ast.Constant | ast.Starred | ast.List | ast.Tuple
         for a, b in pairwise(nodes):
-            if (
-                isinstance(a, ast.Starred)
-                or isinstance(b, ast.Starred)
-                or not self.inside
-            ):
-                continue
             (start, middle), (later, end) = self.span(a), self.span(b)
-            old = self.source[start:end].decode()
             between = self.source[middle:later].decode()
-            if between.strip() == ",":  # and no bracket
+            movable = not (isinstance(a, fixed) or isinstance(b, fixed))
+            if self.inside and movable and between.strip() == ",":  # no brackets
+                old = self.source[start:end].decode()
                 new = self.text(b) + between + self.text(a)
                 place = (".".join(self.functions), a.lineno, start, end)
                 self.found.append(Fault(kind, *place, old, new))
