@@ -23,8 +23,6 @@ CHOICES = {"where", "select", "cond"}
 MASKS = {"mask", "valid", "keep", "lengths", "resets", "before"}
 # kinds of fault that any program has
 GENERAL = {"comparison", "condition", "operator", "constant", "statement"}
-# such a call is replaced by what it updates
-UPDATES = {"set", "add", "astype", "stop_gradient", "dynamic_update_slice", "_replace"}
 OPERATORS: dict[type, str] = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/",
     ast.BitAnd: "|", ast.BitOr: "&",
@@ -75,11 +73,13 @@ class Finder(ast.NodeVisitor):
         text = self.text(node)
         return text if isinstance(node, simple) else f"({text})"
 
-    def fault(self, kind: str, node: Any, new: str) -> None:
-        if self.inside and new != self.text(node):
+    def fault(self, kind: str, node: Any, new: str, end: int | None = None) -> None:
+        """`new` in place of a node, or of all from there to `end`."""
+        start, end = self.span(node)[0], end or self.span(node)[1]
+        old = self.source[start:end].decode()
+        if self.inside and new != old:
             function = ".".join(self.functions)
-            place = (function, node.lineno, *self.span(node))
-            self.found.append(Fault(kind, *place, self.text(node), new))
+            self.found.append(Fault(kind, function, node.lineno, start, end, old, new))
 
     # where no faults are
 
@@ -190,11 +190,8 @@ class Finder(ast.NodeVisitor):
         if isinstance(node.value, bool):
             self.fault("constant", node, str(not node.value))
         elif isinstance(node.value, int):
-            self.fault(
-                "shift",
-                node,
-                str(node.value - 1 if node.value == 1 else node.value + 1),
-            )
+            n = node.value
+            self.fault("shift", node, "0" if n == 1 else str(n + 1))
         elif isinstance(node.value, float):
             self.fault("constant", node, repr(2 * node.value or 1.0))
 
@@ -219,8 +216,9 @@ class Finder(ast.NodeVisitor):
             self.fault("key", node, f"([{self.text(args[0])}] * {n})")
         if name == "fold_in":
             self.fault("key", node, self.whole(args[0]))
-        if name in UPDATES:
-            self.fault("stale", node, self.kept(node))
+        kept = updated(node)
+        if kept is not None:
+            self.fault("stale", node, self.whole(kept))
         for arg in args:
             if isinstance(arg, ast.Name | ast.Attribute) and last(arg) in MASKS:
                 self.fault("mask", arg, "None")
@@ -238,39 +236,20 @@ class Finder(ast.NodeVisitor):
         elif isinstance(value, ast.Name | ast.Attribute) and last(value) == name:
             self.fault("argument", value, "None")  # handed on
         elif name != "name":
-            start, end = self.span(keyword)
+            end = self.span(keyword)[1]
             rest = self.source[end : self.span(call)[1]]
-            skipped = len(rest) - len(rest.lstrip(b" \n,"))
-            old = self.source[start : end + skipped].decode()
-            place = (".".join(self.functions), value.lineno, start, end + skipped)
-            if self.inside:
-                self.found.append(Fault("argument", *place, old, ""))
-
-    def kept(self, node: ast.Call) -> str:
-        """What a call that updates something updates."""
-        of = node.func
-        if isinstance(of, ast.Attribute) and of.attr in ("set", "add"):
-            at = of.value.value if isinstance(of.value, ast.Subscript) else None
-            if isinstance(at, ast.Attribute) and at.attr == "at":  # x.at[i].set(v)
-                return self.whole(at.value)
-        elif isinstance(of, ast.Attribute) and of.attr in ("astype", "_replace"):
-            return self.whole(of.value)
-        elif node.args and called(node) in ("stop_gradient", "dynamic_update_slice"):
-            return self.whole(node.args[0])
-        return self.text(node)  # the set and add of Python's own sets
+            comma = len(rest) - len(rest.lstrip(b" \n,"))
+            self.fault("argument", keyword, "", end + comma)
 
     def swap(self, kind: str, nodes: list[Any]) -> None:
         """Each two neighbours; a constant or a list in another's place is no fault."""
         fixed = ast.Constant | ast.Starred | ast.List | ast.Tuple
         for a, b in pairwise(nodes):
-            (start, middle), (later, end) = self.span(a), self.span(b)
+            (_, middle), (later, end) = self.span(a), self.span(b)
             between = self.source[middle:later].decode()
             movable = not (isinstance(a, fixed) or isinstance(b, fixed))
             if self.inside and movable and between.strip() == ",":  # no brackets
-                old = self.source[start:end].decode()
-                new = self.text(b) + between + self.text(a)
-                place = (".".join(self.functions), a.lineno, start, end)
-                self.found.append(Fault(kind, *place, old, new))
+                self.fault(kind, a, self.text(b) + between + self.text(a), end)
 
 
 def called(call: ast.Call) -> str:
@@ -279,6 +258,18 @@ def called(call: ast.Call) -> str:
 
 def last(node: ast.AST) -> str:
     return getattr(node, "attr", getattr(node, "id", ""))
+
+
+def updated(call: ast.Call) -> ast.expr | None:
+    """What a call makes a newer one of, if it does."""
+    match call.func:
+        case ast.Attribute(value=value, attr="astype" | "_replace"):
+            return value
+        case ast.Attribute(attr="stop_gradient" | "dynamic_update_slice"):
+            return call.args[0] if call.args else None
+        case ast.Attribute(ast.Subscript(ast.Attribute(value, "at")), "set" | "add"):
+            return value
+    return None
 
 
 def faults(source: str) -> list[Fault]:
