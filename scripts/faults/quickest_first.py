@@ -1,6 +1,6 @@
 """A pytest plugin: the quickest tests first, for a fault is found by the first of them.
 
-FAULTS_TIMES is a JSON file of seconds by test. Where there is none yet, it is written.
+FAULTS_TIMES names JSON files of seconds by test. If there is none yet, it is written.
 """
 
 import json
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-PATH = Path(os.environ["FAULTS_TIMES"])
+PATHS = [Path(path) for path in os.environ["FAULTS_TIMES"].split(os.pathsep)]
+KNOWN = PATHS[0].exists()
 times: dict[str, float] = {}
 # that an example fails is enough: it need not be the simplest
 settings.register_profile(
@@ -20,8 +21,8 @@ settings.load_profile("faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if PATH.exists():
-        known = json.loads(PATH.read_text())
+    if KNOWN:
+        known = {k: v for p in PATHS for k, v in json.loads(p.read_text()).items()}
         items.sort(key=lambda item: known.get(item.nodeid, 0))
 
 
@@ -30,5 +31,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
-    if exitstatus == 0 and not PATH.exists():
-        PATH.write_text(json.dumps(times))
+    if exitstatus == 0 and not KNOWN:
+        PATHS[0].write_text(json.dumps(times))
