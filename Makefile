@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`.
-.PHONY: demo test test-fast test-defaults test-newest test-tpu test-long times lint format \
-	benchmark clean
+.PHONY: demo test test-fast test-defaults test-newest test-tpu test-long times faults lint \
+	format benchmark clean
 
 PYTHON ?= python3
 VENV = .venv
@@ -42,6 +42,12 @@ test-newest: pyproject.toml
 # what takes long: every test, compiled as users compile
 test-long: $(VENV)/dev
 	XLA_FLAGS= $(BIN)/python $(PYTEST)
+
+# breaks a copy of the code on purpose, and says what no test notices
+TARGET ?= jaxseq
+COUNT ?= 20
+faults: $(VENV)/dev
+	$(BIN)/python -m scripts.faults $(TARGET) --count $(COUNT)
 
 # where the time of the tests goes
 times: $(VENV)/dev
