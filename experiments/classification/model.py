@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 import jaxseq.nn
-from experiments.classification.corpus import PAD, UNKNOWN
+from experiments.classification.data import PAD, UNKNOWN
 from experiments.classification.settings import FEED_FORWARD, Settings
 
 CELLS = {"rnn": jaxseq.nn.RNN, "lstm": jaxseq.nn.LSTM, "bilstm": jaxseq.nn.LSTM,
@@ -105,6 +105,18 @@ class Classifier(nnx.Module):
         assert self.recurrent is not None
         _, y = self.recurrent(self.inputs(x), lengths=lengths)
         return self.attention(y, jnp.arange(y.shape[1]) < lengths[:, None])
+
+
+def make(settings: Settings, facts: dict[str, Any]) -> Classifier:
+    """The model for the labels and the vocabulary, or features, among the facts."""
+    vocabulary = facts["vocabulary"]
+    return Classifier(
+        settings,
+        len(facts["labels"]),
+        vocabulary=None if vocabulary is None else len(vocabulary) + 2,
+        features=facts["features"],
+        rngs=nnx.Rngs(settings.seed),
+    )
 
 
 def mean(x: Array, valid: Array) -> Array:

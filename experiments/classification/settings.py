@@ -3,14 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.frame.options import (
+    file_or_name,
+    learning_rate,
+    option,
+    seed,
+    steps,
+    weight_decay,
+)
+
 MODELS = ("rnn", "lstm", "bilstm", "gru", "each", "bag")
 FEED_FORWARD = ("each", "bag")
 POOLINGS = ("last", "mean", "max", "attention")
 IMAGES = ("digits", "digits_pixels", "digits_permuted",
           "mnist", "mnist_pixels", "mnist_permuted")  # fmt: skip
 TEXTS = ("mr", "sst2", "sst5", "trec", "nsmc")
-
-
 # options that only a recurrent model has, and only texts
 OF_RECURRENT = ("pooling", "layers")
 OF_TEXTS = ("units", "least", "longest", "embedding", "shuffled", "word_dropout")
@@ -18,23 +25,36 @@ OF_TEXTS = ("units", "least", "longest", "embedding", "shuffled", "word_dropout"
 
 @dataclass(frozen=True)
 class Settings:
-    data: str = "digits"
-    model: str = "lstm"
-    pooling: str = "last"
-    layers: int = 1
-    hidden: int = 64
-    embedding: int = 64
-    units: str = "words"
-    least: int = 2
-    longest: int = 128
-    shuffled: bool = False
-    dropout: float = 0.2
-    word_dropout: float = 0.0
-    batch: int = 50
-    steps: int = 1000
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    seed: int = 0
+    data: str = option(
+        "digits",
+        f"{', '.join((*IMAGES, *TEXTS))}, or a table of texts and labels (.tsv)",
+        kind=file_or_name,
+        fixed=True,
+    )
+    model: str = option(
+        "lstm", "each and bag are feed-forward", choices=MODELS, fixed=True
+    )
+    pooling: str = option(
+        "last", "over time, of a recurrent model", choices=POOLINGS, fixed=True
+    )
+    layers: int = option(1, "recurrent layers", fixed=True)
+    hidden: int = option(64, "width of the state, of each direction", fixed=True)
+    embedding: int = option(64, "width of a token's vector", fixed=True)
+    units: str = option(
+        "words", "what a token is", choices=("words", "characters"), fixed=True
+    )
+    least: int = option(2, "times that a token of the vocabulary is met", fixed=True)
+    longest: int = option(128, "tokens of a text that are read", fixed=True)
+    shuffled: bool = option(
+        False, "put the words of each text in an order of chance", fixed=True
+    )
+    dropout: float = option(0.2, "probability", high=0.95)
+    word_dropout: float = option(0.0, "probability that a token is unknown", high=0.95)
+    batch: int = option(50, "examples of a batch", fixed=True)
+    steps: int = steps(1000)
+    learning_rate: float = learning_rate(3e-3)
+    weight_decay: float = weight_decay(0.01)
+    seed: int = seed("of weights, order and dropout")
 
 
 TEXT: dict[str, Any] = {
@@ -66,6 +86,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def defaults(data: str) -> Settings:
+def preset(given: dict[str, Any]) -> Settings:
     """The settings of a data set, where the user gives no others."""
+    data = given.get("data", Settings.data)
     return Settings(**{**PRESETS.get(data, TEXT), "data": data})

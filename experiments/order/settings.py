@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.classification.settings import Settings
-from experiments.classification.settings import defaults as defaults_of_data
+from experiments.classification.settings import preset as preset_of_data
 
 # feed-forward, blind to order; then recurrent
 MODELS = ("each", "bag", "rnn", "lstm", "gru")
@@ -18,7 +18,11 @@ TASKS: dict[str, dict[str, Any]] = {
 BINARY = (*TASKS, "sst2", "mr")  # two classes, as many of each
 
 
-def defaults(task: str) -> Settings:
+def preset(given: dict[str, Any]) -> Settings:
     """The settings of a task, where the user gives no others."""
-    preset = Settings(**TASKS[task]) if task in TASKS else defaults_of_data(task)
-    return replace(preset, data=task, model="lstm")
+    task = given.get("data", "first")
+    found = Settings(**TASKS[task]) if task in TASKS else preset_of_data(given)
+    return replace(found, data=task, model="lstm")
+
+
+FIRST = preset({})

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import data
-from experiments.data import DATASETS, Dataset
-from experiments.errors import InputError
+from experiments import datasets
+from experiments.datasets import DATASETS, Dataset
+from experiments.frame.errors import InputError
+from tests.experiments.helpers import SHARED, real
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="no real data at hand")
 TEXT = "".join(f"line {i} of the file\n" for i in range(20_000)).encode()
 
 
@@ -52,7 +51,9 @@ def serve(monkeypatch, tmp_path):
         return url
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(data.pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(
+        datasets.pooch, "os_cache", lambda name: tmp_path / "cache" / name
+    )
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     yield start
@@ -78,44 +79,44 @@ def cached(tmp_path):
 
 def test_download_is_checked_and_kept(serve, served, tmp_path, capsys):
     serve(served, "words", hashes=GOOD)
-    path = data.fetch("words", "words.txt")
+    path = datasets.fetch("words", "words.txt")
     assert path.read_bytes() == TEXT
     told = capsys.readouterr().err
     assert "words.txt of words" in told and "none at all" in told
     (served / "words.txt").unlink()  # the second time nothing is asked of the server
-    assert data.fetch("words", "words.txt") == path
+    assert datasets.fetch("words", "words.txt") == path
     assert capsys.readouterr().err == ""
 
 
 def test_wrong_hash(serve, served, tmp_path):
     url = serve(served, "words", hashes={"words.txt": "0" * 64})
     with pytest.raises(InputError, match=f"{url}/words.txt: .*sha256 differs"):
-        data.fetch("words", "words.txt")
+        datasets.fetch("words", "words.txt")
     assert not cached(tmp_path)
 
 
 def test_spoiled_cache_is_downloaded_again(serve, served, tmp_path):
     serve(served, "words", hashes=GOOD)
-    path = data.fetch("words", "words.txt")
+    path = datasets.fetch("words", "words.txt")
     path.write_bytes(TEXT[:100])
-    assert data.fetch("words", "words.txt").read_bytes() == TEXT
+    assert datasets.fetch("words", "words.txt").read_bytes() == TEXT
 
 
 def test_cut_connection(serve, served, tmp_path):
     url = serve(served, "words", Cut, GOOD)
     with pytest.raises(InputError, match=f"{url}/words.txt: "):
-        data.fetch("words", "words.txt")
+        datasets.fetch("words", "words.txt")
     assert not cached(tmp_path)
 
 
 def test_absent_and_unreachable(serve, served, tmp_path, monkeypatch):
     url = serve(served, "words", hashes={"others.txt": "0" * 64})
     with pytest.raises(InputError, match=f"{url}/others.txt: the download failed"):
-        data.fetch("words", "others.txt")
+        datasets.fetch("words", "others.txt")
     gone = Dataset("", "http://127.0.0.1:9", {"words.txt": "0" * 64})
     monkeypatch.setitem(DATASETS, "words", gone)
     with pytest.raises(InputError, match="the download failed"):
-        data.fetch("words", "words.txt")
+        datasets.fetch("words", "words.txt")
     assert not cached(tmp_path)
 
 
@@ -125,14 +126,14 @@ def test_full_disk(serve, served, tmp_path):
     code = f"""
 import resource, signal
 from pathlib import Path
-from experiments import data
-from experiments.errors import InputError
+from experiments import datasets
+from experiments.frame.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
-data.pooch.os_cache = lambda name: Path({str(tmp_path)!r}) / "cache" / name
-data.DATASETS["words"] = data.Dataset("", {url!r}, {GOOD!r})
+datasets.pooch.os_cache = lambda name: Path({str(tmp_path)!r}) / "cache" / name
+datasets.DATASETS["words"] = datasets.Dataset("", {url!r}, {GOOD!r})
 try:
-    data.fetch("words", "words.txt")
+    datasets.fetch("words", "words.txt")
 except InputError as e:
     print(e)
 """
@@ -148,25 +149,27 @@ def test_unwritable_folder(serve, served, tmp_path):
     serve(served, "words", hashes=GOOD)
     (tmp_path / "cache").write_text("a file where a folder should be")
     with pytest.raises(InputError, match="cannot write there"):
-        data.fetch("words", "words.txt")
+        datasets.fetch("words", "words.txt")
 
 
 def test_folder_of_the_user(served, tmp_path):
     flat = shutil.copy(served / "words.txt", served / "names.txt")
-    assert data.fetch("names", "names.txt", served) == flat
+    assert datasets.fetch("names", "names.txt", served) == flat
     nested = tmp_path / "all" / "names"
     nested.mkdir(parents=True)
     (nested / "names.txt").write_text("emma\n")
-    assert data.fetch("names", "names.txt", tmp_path / "all") == nested / "names.txt"
+    assert (
+        datasets.fetch("names", "names.txt", tmp_path / "all") == nested / "names.txt"
+    )
     with pytest.raises(InputError, match=r"--data-dir .*: no names.txt of names"):
-        data.fetch("names", "names.txt", tmp_path)
+        datasets.fetch("names", "names.txt", tmp_path)
 
 
 # the real files
 
 
 def unpacked(path):
-    return data.read(path, "latin-1").encode("latin-1")
+    return datasets.read(path, "latin-1").encode("latin-1")
 
 
 @real
@@ -188,13 +191,13 @@ def test_real_downloads(serve, monkeypatch, tmp_path):
         known = DATASETS[name]
         serve(SHARED / name, name, hashes=known.files)
         for file in known.files:
-            path = data.fetch(name, file)
+            path = datasets.fetch(name, file)
             assert path.read_bytes() == (SHARED / name / file).read_bytes()
             assert path.is_relative_to(tmp_path)
 
 
 def shared(name, file):
-    return data.fetch(name, file, SHARED)
+    return datasets.fetch(name, file, SHARED)
 
 
 @real
@@ -203,19 +206,19 @@ def shared(name, file):
 )
 def test_multi30k(file, n):
     paths = (shared("multi30k", f"{file}.{side}.gz") for side in ("de", "en"))
-    pairs = data.parallel(*paths)
+    pairs = datasets.parallel(*paths)
     assert len(pairs) == n and pairs[4].place.endswith("line 5")
 
 
 @real
 def test_tables():
-    pairs = data.pairs_of_table(shared("tatoeba_ko", "kor.txt"), 1, 0)
+    pairs = datasets.pairs_of_table(shared("tatoeba_ko", "kor.txt"), 1, 0)
     assert len(pairs) == 3_798 and pairs[0].target == "Go."
     path = shared("chatbot_ko", "ChatbotData.csv")
-    pairs = data.pairs_of_table(path, delimiter=",", header=True)
+    pairs = datasets.pairs_of_table(path, delimiter=",", header=True)
     assert len(pairs) == 11_823 and pairs[0].source == "12시 땡!"
     for part, n, texts in (("train", 150_000, 149_995), ("test", 50_000, 49_997)):
-        rows = data.table(shared("nsmc", f"ratings_{part}.txt"), 3, header=True,
+        rows = datasets.table(shared("nsmc", f"ratings_{part}.txt"), 3, header=True,
                           quoted=True)  # fmt: skip
         assert len(rows) == n and {row[2] for row, _ in rows} == {"0", "1"}
         assert sum(bool(row[1]) for row, _ in rows) in range(texts - 2, n)
@@ -223,13 +226,13 @@ def test_tables():
 
 @real
 def test_labels():
-    rows = data.labelled(shared("sst", "stsa.fine.test"))
+    rows = datasets.labelled(shared("sst", "stsa.fine.test"))
     assert len(rows) == 2_210 and {label for _, label in rows} == set("01234")
-    rows = data.labelled(shared("trec", "TREC.train.all"), "cp1252")
+    rows = datasets.labelled(shared("trec", "TREC.train.all"), "cp1252")
     assert len(rows) == 5_452 and len({label for _, label in rows}) == 6
     # bytes 0x85, which splitlines would take for line ends
-    assert len(data.lines(shared("mr", "rt-polarity.neg"), "cp1252")) == 5_331
-    assert len(data.lines(shared("names", "names.txt"))) == 32_033
+    assert len(datasets.lines(shared("mr", "rt-polarity.neg"), "cp1252")) == 5_331
+    assert len(datasets.lines(shared("names", "names.txt"))) == 32_033
 
 
 @real
@@ -242,7 +245,7 @@ def test_labels():
     ],
 )
 def test_conllu(name, file, sentences, words):
-    found = data.conllu(shared(name, file))
+    found = datasets.conllu(shared(name, file))
     assert (len(found), sum(map(len, found))) == (sentences, words)
 
 
@@ -259,7 +262,7 @@ def test_conllu(name, file, sentences, words):
 def test_conll(name, file, columns, sentences, words):
     # of KMOU each sentence itself stands before its tokens, and once more with marks
     comments = {"kmou_ner": (";", "$"), "ud_ko_kaist": ("# ",)}.get(name, ())
-    found = data.conll(shared(name, file), columns, comments=comments)
+    found = datasets.conll(shared(name, file), columns, comments=comments)
     assert (len(found), sum(map(len, found))) == (sentences, words)
 
 
@@ -273,20 +276,20 @@ def test_parallel_says_what_does_not_match(tmp_path):
     with pytest.raises(
         InputError, match=r"a.de has 3 .*b.en has 2.*line 3 has no pair"
     ):
-        data.parallel(a, b)
+        datasets.parallel(a, b)
     b.write_text("one\n \nthree\n")
     with pytest.raises(InputError, match=r"a.de, line 2: an empty sentence"):
-        data.parallel(a, b)
+        datasets.parallel(a, b)
 
 
 @pytest.mark.parametrize(
     ("reader", "text", "message"),
     [
-        (data.pairs_of_table, "a\tb\nc\n", "line 2: 1 columns, 2 expected"),
-        (data.pairs_of_table, "a\tb\n\tc\n", "line 2: an empty sentence"),
-        (data.labelled, "1 good\n0\n", "line 2: no text after the label"),
-        (data.conll, "a B\nb\n", "line 2: 1 columns, 2 expected"),
-        (data.conllu, "1\ta\t_\tX\tY\n2\tb\n", "line 2: 2 columns, 5 expected"),
+        (datasets.pairs_of_table, "a\tb\nc\n", "line 2: 1 columns, 2 expected"),
+        (datasets.pairs_of_table, "a\tb\n\tc\n", "line 2: an empty sentence"),
+        (datasets.labelled, "1 good\n0\n", "line 2: no text after the label"),
+        (datasets.conll, "a B\nb\n", "line 2: 1 columns, 2 expected"),
+        (datasets.conllu, "1\ta\t_\tX\tY\n2\tb\n", "line 2: 2 columns, 5 expected"),
     ],
 )
 def test_bad_lines(tmp_path, reader, text, message):
@@ -300,16 +303,16 @@ def test_damaged_files(tmp_path):
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress(TEXT)[:-100])
     with pytest.raises(InputError, match=r"text.gz: the file is damaged"):
-        data.read(path)
+        datasets.read(path)
     path.write_bytes(b"not packed at all")
     with pytest.raises(InputError, match=r"text.gz: .*[Nn]ot a gzipped"):
-        data.read(path)
+        datasets.read(path)
     path = tmp_path / "text.txt"
     path.write_bytes("eins\nzw\xf6i\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"text.txt, line 2: not utf-8"):
-        data.read(path)
+        datasets.read(path)
     with pytest.raises(InputError, match="No such file"):
-        data.read(tmp_path / "none")
+        datasets.read(tmp_path / "none")
 
 
 def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
@@ -319,7 +322,7 @@ def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
         "# sent_id = 1\n" + row("1-2", "im") + row("1", "in") + row("2", "dem")
         + row("2.1", "nichts") + row("3", "#") + "\n\n" + row("1", "Haus")
     )  # fmt: skip
-    found = data.conllu(path)
+    found = datasets.conllu(path)
     words = [[token[0] for token in sentence] for sentence in found]
     assert words == [["in", "dem", "#"], ["Haus"]]
     assert found[0][0] == ("in", "NOUN", "NN")
@@ -328,11 +331,11 @@ def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
 def test_other_spaces_are_parts_of_tokens(tmp_path):
     path = tmp_path / "a.conll"
     path.write_text("a\u00a0b  O\nc\tO \n\u3000\tO\n")
-    assert data.conll(path) == [[("a\u00a0b", "O"), ("c", "O"), ("\u3000", "O")]]
+    assert datasets.conll(path) == [[("a\u00a0b", "O"), ("c", "O"), ("\u3000", "O")]]
 
 
 def test_split_is_whole():
-    cut = lambda of: data.split(range(100), 0.1, 0, of)
+    cut = lambda of: datasets.split(range(100), 0.1, 0, of)
     parts = cut(lambda n: n)
     assert [len(part) for part in parts] == [80, 10, 10]
     assert sorted(n for part in parts for n in part) == list(range(100))

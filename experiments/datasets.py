@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pooch
 import requests
 
-from experiments.errors import InputError
+from experiments.frame.errors import InputError
 
 # what pooch tells of its housekeeping is not for the user of a command
 pooch.get_logger().setLevel(logging.ERROR)

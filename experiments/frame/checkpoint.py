@@ -3,7 +3,6 @@
 import copy
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from experiments.errors import InputError
+from experiments.frame.errors import InputError
 
 # what Orbax tells of its housekeeping is not for the user of a command
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -38,18 +37,8 @@ def refuse_runs(folders: Iterable[Path], resume: bool) -> None:
             )
 
 
-def make_folder(out: Path) -> None:
-    """Makes the folder of a run, or says why it cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):  # runs beside this one may try too
-            pass
-    except OSError as e:
-        raise InputError(f"--out {out}: cannot write there: {e.strerror}") from e
-
-
 class Checkpoints:
-    """The newest two checkpoints of a run: arrays, and facts as JSON.
+    """The newest two checkpoints of a run: trees of arrays, and facts as JSON.
 
     A checkpoint is renamed into place when it is complete, so killing the run at
     any moment leaves the last complete one.
@@ -84,14 +73,15 @@ class Checkpoints:
         with self.told("read"):
             return self.manager.restore(self.newest, args=args)["facts"]
 
-    def arrays(self, like: Any) -> Any:
-        """The arrays of the newest checkpoint, in the structure of `like`."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target))
+    def arrays(self, **like: Any) -> dict[str, Any]:
+        """Trees of arrays of the newest checkpoint, by their names, each as `like`."""
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        parts = {k: ocp.args.StandardRestore(tree) for k, tree in shapes.items()}
         with self.told("read"):
-            return self.manager.restore(self.newest, args=args)["arrays"]
+            found = self.manager.restore(self.newest, args=ocp.args.Composite(**parts))
+            return {name: found[name] for name in like}
 
-    def save(self, step: int, arrays: Any, facts: Mapping[str, Any]) -> None:
+    def save(self, step: int, facts: Mapping[str, Any], **arrays: Any) -> None:
         # before Orbax begins, which leaves pieces and many lines where it cannot end
         needed = sum(array.nbytes for array in jax.tree.leaves(arrays)) + 2**20
         free = shutil.disk_usage(self.run).free
@@ -99,9 +89,10 @@ class Checkpoints:
             raise InputError(
                 f"{self.run}: no space left for a checkpoint of {needed / 1e6:.0f} MB"
             )
+        parts = {k: ocp.args.StandardSave(tree) for k, tree in arrays.items()}
         # a copy: Orbax writes in the background, while the run goes on
         copied = ocp.args.JsonSave(copy.deepcopy(dict(facts)))
-        args = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), facts=copied)
+        args = ocp.args.Composite(**parts, facts=copied)
         with self.told("written"):
             self.manager.save(step, args=args)
 

@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from experiments import data
-from experiments.classification import corpus
-from experiments.classification.corpus import Corpus, Rows
+from experiments import datasets
+from experiments.classification import data
+from experiments.classification.data import Rows
 from experiments.classification.settings import Settings
-from experiments.errors import InputError
+from experiments.frame.data import Data
+from experiments.frame.errors import InputError
 
 FILLERS = "cdefgh"
 ELSEWHERE = {"test", "idlelib", "lib2to3", "site-packages", "dist-packages"}
@@ -46,7 +47,7 @@ def sentences() -> list[Rows]:
 def parts_of(pairs: list[tuple[str, str]], labels: tuple[str, str]) -> list[Rows]:
     """Training, validation and test texts, no pair in two parts."""
     bag = lambda pair: " ".join(sorted(pair[0].split()))
-    parts = data.split(pairs, 0.1, 0, bag)
+    parts = datasets.split(pairs, 0.1, 0, bag)
     label = lambda pair: [*zip(pair, labels, strict=True)]
     return [[row for pair in part for row in label(pair)] for part in parts]
 
@@ -91,7 +92,7 @@ def docstrings(path: Path) -> Iterator[str]:
 OWN: dict[str, Callable[[], list[Rows]]] = {"first": first, "sentences": sentences}
 
 
-def load(settings: Settings, data_dir: Path | None) -> Corpus:
+def load(settings: Settings, data_dir: Path | None) -> Data:
     """The data of a task, or of any set of classification."""
     if settings.data in OWN:
         parts = OWN[settings.data]()
@@ -99,5 +100,5 @@ def load(settings: Settings, data_dir: Path | None) -> Corpus:
         if settings.longest < most:  # a text that is cut has no partner any more
             name, longest = settings.data, settings.longest
             raise InputError(f"--longest {longest}: {name} has texts of {most} words")
-        return corpus.from_texts(parts, settings)
-    return corpus.load(settings, data_dir)
+        return data.of_texts(parts, settings)
+    return data.load(settings, data_dir)

@@ -3,41 +3,31 @@
 import gzip
 import json
 import random
-import re
 import struct
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import buckets, results
-from experiments.classification import corpus, train
+from experiments.classification import data, experiment
 from experiments.classification.__main__ import main
-from experiments.classification.corpus import Example
+from experiments.classification.data import Example
 from experiments.classification.model import Classifier, mean
-from experiments.classification.report import label
+from experiments.classification.page import NAMES, label
 from experiments.classification.settings import (
     IMAGES,
     MODELS,
     POOLINGS,
     PRESETS,
     Settings,
-    defaults,
+    preset,
 )
-from experiments.errors import InputError
-from tests.experiments import (  # noqa: F401
-    as_users_have_it,
-    error,
-    kill_at_first_checkpoint,
-    refused,
-    same_weights,
-    went_on,
-)
+from experiments.frame import buckets
+from experiments.frame.errors import InputError
+from experiments.frame.experiment import load
+from tests.experiments.helpers import SHARED, error, real, refused, resumes
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="no real data at hand")
 SMALL = "--hidden 8 --batch 16 --steps 2 --dropout 0.2".split()
 WORDS = "the a film was of and with plot actor scene".split()
 
@@ -64,6 +54,14 @@ def accuracy(out):
     return json.loads((out / "result-test.json").read_text())["scores"]["accuracy"]
 
 
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A short run over images."""
+    out = tmp_path_factory.mktemp("digits") / "run"
+    assert run(out, "--steps", 5) == 0
+    return out
+
+
 def test_train_classify_report(table, tmp_path, capsys):
     out = tmp_path / "runs/0"
     options = ["--data", table, "--steps", 150, "--learning-rate", 0.02]
@@ -82,14 +80,10 @@ def test_train_classify_report(table, tmp_path, capsys):
     assert [row[0] for row in rows[:2]] == ["pos", "neg"] and len(rows) == 4
     assert all(0.5 <= float(row[1]) <= 1 for row in rows)
     assert rows[0][2] == "the film was good"
-    # the run's row, and read again
-    both, again = tmp_path / "both", tmp_path / "again"
+    both = tmp_path / "both"
     assert main(["report", "--runs", str(out.parent), "--out", str(both)]) == 0
     printed = capsys.readouterr().out
     assert f"| GRU, attention | 1 | {accuracy(out):.1f} |" in printed
-    path = both / "results.jsonl"
-    assert main(["report", "--results", str(path), "--out", str(again)]) == 0
-    assert (again / "results.jsonl").read_text() == path.read_text()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -103,8 +97,18 @@ def test_two_steps_of_each_model_on_images(model, tmp_path):
     ("model", "pooling"), [("bilstm", "last"), ("rnn", "mean"), ("rnn", "max")]
 )
 def test_two_steps_of_each_pooling_on_text(model, pooling, table, tmp_path):
+    """What was tested is the model that was saved."""
+    out = tmp_path / "run"
     options = ["--data", table, "--model", model, "--pooling", pooling]
-    assert run(tmp_path / "run", *options, "--word-dropout", 0.1) == 0
+    assert run(out, *options, "--word-dropout", 0.1) == 0
+    page = (out / "report.html").read_text()
+    assert f"<h1>{NAMES[model]}, {pooling}: texts.tsv</h1>" in page
+    assert page.count("data:image/png;base64,") == 2 and "Wrong, and sure" in page
+    saved = load(experiment.EXPERIMENT, out)
+    assert saved.settings.word_dropout == 0.1 and saved.model.pooling == pooling
+    test = data.load(saved.settings, None).tests["test"]
+    p = experiment.probabilities(saved.model, test, 7)
+    assert accuracy(out) == pytest.approx(experiment.scores(p, test)["accuracy"])
 
 
 def test_reads_digits_row_by_row(tmp_path):
@@ -113,20 +117,11 @@ def test_reads_digits_row_by_row(tmp_path):
     assert accuracy(out) > 75  # chance is 10
 
 
-def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = [*SMALL, "--steps", 400]
-    kill_at_first_checkpoint("experiments.classification", cut, *options)
-    assert main(["train", "--out", str(whole), *map(str, options)]) == 0
-    assert "Going on" not in capsys.readouterr().out
-    assert main(["train", "--out", str(cut), *map(str, options), "--resume"]) == 0
-    went_on(capsys)
-    found = [(p / "result-test.json").read_text() for p in (whole, cut)]
-    assert found[0] == found[1]
-    same_weights(whole, cut, Settings, train.make_model)
+def test_a_stopped_run_ends_as_the_whole_one(digits, tmp_path):
+    resumes(main, digits, tmp_path / "cut", *SMALL, "--steps", 5)
 
 
-def test_mistakes_are_told_in_one_line(table, tmp_path, capsys):
+def test_mistakes_are_told_in_one_line(table, digits, tmp_path, capsys):
     out = tmp_path / "run"
     told = lambda *options: error(capsys, run(out, *options))
     rows = table.read_text().splitlines()
@@ -151,11 +146,7 @@ def test_mistakes_are_told_in_one_line(table, tmp_path, capsys):
     assert "no checkpoint there" in error(capsys, main(["classify", "--run", str(out)]))
     line = refused(capsys, main, "train", "--model", "transformer")
     assert "--model" in line and "bilstm" in line
-    assert run(out, "--data", "digits") == 0
-    capsys.readouterr()
-    assert "holds a run already" in told()
-    assert "--hidden 9: the checkpoint in" in told("--resume", "--hidden", 9)
-    line = error(capsys, main(["classify", "--run", str(out)]))
+    line = error(capsys, main(["classify", "--run", str(digits)]))
     assert "classifies images" in line
 
 
@@ -228,13 +219,13 @@ def test_the_bag_and_each_see_no_order():
 
 def test_tokens_and_vocabulary():
     settings = Settings(least=2, longest=4)
-    known = corpus.make_vocabulary(["B a a", "b c a"], settings)
+    known = data.make_vocabulary(["B a a", "b c a"], settings)
     assert known == ["a", "b"]
     index = {"a": 2, "b": 3}
-    assert corpus.encode("A b c a b", index, settings) == [2, 3, 1, 2]
-    assert corpus.encode("  ", index, settings) == [1]
+    assert data.encode("A b c a b", index, settings) == [2, 3, 1, 2]
+    assert data.encode("  ", index, settings) == [1]
     letters = replace(settings, units="characters")
-    assert corpus.tokens("Ab  c\t", letters) == ["a", "b", " ", "c"]
+    assert data.tokens("Ab  c\t", letters) == ["a", "b", " ", "c"]
 
 
 def test_batches_hold_every_example_once():
@@ -242,7 +233,7 @@ def test_batches_hold_every_example_once():
     rows = [[chance.randrange(2, 9)] * chance.randrange(1, 60) for _ in range(77)]
     examples = [Example(row, i % 3, "") for i, row in enumerate(rows)]
     seen = []
-    for batch, places in buckets.once(train.bucketed(examples, 8)):
+    for batch, places in buckets.once(data.bucketed(examples, 8)):
         assert batch.x.shape[0] == 8 and not batch.lengths[len(places) :].any()
         for row, place in enumerate(places):
             n = batch.lengths[row]
@@ -255,24 +246,27 @@ def test_batches_hold_every_example_once():
 def test_scores():
     p = np.eye(3)[[0, 0, 1, 1, 2, 2]]
     examples = [Example([1], y, "") for y in (0, 0, 1, 2, 2, 0)]
-    found = train.scores(p, examples)
+    found = experiment.scores(p, examples)
     assert found["accuracy"] == pytest.approx(100 * 4 / 6)
     f1 = [2 * 2 / (2 + 3), 2 * 1 / (2 + 1), 2 * 1 / (2 + 2)]
     assert found["macro F1"] == pytest.approx(100 * np.mean(f1))
 
 
 def test_images():
+    made = [data.load(Settings(data=name), None) for name in IMAGES[:3]]
+    assert "1,257 to train on, 180 held out, 360 to test, 10 labels" in made[0].about
     rows, pixels, permuted = (
-        corpus.load(Settings(data=name), None) for name in IMAGES[:3]
+        np.stack([example.x for example in each.tests["test"]]) for each in made
     )
-    assert [*map(len, rows[:3])] == [1257, 180, 360]
-    image = rows.test[0].x
-    assert image.shape == (8, 8) and 0 <= image.min() < image.max() <= 1
-    np.testing.assert_array_equal(pixels.test[0].x[:, 0], image.ravel())
-    moved = permuted.test[0].x[:, 0]
-    assert sorted(moved) == sorted(image.ravel()) and (moved != image.ravel()).any()
+    assert rows.shape == (360, 8, 8) and 0 <= rows.min() < rows.max() <= 1
+    np.testing.assert_array_equal(pixels, rows.reshape(360, 64, 1))
     order = np.random.default_rng(0).permutation(64)
-    np.testing.assert_array_equal(permuted.train[5].x, pixels.train[5].x[order])
+    np.testing.assert_array_equal(permuted, pixels[:, order])
+    batches = [each.train[5] for each in made]  # the same images
+    np.testing.assert_array_equal(batches[1].x, batches[0].x.reshape(50, 64, 1))
+    np.testing.assert_array_equal(batches[2].x, batches[1].x[:, order])
+    held_out = np.concatenate([batch.lengths for batch in made[0].held_out])
+    assert sorted(held_out, reverse=True) == [8] * 180 + [0] * 20
 
 
 def test_idx_files(tmp_path):
@@ -282,21 +276,21 @@ def test_idx_files(tmp_path):
     plain.write_bytes(content)
     packed.write_bytes(gzip.compress(content))
     for path in (plain, packed):
-        np.testing.assert_array_equal(corpus.idx(path), images)
+        np.testing.assert_array_equal(data.idx(path), images)
     for wrong in (b"", content[:-1], b"\x01" + content, b"no idx file at all"):
         plain.write_bytes(wrong)
         with pytest.raises(InputError, match="not an IDX file of bytes"):
-            corpus.idx(plain)
+            data.idx(plain)
     packed.write_bytes(content)
     with pytest.raises(InputError, match="not an IDX file of bytes"):
-        corpus.idx(packed)
+        data.idx(packed)
 
 
 def test_shuffled_texts_keep_their_words():
     text = "one two three four five six"
-    mixed = [corpus.mixed(text, seed) for seed in range(9)]
+    mixed = [data.mixed(text, seed) for seed in range(9)]
     assert all(sorted(m.split()) == sorted(text.split()) for m in mixed)
-    assert len({*mixed}) > 5 and corpus.mixed(text, 3) == mixed[3]
+    assert len({*mixed}) > 5 and data.mixed(text, 3) == mixed[3]
 
 
 @real
@@ -308,71 +302,30 @@ def test_real_texts():
         "trec": (4952, 500, 500, 6),
     }
     for name, want in sizes.items():
-        found = corpus.load(defaults(name), SHARED)
-        assert (*map(len, found[:3]), len(found.labels)) == want
-        texts = [{e.text for e in part} for part in found[:3]]
+        parts = data.texts(preset({"data": name}), SHARED)
+        labels = {label for part in parts for _, label in part}
+        assert (*map(len, parts), len(labels)) == want
         if name == "mr":  # drawn here, so that no text is in two parts
+            texts = [{text for text, _ in part} for part in parts]
             assert not texts[0] & texts[2] and not texts[0] & texts[1]
-    questions = corpus.load(defaults("trec"), SHARED)
-    named = {e.text: questions.labels[e.label] for e in questions.test}
+    questions = data.load(preset({"data": "trec"}), SHARED)
+    labels = questions.facts["labels"]
+    named = {e.text: labels[e.label] for e in questions.tests["test"]}
     assert named["How far is it from Denver to Aspen ?"] == "number"
     assert named["Who was Galileo ?"] == "person"
 
 
 @real
 def test_real_images():
-    found = corpus.load(Settings(data="mnist_permuted"), SHARED)
-    assert [*map(len, found[:3])] == [55_000, 5_000, 10_000]
-    assert found.test[0].x.shape == (784, 1) and found.test[0].label == 7
+    found = data.load(Settings(data="mnist_permuted"), SHARED)
+    assert "55,000 to train on, 5,000 held out, 10,000 to test" in found.about
+    first = found.tests["test"][0]
+    assert first.x.shape == (784, 1) and first.label == 7
 
 
-def test_labels_say_what_differs():
+def test_labels():
     assert label({"model": "bag", "pooling": "last"}) == "bag of inputs"
     assert label({"model": "bilstm", "pooling": "max"}) == "BiLSTM, max"
-    row = lambda seed, score, **options: {
-        "title": "t", "digest": "d", "scores": {"accuracy": score}, "weights": 9,
-        "minutes": 1.0,
-        "settings": {"model": "gru", "pooling": "max", "seed": seed, **options},
-    }  # fmt: skip
-    named = results.groups([row(0, 80.0), row(1, 82.0), row(0, 9.0, hidden=3)], label)
-    assert [*named] == ["GRU, max", "GRU, max (hidden 3)"]
-    head, lines = results.score_rows(named, {})
-    assert head == ["model", "seeds", "accuracy", "weights", "minutes"]
-    assert lines[0] == ["GRU, max", 2, "81.0 (80.0 to 82.0)", "9", "1.0 (1.0 to 1.0)"]
-    assert re.match(r"\| model \| seeds", results.markdown(head, lines))
-
-
-def test_groups_are_told_apart_and_none_is_lost():
-    row = lambda solved=None, **options: {
-        "title": "t", "digest": "d", "scores": {"solved": solved}, "weights": 9,
-        "minutes": 1.0,
-        "settings": {"model": "gru", "pooling": "max", "seed": 0, **options},
-    }  # fmt: skip
-    flags = [{"crf": a, "jamo": b} for a in (True, False) for b in (True, False)]
-    named = results.groups([row(**f) for f in flags], label)
-    assert [*named] == [
-        "GRU, max", "GRU, max (no jamo)", "GRU, max (no crf)",
-        "GRU, max (no crf, no jamo)",
-    ]  # fmt: skip
-    rows = [row(5.0, seed=0), row(seed=1), row(7.0, seed=2)]
-    _, lines = results.score_rows(results.groups(rows, label), {})
-    assert lines[0][2] == "6.0 (5.0 to 7.0) (2 of 3)"
-    _, lines = results.score_rows(results.groups([row()], label), {})
-    assert lines[0][2] == ""
-
-
-def test_reports_of_what_is_no_result_of_this_experiment(tmp_path, capsys):
-    path, out = tmp_path / "rows.jsonl", tmp_path / "out"
-    told = lambda *options: error(capsys, main(["report", "--out", str(out), *options]))
-    row = {"title": "adding", "digest": "", "scores": {}, "weights": 1, "minutes": 1}
-    path.write_text(json.dumps({**row, "settings": {"cell": "gru"}}) + "\n")
-    line = told("--results", str(path))
-    assert "adding: a result of another experiment" in line
-    path.write_text("")
-    assert "no rows" in told("--results", str(path))
-    assert "no finished run there" in told("--runs", str(tmp_path), str(path))
-    assert "--runs or --results" in told()
-    assert not out.exists()
 
 
 def test_too_few_different_texts_are_told(tmp_path, capsys):
@@ -384,4 +337,4 @@ def test_too_few_different_texts_are_told(tmp_path, capsys):
 
 def test_presets_are_settings():
     for name in PRESETS:
-        assert defaults(name).data == name
+        assert preset({"data": name}).data == name

@@ -1,14 +1,16 @@
-"""The figure: accuracy of each model on each task."""
+"""The figure of several runs: accuracy of each model on each task."""
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.classification.report import NAMES, label
+from experiments.classification.page import NAMES, label
+from experiments.frame.page import save_figure
+from experiments.frame.results import groups
 from experiments.order.settings import BINARY, MODELS
-from experiments.results import groups
 
 COLOURS = {"each": "#d8c3a5", "bag": "#b08d57", "rnn": "#9ab", "lstm": "#0b5394",
            "gru": "#6a9f58"}  # fmt: skip
@@ -50,3 +52,7 @@ def accuracies(rows: list[dict[str, Any]]) -> Figure:
     axes.legend(named.values(), named.keys(), **how)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def figures(out: Path, rows: list[dict[str, Any]], runs: Any) -> str:
+    return save_figure(accuracies(rows), out / "accuracy.png")

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import data, fit
+from experiments import datasets
 from experiments.classification.settings import IMAGES, TEXTS, Settings
-from experiments.errors import InputError
+from experiments.frame import buckets
+from experiments.frame.buckets import Bucket
+from experiments.frame.data import Data, digest
+from experiments.frame.errors import InputError
 
 PAD, UNKNOWN = 0, 1
 
@@ -22,13 +25,10 @@ class Example(NamedTuple):
     text: str  # what it was; empty for an image
 
 
-class Corpus(NamedTuple):
-    train: list[Example]
-    validation: list[Example]
-    test: list[Example]
-    labels: list[str]
-    vocabulary: list[str] | None  # tokens from UNKNOWN + 1 on; None for images
-    digests: list[str]  # of all, and of the test part
+class Batch(NamedTuple):
+    x: np.ndarray  # tokens (B, T), or inputs (B, T, D)
+    lengths: np.ndarray  # (B,), 0 for what only fills the batch
+    labels: np.ndarray  # (B,)
 
 
 Rows = list[tuple[str, str]]  # texts and labels
@@ -40,15 +40,15 @@ NAMES = {"mr": SENTIMENT, "sst2": SENTIMENT, "nsmc": SENTIMENT, "sst5": FIVE,
          "trec": QUESTIONS}  # fmt: skip
 
 
-def load(settings: Settings, data_dir: Path | None) -> Corpus:
-    """The three parts; the vocabulary is made of the first."""
+def load(settings: Settings, data_dir: Path | None) -> Data:
+    """A data set by its name, or of a file."""
     if settings.data in IMAGES:
         return images(settings, data_dir)
-    return from_texts(texts(settings, data_dir), settings)
+    return of_texts(texts(settings, data_dir), settings)
 
 
-def from_texts(parts: list[Rows], settings: Settings) -> Corpus:
-    """Training, validation and test texts as sequences of tokens."""
+def of_texts(parts: list[Rows], settings: Settings) -> Data:
+    """Training, validation and test texts; the vocabulary is made of the first."""
     if settings.shuffled:
         parts = [[(mixed(text, i), y) for i, (text, y) in enumerate(p)] for p in parts]
     labels = sorted({label for part in parts for _, label in part})
@@ -60,24 +60,54 @@ def from_texts(parts: list[Rows], settings: Settings) -> Corpus:
         [Example(encode(t, index, settings), labels.index(y), t) for t, y in part]
         for part in parts
     ]
-    digests = [fit.digest(parts), fit.digest(parts[2])]
-    train, validation, test = encoded
-    names = NAMES.get(settings.data, labels)
-    return Corpus(train, validation, test, names, vocabulary, digests)
+    facts = {
+        "vocabulary": vocabulary,
+        "labels": NAMES.get(settings.data, labels),
+        "features": None,
+    }
+    return made(encoded, [parts, parts[2]], facts, settings)
+
+
+def made(
+    parts: list[list[Example]], known: list[Any], facts: dict, settings: Settings
+) -> Data:
+    """Of three parts; `known` are all data and those of the test, for the digests."""
+    train, validation, test = parts
+    words = facts["vocabulary"]
+    size = "" if words is None else f"; a vocabulary of {len(words):,}"
+    held_out = buckets.once(bucketed(validation, settings.batch))
+    return Data(
+        train=buckets.endless(bucketed(train, settings.batch), settings.seed),
+        held_out=[batch for batch, _ in held_out],
+        tests={"test": test},
+        digests=dict(zip(("all", "test"), map(digest, known), strict=True)),
+        facts=facts,
+        about=f"{title(settings)}: {len(train):,} to train on, "
+        f"{len(validation):,} held out, {len(test):,} to test, "
+        f"{len(facts['labels'])} labels{size}.",
+        per_step=settings.batch,
+    )
+
+
+def title(settings: Settings) -> str:
+    name = Path(settings.data).name
+    return f"{name}, words shuffled" if settings.shuffled else name
 
 
 def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
     """Training, validation and test texts with their labels."""
     name = settings.data
-    fetch = lambda file: data.fetch(name[:3] if "sst" in name else name, file, data_dir)
+    fetch = lambda file: datasets.fetch(
+        name[:3] if "sst" in name else name, file, data_dir
+    )
     sentence = lambda row: row[0]
     if name in ("sst2", "sst5"):
         kind = "binary" if name == "sst2" else "fine"
         files = (f"stsa.{kind}.{part}" for part in ("train", "dev", "test"))
-        return [data.labelled(fetch(file)) for file in files]
+        return [datasets.labelled(fetch(file)) for file in files]
     if name == "trec":
         whole, test = (
-            data.labelled(fetch(f"TREC.{part}.all"), "cp1252")
+            datasets.labelled(fetch(f"TREC.{part}.all"), "cp1252")
             for part in ("train", "test")
         )
         return [*held_out(whole, 500), test]
@@ -85,7 +115,7 @@ def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
         whole, test = (
             [
                 (text, label)
-                for (_, text, label), _ in data.table(
+                for (_, text, label), _ in datasets.table(
                     fetch(f"ratings_{part}.txt"), 3, header=True, quoted=True
                 )
             ]
@@ -96,21 +126,21 @@ def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
         rows = [
             (text, label)
             for label in ("neg", "pos")
-            for text in data.lines(fetch(f"rt-polarity.{label}"), "cp1252")
+            for text in datasets.lines(fetch(f"rt-polarity.{label}"), "cp1252")
         ]
-        return [*data.split(rows, 0.1, 0, sentence)]
+        return [*datasets.split(rows, 0.1, 0, sentence)]
     path = Path(name)
     if not path.is_file():
         known = ", ".join((*IMAGES, *TEXTS))
         raise InputError(f"--data {path}: neither a file nor one of {known}")
     rows = []
-    for (text, label), place in data.table(path, 2, more=False):
+    for (text, label), place in datasets.table(path, 2, more=False):
         if not text.strip() or not label.strip():
             raise InputError(f"{place}: an empty text or label")
         rows.append((text, label))
     if len(rows) < 10:
         raise InputError(f"--data {path}: {len(rows)} texts, at least 10 needed")
-    return [*data.split(rows, 0.1, 0, sentence)]
+    return [*datasets.split(rows, 0.1, 0, sentence)]
 
 
 def held_out(rows: Rows, n: int) -> tuple[Rows, Rows]:
@@ -144,13 +174,13 @@ def encode(text: str, index: dict[str, int], settings: Settings) -> list[int]:
     return [index.get(token, UNKNOWN) for token in found] or [UNKNOWN]
 
 
-def images(settings: Settings, data_dir: Path | None) -> Corpus:
+def images(settings: Settings, data_dir: Path | None) -> Data:
     """Handwritten digits as sequences of rows, of pixels, or of permuted pixels."""
     name, _, order = settings.data.partition("_")
     if name == "digits":
-        pixels, labels, parts = data.digits()
+        pixels, labels, parts = datasets.digits()
     else:
-        read = lambda file: idx(data.fetch("mnist", file, data_dir))
+        read = lambda file: idx(datasets.fetch("mnist", file, data_dir))
         files = ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")
         pixels = np.concatenate([read(file) for file in files])
         files = ("train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
@@ -161,10 +191,14 @@ def images(settings: Settings, data_dir: Path | None) -> Corpus:
         pixels = pixels.reshape(len(pixels), -1, 1)
     if order == "permuted":
         pixels = pixels[:, np.random.default_rng(0).permutation(pixels.shape[1])]
-    made = [[Example(pixels[i], int(labels[i]), "") for i in part] for part in parts]
-    of = lambda part: [pixels[list(part)], labels[list(part)]]
-    digests = [fit.digest([*map(of, parts)]), fit.digest(of(parts[2]))]
-    return Corpus(made[0], made[1], made[2], [*map(str, range(10))], None, digests)
+    examples = [[Example(pixels[i], int(labels[i]), "") for i in p] for p in parts]
+    known = [[pixels[list(part)], labels[list(part)]] for part in parts]
+    facts = {
+        "vocabulary": None,
+        "labels": [*map(str, range(10))],
+        "features": pixels.shape[-1],
+    }
+    return made(examples, [known, known[2]], facts, settings)
 
 
 def idx(path: Path) -> np.ndarray:
@@ -186,3 +220,19 @@ def widths(examples: Sequence[Example]) -> tuple[int, ...]:
     """Those to pad to: that of the images, or some for texts."""
     images = not isinstance(examples[0].x, list)
     return (len(examples[0].x),) if images else (12, 20, 32, 52, 84, 140)
+
+
+def bucketed(examples: list[Example], size: int) -> list[Bucket]:
+    padded = widths(examples)
+
+    def bucket(width: int, rows: list[int]) -> Bucket:
+        def collate(rows: Any) -> Batch:
+            x, lengths = buckets.pad([examples[i].x for i in rows], size, width)
+            labels = [examples[i].label for i in rows]
+            labels += [0] * (size - len(rows))
+            return Batch(x, lengths, np.array(labels, np.int32))
+
+        return Bucket(rows, size, collate)
+
+    by_width = buckets.by_width([len(e.x) for e in examples], padded)
+    return [bucket(width, rows) for width, rows in by_width.items()]

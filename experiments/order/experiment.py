@@ -1,18 +1,26 @@
-"""The commands: train the models of a task, and set them side by side."""
+"""The experiment: classifiers of several kinds on one task, and `train` for all."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments import results
-from experiments.checkpoint import refuse_runs
-from experiments.classification import run as classification
-from experiments.classification.report import NAMES, label
+from experiments.classification.experiment import EXPERIMENT as CLASSIFICATION
+from experiments.classification.page import NAMES
 from experiments.classification.settings import FEED_FORWARD, OF_RECURRENT
-from experiments.errors import InputError
-from experiments.order import tasks
-from experiments.order.figure import accuracies
-from experiments.order.settings import BINARY, MODELS, defaults
-from experiments.page import save_figure
+from experiments.frame.checkpoint import refuse_runs
+from experiments.frame.errors import InputError
+from experiments.frame.experiment import fit
+from experiments.frame.report import report
+from experiments.order import data, page
+from experiments.order.settings import BINARY, MODELS, preset
+
+EXPERIMENT = replace(
+    CLASSIFICATION,
+    title="Order matters",
+    load=data.load,
+    preset=preset,
+    figures=page.figures,
+)
 
 
 def train(
@@ -30,17 +38,10 @@ def train(
         blind = model in FEED_FORWARD and not all(m in FEED_FORWARD for m in models)
         own = {k: v for k, v in given.items() if not (blind and k in OF_RECURRENT)}
         options = {**own, "data": task, "model": model}
-        how |= {"load": tasks.load, "preset": defaults(task)}
-        if code := classification.run(options, run, **how):
-            return code
+        if fit(EXPERIMENT, options, run, **how) is None:
+            return 130
     # with what was trained there before
     tasks_there = sorted(path for path in out.glob("*/") if path.is_dir())
     paths = [path / model for path in tasks_there for model in MODELS]
     tested = [path for path in paths if (path / "result-test.json").exists()]
-    return report(tested, None, out)
-
-
-def report(runs: list[Path], results_file: Path | None, out: Path) -> int:
-    draw = lambda out, rows: save_figure(accuracies(rows), out / "accuracy.png")
-    title = "Order matters"
-    return results.report(title, runs, results_file, out, label, figures=draw)
+    return report(EXPERIMENT, tested, None, out)

@@ -4,6 +4,8 @@ import base64
 import html
 import io
 import platform
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import orbax.checkpoint
 from matplotlib.figure import Figure
 
 import jaxseq
-from experiments import files
+from experiments.frame import files
 
+DPI = 160
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -47,7 +50,7 @@ th {{ font-weight: 600; }} td.n {{ font-variant-numeric: tabular-nums; }}
 """
 
 
-def table(rows: dict[str, Any]) -> str:
+def table(rows: Mapping[str, Any]) -> str:
     """Names and values, one pair a row."""
     row = "<tr><th>{}</th><td class=n>{}</td></tr>"
     cells = (row.format(html.escape(k), html.escape(str(v))) for k, v in rows.items())
@@ -79,7 +82,7 @@ def save_figure(figure: Figure, path: Path) -> str:
     """Writes the figure as PNG and returns it as an element of a page."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"font.size": 11}):
-        figure.savefig(buffer, format="png", dpi=160)
+        figure.savefig(buffer, format="png", dpi=DPI)
     files.write(path, buffer.getvalue())
     data = base64.b64encode(buffer.getvalue()).decode()
     width = round(96 * figure.get_figwidth())  # as large as drawn, letters alike
@@ -88,9 +91,26 @@ def save_figure(figure: Figure, path: Path) -> str:
 
 
 def write_page(path: Path, title: str, body: str) -> Path:
+    """Writes a page that ends with the versions."""
+    body = f"{body}\n<h2>Versions and device</h2>\n{table(versions())}"
     page = PAGE.format(title=html.escape(title), body=body)
     files.write(path, page)
     return path
+
+
+def marked(text: str) -> str:
+    """A text as an element of a page, what stands between ** in bold."""
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text))
+
+
+def summary(facts: Mapping[str, Any], per_step: int, unit: str) -> str:
+    """What a run took: a sentence."""
+    seen, seconds = facts["step"] * per_step, facts["seconds"]
+    return (
+        f"{seen:,} {unit}s seen in {facts['step']:,} steps and {seconds / 60:.1f} "
+        f"minutes ({seen / seconds:,.0f} {unit}s a second, compilation and evaluation "
+        f"included); {facts['weights']:,} weights."
+    )
 
 
 def confusion_figure(
@@ -131,12 +151,12 @@ def loss_figure(facts: dict[str, Any], units: float, unit: str, per: str) -> Fig
     }
     for name, (label, colour, style) in series.items():
         x = [row["step"] * units / scale for row in facts[name]]
-        y = [row["nats"] for row in facts[name]]
+        y = [row["loss"] for row in facts[name]]
         axes.plot(x, y, style, color=colour, label=label, markersize=4)
     last = facts["held_out"][-1]
     axes.annotate(
-        f"{last['nats']:.3f}",
-        (last["step"] * units / scale, last["nats"]),
+        f"{last['loss']:.3f}",
+        (last["step"] * units / scale, last["loss"]),
         xytext=(0, 12),
         textcoords="offset points",
         ha="right",
@@ -144,8 +164,8 @@ def loss_figure(facts: dict[str, Any], units: float, unit: str, per: str) -> Fig
     )
     axes.set(xlabel=f"{unit} seen, {many}", ylabel=f"nats per {per}")
     # the first steps fall from ln(vocabulary); what follows is what one looks at
-    later = [row["nats"] for row in facts["train"][len(facts["train"]) // 50 :]]
-    low = min([*later, *(row["nats"] for row in facts["held_out"])])
+    later = [row["loss"] for row in facts["train"][len(facts["train"]) // 50 :]]
+    low = min([*later, *(row["loss"] for row in facts["held_out"])])
     axes.set_ylim(low - 0.05 * (max(later) - low) - 0.02, max(later) + 0.05)
     bits = axes.secondary_yaxis(
         "right", functions=(lambda n: n / np.log(2), lambda b: b * np.log(2))

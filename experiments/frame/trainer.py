@@ -1,0 +1,219 @@
+"""The one training: the loss of a module, its updates, the loop over the steps."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+from tqdm import tqdm
+
+from experiments.frame.checkpoint import Checkpoints
+from experiments.frame.data import Data
+from experiments.frame.errors import InputError
+from experiments.frame.interrupts import Interrupts
+
+
+class Loss(NamedTuple):
+    """What the loss of a batch is: sums, of which `total / n` is minimised."""
+
+    total: Array
+    n: Array
+    shown: Array | None = None  # in reports in place of `total`
+    carry: Any = None  # what the next batch goes on with
+
+
+class State(NamedTuple):
+    """What is updated."""
+
+    weights: Any
+    optimizer: Any
+
+
+def make_optimizer(settings: Any) -> optax.GradientTransformation:
+    """AdamW with gradients clipped to norm 1, a short warm-up and a cosine to 0."""
+    warmup = min(getattr(settings, "warmup", 100), settings.steps // 10)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, warmup, settings.steps
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(rate, b2=0.99, weight_decay=settings.weight_decay),
+    )
+
+
+def split(model: nnx.Module, settings: Any) -> tuple[Any, State, Any]:
+    """A module as its graph, the state that a run starts from, and what is fixed."""
+    graph, weights, rest = nnx.split(model, nnx.Param, ...)
+    return graph, State(weights, make_optimizer(settings).init(weights)), rest
+
+
+def in_use(graph: Any, weights: Any, rest: Any) -> Any:
+    """The module with these weights, without dropout."""
+    model = nnx.merge(graph, weights, rest, copy=True)
+    model.eval()
+    return model
+
+
+class Trainer:
+    """A run: its state and its compiled update.
+
+    `loss(model, batch)` gives a `Loss`, or its first fields. With `start` it is
+    `loss(model, batch, carry)`: a batch goes on with the carry of the one before, the
+    first with `start(model, batch)`. No gradient goes into it.
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        model: nnx.Module,
+        loss: Callable[..., tuple],
+        data: Data,
+        start: Callable[[Any, Any], Any] | None = None,
+    ):
+        self.settings, self.data, self.start = settings, data, start
+        self.graph, self.state, self.rest = split(model, settings)
+        self.step = 0
+        self.carry = None if start is None else start(model, data.train[0])
+        optimizer = make_optimizer(settings)
+
+        def of(model: Any, batch: Any, carry: Any) -> Loss:
+            return Loss(*loss(model, batch, *([] if start is None else [carry])))
+
+        def update(state: State, carry: Any, batch: Any, key: Array) -> Any:
+            def mean(weights: Any) -> tuple[Array, Loss]:
+                model = nnx.merge(self.graph, weights, self.rest, copy=True)
+                model.train()
+                nnx.reseed(model, default=key)
+                found = of(model, batch, carry)
+                return found.total / found.n, found
+
+            grad = jax.value_and_grad(mean, has_aux=True)
+            (value, found), grads = grad(state.weights)
+            updates, rest = optimizer.update(grads, state.optimizer, state.weights)
+            state = State(optax.apply_updates(state.weights, updates), rest)
+            shown = value if found.shown is None else found.shown / found.n
+            return state, found.carry, shown
+
+        def sums(weights: Any, carry: Any, batch: Any) -> tuple[Any, Array, Array]:
+            found = of(in_use(self.graph, weights, self.rest), batch, carry)
+            total = found.total if found.shown is None else found.shown
+            return found.carry, total, found.n
+
+        self.update = jax.jit(update, donate_argnums=(0, 1))
+        self.sums = jax.jit(sums)
+
+    @property
+    def model(self) -> Any:
+        """The module as it is now, to be used."""
+        return in_use(self.graph, self.state.weights, self.rest)
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, by name."""
+        carried = {} if self.carry is None else {"carry": self.carry}
+        return {"arrays": self.state, **carried}
+
+    def go_on(self, checkpoints: Checkpoints, step: int) -> None:
+        """Goes on from the newest checkpoint, which is of that step."""
+        found = checkpoints.arrays(**self.saved)
+        self.state, self.carry, self.step = found["arrays"], found.get("carry"), step
+
+    def advance(self) -> Array:
+        """Does one step and returns its loss."""
+        key = jax.random.fold_in(jax.random.key(self.settings.seed), self.step)
+        batch = self.data.train[self.step]
+        self.state, self.carry, loss = self.update(self.state, self.carry, batch, key)
+        self.step += 1
+        return loss
+
+    def evaluate(self) -> float:
+        """The mean loss over all that is held out."""
+        carry, parts = None, []
+        if self.start is not None:
+            carry = self.start(self.model, self.data.held_out[0])
+        for batch in self.data.held_out:
+            carry, *part = self.sums(self.state.weights, carry, batch)
+            parts.append(part)
+        totals, counts = zip(*jax.device_get(parts), strict=True)
+        return sum(map(float, totals)) / sum(map(float, counts))
+
+
+def loop(
+    trainer: Trainer,
+    facts: dict[str, Any],
+    checkpoints: Checkpoints,
+    save_seconds: float,
+) -> bool:
+    """Trains to the last step, or to an interrupt, whose answer is False."""
+    steps, units = trainer.settings.steps, trainer.data.per_step
+    log_every, evaluate_every = max(1, steps // 200), max(1, steps // 8)
+    start = saved = time.monotonic()
+    before, held_out = facts["seconds"], ""
+    losses = facts["pending"]  # of the steps since the last row of facts["train"]
+
+    def fetch() -> None:
+        losses[:] = map(float, jax.device_get(losses))
+        if not np.isfinite(losses).all():
+            raise InputError(
+                f"the loss is {losses[-1]} at step {trainer.step}: try a lower "
+                f"--learning-rate; {left()}"
+            )
+
+    def check(held_out: float = 0.0) -> None:
+        """That neither the weights nor the held-out loss are spoilt."""
+        weights = jax.tree.leaves(trainer.state.weights)
+        norms = [float(jnp.vdot(w, w)) for w in weights]
+        if not np.isfinite([*norms, held_out]).all():
+            raise InputError(
+                f"the weights are spoilt at step {trainer.step}: try a lower "
+                f"--learning-rate; {left()}"
+            )
+
+    def left() -> str:
+        if checkpoints.newest is None:
+            return "no checkpoint was written"
+        return f"the last checkpoint is of step {checkpoints.newest}"
+
+    def save() -> None:
+        fetch()
+        check()
+        facts["seconds"] = before + time.monotonic() - start
+        facts["step"] = trainer.step
+        if checkpoints.newest != trainer.step:
+            checkpoints.save(trainer.step, facts, **trainer.saved)
+
+    bar = tqdm(
+        total=steps * units,
+        initial=trainer.step * units,
+        unit=trainer.data.unit,
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10,
+    )
+    with Interrupts() as interrupts, bar:
+        while trainer.step < steps and not interrupts.seen:
+            losses.append(trainer.advance())
+            bar.update(units)
+            last = trainer.step == steps
+            if trainer.step % log_every == 0 or last:
+                fetch()
+                loss = float(np.mean(losses))
+                losses.clear()
+                facts["train"].append({"step": trainer.step, "loss": loss})
+                bar.set_postfix_str(f"loss {loss:.3g}{held_out}", refresh=False)
+            if trainer.step % evaluate_every == 0 or last:
+                loss = trainer.evaluate()
+                check(loss)
+                facts["held_out"].append({"step": trainer.step, "loss": loss})
+                held_out = f", held out {loss:.3g}"
+            if time.monotonic() - saved >= save_seconds or last:
+                save()
+                saved = time.monotonic()
+        if trainer.step < steps:
+            save()
+    return trainer.step == steps and not interrupts.seen
