@@ -1,6 +1,7 @@
 """What is measured: the cases, and the products that each of them needs."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 
 class Case(NamedTuple):
@@ -46,24 +47,32 @@ MODES = ("forward", "gradient", "eager", "stream", "eager stream", "decode")
 BOTH = MODES[:2]
 VOCABULARY = 1000  # of `decode`
 
-MIDDLE = (32, 128, 128, 256)
-SHAPES = (MIDDLE, (1, 512, 256, 256), (16, 1024, 64, 128), (256, 32, 32, 32))
-MORE_SHAPES = ((64, 96, 512, 512), (128, 64, 64, 64))
-LARGE = (64, 1024, 512, 512)
-LARGE_SHAPES = (
+Shape = tuple[int, int, int, int]
+MIDDLE: Shape = (32, 128, 128, 256)
+SHAPES: tuple[Shape, ...] = (
+    MIDDLE,
+    (1, 512, 256, 256),
+    (16, 1024, 64, 128),
+    (256, 32, 32, 32),
+)
+MORE_SHAPES: tuple[Shape, ...] = ((64, 96, 512, 512), (128, 64, 64, 64))
+LARGE: Shape = (64, 1024, 512, 512)
+LARGE_SHAPES: tuple[Shape, ...] = (
     LARGE,
     *((16, 1024, 768, 768), (64, 1024, 256, 256), (64, 512, 1024, 1024)),
     *((256, 256, 512, 512), (1, 2048, 512, 512)),
 )
 
 
-def cells(shapes: tuple, ops: tuple = OPS, dtype: str = "float32") -> list[Case]:
+def cells(
+    shapes: tuple[Shape, ...], ops: Sequence[str] = OPS, dtype: str = "float32"
+) -> list[Case]:
     return [Case(o, m, *s, dtype) for o in ops for s in shapes for m in BOTH]
 
 
-def variants(shape: tuple, one: tuple, ops: tuple) -> list[Case]:
+def variants(shape: Shape, one: Shape, ops: Sequence[str]) -> list[Case]:
     """All that is not one layer over whole sequences in float32."""
-    options = [
+    options: list[dict[str, Any]] = [
         *({"dtype": "bfloat16"}, {"ragged": True}, {"resets": True}),
         *({"layers": 2}, {"bidirectional": True}),
     ]
@@ -89,12 +98,13 @@ def large() -> list[Case]:
 
 def exact() -> list[Case]:
     """Gradients by cell and precision; the second sizes are divided by no tile."""
-    sizes = (((32, 256, 256, 256), ("float32", "bfloat16", "tf32")),)
-    sizes += (((3, 77, 40, 52), ("float32", "bfloat16")),)
-    return [Case(o, "gradient", *s, k) for s, ks in sizes for o in OPS for k in ks]
+    found = []
+    for dtype in ("float32", "bfloat16", "tf32"):
+        found += cells(((32, 256, 256, 256), (3, 77, 40, 52)), OPS, dtype)
+    return [case for case in found if case.mode == "gradient"]
 
 
-ONE = (1, 64, 256, 256)
+ONE: Shape = (1, 64, 256, 256)
 SETS = {
     "default": [*cells(SHAPES), *variants(MIDDLE, ONE, ("lstm",))],
     "full": [*cells(SHAPES + MORE_SHAPES), *variants(MIDDLE, ONE, OPS)],

@@ -7,6 +7,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cases import BOTH, OPS
 from benchmarks.errors import UsageError
@@ -51,7 +52,7 @@ def spread(found: list[float]) -> str:
     return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
-def select(rows: list[Row], **values: str) -> list[Row]:
+def select(rows: list[Row], **values: Any) -> list[Row]:
     return [r for r in rows if all(r[k] == v for k, v in values.items())]
 
 
@@ -188,7 +189,7 @@ def replace(path: Path, generated: str) -> None:
 
 
 def report(results: Path, readme: Path, front: Path | None) -> None:
-    """Writes the figure beside the rows, tables into `readme`, a summary into `front`."""
+    """Writes the figure beside the rows, and the tables into the pages."""
     try:
         from benchmarks.figure import draw_figure
     except ModuleNotFoundError as error:

@@ -60,7 +60,9 @@ def flip(w: np.ndarray, gate: int) -> np.ndarray:
 def one(problem: Problem, weights: Weights) -> Layer:
     case, D = problem.case, weights.w_x.shape[0]
     if case.ragged or case.resets:
-        raise Unsupported("no lengths; hk.ResetCore is not measured")
+        raise Unsupported("no lengths, and hk.ResetCore is not measured")
+    if case.op != "lstm" and problem.x.dtype != np.float32:
+        raise Unsupported("other numbers, as in float32")
     core = lambda: CORES[case.op](case.H)
 
     def start(like: Any) -> Any:
@@ -71,7 +73,7 @@ def one(problem: Problem, weights: Weights) -> Layer:
     unroll = lambda x: hk.dynamic_unroll(core(), x, start(x))[0]
     run = hk.without_apply_rng(hk.transform(unroll)).apply
     once = hk.without_apply_rng(hk.transform(lambda x, state: core()(x, state))).apply
-    zeros = np.zeros((case.B, case.H), problem.x.dtype)
+    zeros: Any = np.zeros((case.B, case.H), problem.x.dtype)
     return Layer(
         lambda params, x, lengths, resets: run(params, x),
         pack(case.op, weights),

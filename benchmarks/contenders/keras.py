@@ -27,13 +27,16 @@ def one(problem: Problem, weights: Weights) -> Layer:
     if problem.case.resets:
         raise Unsupported("no resets")
     w_x, w_h, b = weights
-    rnn = LAYERS[op](H, return_sequences=True, dtype=problem.x.dtype.name)
+    # the default, an orthogonal matrix, is not to be had in 16 bits
+    how: Any = {"recurrent_initializer": "zeros", "dtype": problem.x.dtype.name}
+    rnn = LAYERS[op](H, return_sequences=True, **how)
     rnn.build((B, T, w_x.shape[0]))
     if op == "gru":
         # gates z r n, and a second row of biases inside the reset gate
         w_x, w_h, b = (permute(w, (1, 0, 2)) for w in (w_x, w_h, b))
         b = np.stack([b, np.zeros_like(b)])
-    rnn.set_weights([w_x, w_h, b])
+    # NumPy's bfloat16 is unknown to Keras
+    rnn.set_weights([w.astype(np.float32) for w in (w_x, w_h, b)])
     values = [v.value for v in rnn.trainable_variables]
     others = [np.asarray(v.value) for v in rnn.non_trainable_variables]
 
