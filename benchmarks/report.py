@@ -216,6 +216,6 @@ def report(results: Path, readme: Path, front: Path | None) -> None:
         + ("" if "load" in rows[0] else f"\n\n{PASSIVE}")
         for rows in runs
     ]
-    print("\n\n".join(short))
     if front is not None:
         replace(front, "\n\n".join([figure(front), *short]))
+    print("\n\n".join(short))
