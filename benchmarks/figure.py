@@ -94,7 +94,7 @@ def decorate(figure: Figure, rows: list[Row], axes: Any) -> None:
         if name != "jaxseq":
             color, marker = LOOKS.get(name, OTHER)
             handles += x.plot([], [], marker, color=color, label=name)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     figure.supxlabel(
         "time over jaxseq's, float32 (log scale); grey: faster than jaxseq; "
         "bars: interquartile range",

@@ -5,6 +5,7 @@ JAX's device. Each part is a process with a time limit, so one that fails, dies 
 hangs costs the others nothing, and what it had measured is kept.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -96,6 +97,8 @@ def run_part(part: Part, seconds: float, log: Path, dry: bool) -> str:
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(5)  # one that waits for a wedged GPU may not end
 
 
 def pytest_sessionstart() -> None:

@@ -200,16 +200,16 @@ def test_turns(monkeypatch):
     monkeypatch.setattr(timing, "time", clock)
     # the second call hiccups, and must not decide how many make a sample
     pair = {
-        "a": clock.contender("a", 0.01, 1.0, 0.01),
-        "b": clock.contender("b", 0.025),
+        "a": clock.contender("a", 1 / 64, 1.0, 1 / 64),
+        "b": clock.contender("b", 1 / 32),
     }
     ticks = []
     times = timing.take_turns(pair, 4, tick=lambda: ticks.append(clock.log.copy()))
-    assert times["a"] == pytest.approx([10] * 4)
-    assert times["b"] == pytest.approx([25] * 4)
+    assert times == {"a": [1e3 / 64] * 4, "b": [1e3 / 32] * 4}
     assert len(ticks) == 4
-    of_a = ["a", "wait a"] * 6 + ["wait a", "pause"]
-    of_b = ["b", "wait b"] * 3 + ["wait b", "pause"]
+    # one that is not timed, and as many as take 50 ms
+    of_a = ["a", "wait a"] * (1 + 4) + ["pause"]
+    of_b = ["b", "wait b"] * (1 + 2) + ["pause"]
     first = ticks[1][len(ticks[0]) :]
     assert first in (of_a + of_b, of_b + of_a)
     # an accelerator is given the next call before it has ended this one
@@ -301,6 +301,7 @@ def test_a_run_goes_on_and_loses_nothing(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(measuring, "measure", only)
     assert main(["run", *forward]) == 130
+    assert "go on with run --resume" in capsys.readouterr().err
     (path,) = tmp_path.glob("*.jsonl")
     before = path.read_text()
     rows = newest_run(path)
@@ -323,7 +324,8 @@ def test_a_run_goes_on_and_loses_nothing(tmp_path, capsys, monkeypatch):
 
 
 def made(case, contender, ms, **more):
-    row = {"contender": contender, **case._asdict(), "median_ms": ms, "iqr_ms": ms / 9}
+    row = {"contender": contender, **case._asdict(), "median_ms": ms}
+    row |= {"iqr_ms": ms and ms / 9}
     row |= {"reason": None if ms else "other numbers: y is off by 3", "rounds": 9}
     row |= {"temp_mb": 2 * (ms or 1), "compile_ms": 100 * (ms or 1), "floor_ms": 0.5}
     row |= {"matmul_gflops": 99.0, "versions": {"jax": "1"}, "max_err": 1e-7}
