@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 CONTENDERS = ("jaxseq", "jaxseq scan", "flax", "linen", "equinox", "haiku", "keras")
 CONTENDERS += ("cudnn", "torch")
-ROUNDS = {"default": 7, "full": 15, "accelerator": 9, "exact": 0, "tiny": 1}
+ROUNDS = {"default": 7, "full": 15, "accelerator": 5, "exact": 0, "tiny": 1}
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,11 +103,14 @@ def cases_of(options: argparse.Namespace) -> list[Case]:
     return found
 
 
-def seconds(case: Case, contenders: int, rounds: int, compiling: bool) -> float:
-    """A rough guess, of two cores: turns, compilations, and what is right."""
-    call = flops(case) / 1e11
-    turn = 0.06 + max(0.05, call) + call
-    compile = (3 if compiling else 0.3) * (1.2 if case.mode == "gradient" else 0.5)
+def seconds(case: Case, contenders: int, rounds: int, options: Any) -> float:
+    """A rough guess: turns, compilations, and what is right."""
+    fast = options.device != "cpu"
+    call = flops(case) / (1e13 if fast else 1e11)
+    turn = (0 if fast else 0.06) + max(0.05, call) + call
+    compile = (0.3 if options.no_compile_times or not rounds else 3) * (
+        1.2 if case.mode == "gradient" else 0.5
+    )
     return contenders * (rounds * turn + compile + 4 * call) + 2
 
 
@@ -159,7 +162,7 @@ def run(options: argparse.Namespace) -> None:
         cases = [case for case in cases if case not in done]
 
     repeats = 0 if options.no_compile_times or not rounds else REPEATS
-    guesses = [seconds(c, len(names[c]) + 1, rounds, repeats > 1) for c in cases]
+    guesses = [seconds(c, len(names[c]) + 1, rounds, options) for c in cases]
     print(f"{len(cases)} cases to {path}, about {minutes(sum(guesses))}", flush=True)
     progress = Progress(guesses)
     if repeats:  # a cached program would have no compile time

@@ -104,13 +104,19 @@ def exact() -> list[Case]:
     return [case for case in found if case.mode == "gradient"]
 
 
+TINY: Shape = (2, 3, 4, 4)
 ONE: Shape = (1, 64, 256, 256)
 SETS = {
     "default": [*cells(SHAPES), *variants(MIDDLE, ONE, ("lstm",))],
     "full": [*cells(SHAPES + MORE_SHAPES), *variants(MIDDLE, ONE, OPS)],
     "accelerator": large(),
     "exact": exact(),
-    "tiny": [*cells(((3, 5, 4, 6),)), *variants((3, 5, 4, 6), (1, 4, 6, 6), OPS)],
+    "tiny": [
+        *cells((TINY,), ("lstm",)),
+        Case("lstm", "gradient", *TINY, "bfloat16"),
+        *cells(((3, 5, 4, 6),)),
+        *variants((3, 5, 4, 6), (1, 4, 6, 6), OPS),
+    ],
 }
 
 

@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.cases import TINY
+
 ROOT = Path(__file__).parent.parent
 PLATFORM = "JAXSEQ_TEST_PLATFORM"
 TESTS = ("test_cells", "test_transforms", "test_dtypes", "test_layers")
@@ -34,7 +36,7 @@ def parts(results: Path, dry: bool) -> Iterator[Part]:
     two = "jaxseq,jaxseq scan"
     exact = ["--cases", "tiny" if dry else "exact", "--rounds", "0"]
     exact += ["--modes", "gradient", "--contenders", two]
-    few = ["--ops", "lstm"] if dry else []
+    few = ["--shapes", ",".join(map(str, TINY))] if dry else []
     yield Part(
         "exact", 100, [*run, *exact, *few, "--results", str(results / "exact")], {}
     )

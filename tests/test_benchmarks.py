@@ -205,7 +205,8 @@ def test_turns(monkeypatch):
     }
     ticks = []
     times = timing.take_turns(pair, 4, tick=lambda: ticks.append(clock.log.copy()))
-    assert times == {"a": [1e3 / 64] * 4, "b": [1e3 / 32] * 4}
+    assert times["a"] == pytest.approx([1e3 / 64] * 4)
+    assert times["b"] == pytest.approx([1e3 / 32] * 4)
     assert len(ticks) == 4
     # one that is not timed, and as many as take 50 ms
     of_a = ["a", "wait a"] * (1 + 4) + ["pause"]
@@ -292,7 +293,7 @@ def test_a_run_goes_on_and_loses_nothing(tmp_path, capsys, monkeypatch):
     few = ["--cases", "tiny", "--ops", "lstm", "--contenders", "jaxseq,flax"]
     few += ["--shapes", "3,5,4,6", "--no-compile-times", "--results", str(tmp_path)]
     forward = [*few, "--modes", "forward", "--rounds", "2"]
-    cases = [c for c in SETS["tiny"] if c.op == "lstm" and c.mode == "forward"]
+    cases = [c for c in SETS["tiny"] if c.op == "lstm" and c.mode == "forward"][1:]
 
     def only(case, *args, rows=measure):
         if case.resets:
@@ -416,11 +417,12 @@ def test_dry_run_of_the_gpu_check(tmp_path):
     (exact,) = (tmp_path / "exact").glob("*.jsonl")
     rows = [json.loads(line) for line in exact.read_text().splitlines()]
     assert {row["contender"] for row in rows} == {"jaxseq", "jaxseq scan"}
+    assert {row["dtype"] for row in rows} == {"float32", "bfloat16"}
     assert all(r["reason"] is None and r["max_err"] < 1e-2 for r in rows)
     (table,) = tmp_path.glob("*.jsonl")
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     reasons = {r["contender"]: r["reason"] for r in rows if case_of(r).variant == ""}
-    assert "cuda" in reasons.pop("cudnn").lower()
+    assert reasons.pop("cudnn") is not None
     assert set(reasons) == {"jaxseq", "jaxseq scan", "flax", "torch", AGAIN}
     assert set(reasons.values()) == {None}
 
