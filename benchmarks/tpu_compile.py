@@ -205,6 +205,8 @@ def compile_all(quick: bool, path: Path | None) -> None:
     if find_spec("libtpu") is None:
         raise UsageError("libtpu is not installed: pip install 'jaxseq[tpu-compile]'")
     jax.config.update("jax_platforms", "cpu")
+    # a cached program would have no compile time
+    jax.config.update("jax_enable_compilation_cache", False)
     versions = {name: version(name) for name in ("jax", "jaxlib", "libtpu")}
     print(f"B={B} T={T} bfloat16 " + " ".join(map(" ".join, versions.items())))
     for row in rows(quick):

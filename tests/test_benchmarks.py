@@ -449,7 +449,8 @@ def test_profile_counts_what_a_kernel_spends_once(tmp_path):
     names = [kind(n) for n in ("while.1", "dot.3", "add_fusion", "copy.4")]
     assert names == ["control", "product", "arithmetic", "copy"]
 
-    args = "--cases tiny --ops lstm --modes gradient --calls 1 --results".split()
+    args = "--cases tiny --ops lstm --modes gradient --shapes 3,5,4,6 --calls 1"
+    args = [*args.split(), "--results"]
     assert main(["profile", *args, str(tmp_path)]) == 0
     (path,) = tmp_path.iterdir()
     row = json.loads(path.read_text())
