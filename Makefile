@@ -67,8 +67,10 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# says first how long it takes; on an idle machine only
 benchmark: $(VENV)/benchmarks
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks run
+	$(BIN)/python -m benchmarks report --front README.md
 
 clean:
 	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache .hypothesis
