@@ -1,6 +1,8 @@
-"""Figures and pages: of a run, of a sweep, of the gradients."""
+"""Figures: of a run, and of several, at several lengths."""
 
 import html
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from experiments.frame.experiment import Evaluation, Run
+from experiments.frame.page import grid, save_figure
+from experiments.frame.results import groups
+from experiments.memory.data import (
+    REMEMBERED,
+    UNITS,
+    Batch,
+    baseline,
+    solved,
+    title,
+)
 from experiments.memory.settings import Settings
-from experiments.memory.tasks import REMEMBERED, UNITS, Batch, baseline, solved
-from experiments.page import grid, save_figure, table, versions, write_page
-from experiments.results import groups
 
 NAMES = {"rnn": "RNN (tanh)", "rnn-relu": "RNN (relu)", "irnn": "IRNN",
          "lstm": "LSTM", "gru": "GRU"}  # fmt: skip
@@ -59,7 +69,7 @@ def loss_figure(facts: dict[str, Any], settings: Settings) -> Figure:
     series = (("train", "training", "#9ab", "-"), ("held_out", "held out", BLUE, "o-"))
     for name, text, colour, style in series:
         x = [row["step"] * settings.batch / 1e3 for row in facts[name]]
-        y = [row["nats"] for row in facts[name]]
+        y = [row["loss"] for row in facts[name]]
         axes.plot(x, y, style, color=colour, label=text, markersize=4)
     axes.set_yscale("log")
     marks(axes, settings.task, settings.length)
@@ -86,36 +96,13 @@ def answers_figure(said: np.ndarray, test: Batch, task: str) -> Figure:
     return figure
 
 
-def write_run(
-    out: Path, facts: dict[str, Any], result: dict[str, Any], said: Any, test: Batch
-) -> Path:
-    """The page of a run, with its figures, in the folder of the run."""
-    settings = Settings(**facts["settings"])
-    seen = facts["step"] * settings.batch
-    figures = {"loss": loss_figure(facts, settings),
+def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
+    """The title, and the figures of a run."""
+    settings, (said, test) = run.settings, evaluation.answers
+    figures = {"loss": loss_figure(run.facts, settings),
                "answers": answers_figure(said, test, settings.task)}  # fmt: skip
-    shown = [save_figure(f, out / f"{name}.png") for name, f in figures.items()]
-    body = f"""<p class="big">{said_of(result["scores"], settings)}</p>
-<p>{seen:,} sequences seen in {facts["step"]:,} steps and
-{facts["seconds"] / 60:.1f} minutes, compilation and evaluation included;
-{facts["weights"]:,} weights.</p>
-{"".join(shown)}
-<h2>Settings</h2>
-{table(facts["settings"])}
-<h2>Versions and device</h2>
-{table(versions())}"""
-    heading = f"{label(facts['settings'])}: {result['title']}"
-    return write_page(out / "report.html", heading, body)
-
-
-def said_of(scores: dict[str, Any], settings: Settings) -> str:
-    unit, n = UNITS[settings.task], scores["sequences until solved"]
-    right = scores.get("symbols right")
-    return (
-        f"{unit} {scores[unit]:.5f} ({scores['without memory']:.4f} without memory"
-        + (f"; {right:.1f}% of the symbols right" if right is not None else "")
-        + (f"); solved after {n:,} sequences." if n else "); not solved.")
-    )
+    shown = [save_figure(f, run.out / f"{name}.png") for name, f in figures.items()]
+    return f"{label(asdict(settings))}: {title(settings)}", "".join(shown)
 
 
 def by_length(rows: list[dict[str, Any]]) -> dict[str, dict[int, list[Any]]]:
@@ -210,7 +197,7 @@ def where_it_ends(rows: list[dict[str, Any]]) -> str:
     return grid(head, lines)
 
 
-def sweep_figures(out: Path, rows: list[dict[str, Any]]) -> str:
+def figures(out: Path, rows: list[dict[str, Any]], runs: Sequence[Path]) -> str:
     """What stands under the tables of several runs."""
     parts = []
     for task in sorted({row["settings"]["task"] for row in rows}):
@@ -219,61 +206,3 @@ def sweep_figures(out: Path, rows: list[dict[str, Any]]) -> str:
         title = f"<h2>Where each stops: {html.escape(task)}</h2>"
         parts += [title, where_it_ends(own), figure]
     return "\n".join(parts)
-
-
-def gradient_figure(rows: list[dict[str, Any]]) -> Figure:
-    """Norms against the distance, at the start and after training."""
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    dashes = {0.0: ":", 1.0: "-", 3.0: "--"}
-    low = 1e-8
-    for axes, when in zip(panels, ("at initialisation", "after training"), strict=True):
-        for row in (row for row in rows if row["when"] == when):
-            settings = row["settings"]
-            chrono = settings["span"] is not None
-            dash = "-." if chrono else dashes.get(settings["forget_bias"], "-")
-            y = np.maximum(row["h"], low / 10)
-            axes.plot(y, dash, color=COLOURS[settings["cell"]], label=row["model"])
-        axes.set_yscale("log")
-        tidy(axes, xlabel="steps between, $T - t$", title=when)
-    top = max(max(row["h"]) for row in rows)
-    panels[0].set_ylim(low, 10 * max(1.0, min(top, 1e6)))
-    panels[0].set_ylabel(r"$\|\partial h_T / \partial h_t\|_F\,/\,\sqrt{H}$")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=4)
-    return figure
-
-
-def write_gradients(out: Path, rows: list[dict[str, Any]], settings: Settings) -> Path:
-    figure = save_figure(gradient_figure(rows), out / "gradients.png")
-    T = settings.length
-    at = sorted({1, 10, T // 2, T} & {*range(1, T + 1)})
-    head = ["model", "when", "of", *(f"{k} steps" for k in at), "error in the test"]
-    lines = [
-        [row["model"], row["when"], name, *(f"{row[of][k]:.1e}" for k in at),
-         "" if row["error"] is None else f"{row['error']:.4f}"]
-        for row in rows
-        for of, name in (("h", "h"), ("state", "(h, c)"))
-        if of == "h" or row["settings"]["cell"] == "lstm"
-    ]  # fmt: skip
-    body = f"""<p>How much of a gradient with respect to the last hidden state is left
-after so many steps: the Frobenius norm of ∂h<sub>T</sub>/∂h<sub>t</sub> over the root
-of the width, the mean of {rows[0]["sequences"]} sequences of the problem of
-{settings.task}, {T} steps. Of an LSTM, h by h with the cell held fixed, in the figure,
-and the whole state (h, c) by (h, c), in the table.</p>
-{figure}
-{grid(head, lines)}
-<h2>Settings</h2>
-{
-        table(
-            {
-                "steps of training": settings.steps,
-                "hidden": settings.hidden,
-                "batch": settings.batch,
-                "seed": settings.seed,
-            }
-        )
-    }
-<h2>Versions and device</h2>
-{table(versions())}"""
-    return write_page(out / "report.html", "What vanishes: gradients", body)

@@ -1,22 +1,26 @@
 """Strings of digits as sound: recordings joined, or Morse code."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import fit
-from experiments.errors import InputError, refuse
-from experiments.speech import morse
+from experiments.frame import buckets
+from experiments.frame.buckets import Bucket
+from experiments.frame.data import Data, digest
+from experiments.frame.errors import InputError
+from experiments.speech import audio, morse
 from experiments.speech.audio import RATE, read_wav
 from experiments.speech.settings import Settings
 
 NAME = re.compile(r"(\d)_([^_]+)_(\d+)(?:\.wav)?")
 TEST, VALIDATION = range(5), range(5, 7)  # recordings of each digit and speaker
 ROOM = 0.01  # noise between recordings, to their mean loudness
+WIDTHS = (64, 128, 192)  # steps
 
 
 class Recording(NamedTuple):
@@ -31,36 +35,99 @@ class Example(NamedTuple):
     digits: list[int]
 
 
-class Corpus(NamedTuple):
-    draw: Callable[[np.random.Generator, int], Example]  # a training string of n digits
-    validation: list[Example]
-    tests: dict[str, list[Example]]
-    size: str  # how much there is to train on
-    digests: dict[str, str]  # of all, and of each test
+class Batch(NamedTuple):
+    x: np.ndarray  # (B, T, D)
+    lengths: np.ndarray  # (B,), 0 for what only fills the batch
+    labels: np.ndarray  # (B, N), tokens
+    sizes: np.ndarray  # (B,), their number
 
 
-def load(settings: Settings, data_dir: Path | None) -> Corpus:
+def features(
+    sound: np.ndarray, settings: Settings, chance: np.random.Generator | None = None
+) -> np.ndarray:
+    """What the network is given of a sound, `(T, D)`, changed by `chance` if given."""
+    if chance is not None:
+        sound = audio.changed(chance, sound)
+    frames = audio.log_mel(sound, settings.center)
+    if chance is not None:
+        frames = audio.masked(chance, frames)
+    return audio.stacked(frames, settings.stack)
+
+
+def batch(
+    rows: Sequence[tuple[np.ndarray, list[int]]], size: int, width: int, most: int
+) -> Batch:
+    """Features and digits padded to `size` rows, `width` steps and `most` digits."""
+    xs, strings = zip(*rows, strict=True)
+    tokens = [np.array(digits, np.int32) + 1 for digits in strings]
+    return Batch(*buckets.pad(xs, size, width), *buckets.pad(tokens, size, most))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Endless training batches, each drawn by its number: strings of one length."""
+
+    draw: Callable[..., Example]  # from a generator, of so many digits
+    settings: Settings
+
+    def __getitem__(self, step: int) -> Batch:
+        settings = self.settings
+        chance = np.random.default_rng([settings.seed, step])
+        n = 1 + int(chance.integers(settings.digits))
+        drawn = (self.draw(chance, n) for _ in range(settings.batch))
+        change = chance if settings.augment else None
+        rows = [(features(sound, settings, change), digits) for sound, digits in drawn]
+        width = buckets.bound(max(len(x) for x, _ in rows), WIDTHS)
+        return batch(rows, settings.batch, width, settings.digits)
+
+
+def batches(
+    examples: list[Example], settings: Settings
+) -> list[tuple[Batch, list[int]]]:
+    """Every example once, as batches and the numbers of what is in them."""
+    rows = [(features(e.sound, settings), e.digits) for e in examples]
+    size, most = settings.batch, max(1, *(len(digits) for _, digits in rows))
+
+    def collate(width: int, numbers: Sequence[int]) -> Batch:
+        return batch([rows[i] for i in numbers], size, width, most)
+
+    widths = buckets.by_width([len(x) for x, _ in rows], WIDTHS).items()
+    return buckets.once([Bucket(own, size, partial(collate, w)) for w, own in widths])
+
+
+def load(settings: Settings, data_dir: Path | None) -> Data:
     if settings.data == "morse":
-        given = {"speaker": settings.speaker, "data_dir": data_dir}
-        refuse(given, given, "with the data morse")
-        draw, known = of_senders, None
-        singles = strings(draw, 1, settings.strings, 1, 1)
-        test = strings(draw, 2, settings.strings, 2, settings.digits)
-        validation = strings(draw, 3, settings.strings // 4, 1, settings.digits)
-        size = "senders without number"
+        draws, known, size = [of_senders] * 3, None, "senders without number"
+        singles = strings(of_senders, 1, settings.strings, 1, 1)
     else:
         parts = split(recordings(data_dir), settings.speaker)
         draws = [partial(joined, by_speaker(part)) for part in parts]
         singles = [Example(r.sound, [r.digit]) for r in parts[2]]
-        test = strings(draws[2], 2, settings.strings, 2, settings.digits)
-        validation = strings(draws[1], 3, settings.strings // 4, 1, settings.digits)
-        draw, size = draws[0], f"{len(parts[0]):,} recordings"
-        known = [r.sound for r in parts[0]]
+        size, known = f"{len(parts[0]):,} recordings", [r.sound for r in parts[0]]
+    test = strings(draws[2], 2, settings.strings, 2, settings.digits)
+    validation = strings(draws[1], 3, settings.strings // 4, 1, settings.digits)
     tests = {"single digits": singles, "strings": test}
-    mark = lambda examples: fit.digest([[len(e.sound), e.digits] for e in examples])
+    mark = lambda examples: digest([[len(e.sound), e.digits] for e in examples])
     digests = {name: mark(part) for name, part in tests.items()}
-    digests["all"] = fit.digest([size, known, mark(validation), digests])
-    return Corpus(draw, validation, tests, size, digests)
+    digests["all"] = digest([size, known, mark(validation), digests])
+    sizes = " and ".join(f"{len(part):,} {name}" for name, part in tests.items())
+    return Data(
+        train=Drawn(draws[0], settings),
+        held_out=[batch for batch, _ in batches(validation, settings)],
+        tests=tests,
+        digests=digests,
+        facts={},
+        about=f"{title(settings)}: strings of 1 to {settings.digits} digits, {size} to "
+        f"train on, to test {sizes}.",
+        per_step=settings.batch,
+        unit="string",
+    )
+
+
+def title(settings: Settings) -> str:
+    if settings.speaker is None:
+        return settings.data
+    return f"{settings.data}, {settings.speaker} not in training"
 
 
 def strings(

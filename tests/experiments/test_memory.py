@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 
 import jax
@@ -9,26 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.flatten_util import ravel_pytree
+from scipy.special import log_softmax
 
 import jaxseq
 import jaxseq.nn
+from experiments.frame.experiment import load
+from experiments.frame.trainer import Trainer
 from experiments.language_model.__main__ import main as language_model
-from experiments.memory import gates, gradients, tasks, train
-from experiments.memory import run as commands
+from experiments.memory import data, experiment, gates, gradients, model
 from experiments.memory.__main__ import main
+from experiments.memory.data import BLANK, GO, Batches
+from experiments.memory.experiment import EXPERIMENT, answers, first_solved
 from experiments.memory.model import Memory
-from experiments.memory.settings import CELLS, Settings, defaults
-from experiments.memory.tasks import BLANK, GO, Batches
-from tests.experiments import (
-    as_users_have_it,  # noqa: F401
-    error,
-    kill_at_first_checkpoint,
-    refused,
-    same_weights,
-    went_on,
-)
+from experiments.memory.settings import CELLS, Settings, preset
+from tests.experiments.helpers import error, refused, resumes
 
-SMALL = ["--hidden", 8, "--batch", 4, "--length", 6, "--steps", 2]
+SMALL = ["--hidden", 8, "--batch", 4, "--steps", 5]
 
 
 def run(command, out, *options):
@@ -39,58 +37,68 @@ def lines(out):
     return (out / "results.jsonl").read_text().splitlines()
 
 
-@pytest.fixture(autouse=True)
-def few_rows(monkeypatch):
-    monkeypatch.setattr(train, "ROWS", 20)
+@pytest.fixture(autouse=True, scope="module")
+def few_rows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "ROWS", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Runs of every cell, over six steps."""
+    out = tmp_path_factory.mktemp("memory") / "sweep"
+    assert run("sweep", out, *SMALL, "--lengths", 6, "--cells", *CELLS) == 0
+    return out
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_two_steps_of_every_cell(cell, tmp_path, capsys):
-    out = tmp_path / cell
-    assert run("train", out, *SMALL, "--cell", cell) == 0
-    said = re.search(r"squared error ([\d.]+) .0.1667", capsys.readouterr().out)
-    page = (out / "report.html").read_text()
-    assert said and f"squared error {said[1]}" in page
-    assert page.count("data:image/png;base64,") == 2
+def test_every_cell(cell, swept):
+    out = swept / f"{cell}-6"
     result = json.loads((out / "result-test.json").read_text())
-    assert f"{result['scores']['squared error']:.5f}" == said[1]
+    page = (out / "report.html").read_text()
+    said = re.search(r"squared error ([\d.]+) .0.1667", page)
+    assert said and f"{result['scores']['squared error']:.5f}" == said[1]
+    assert page.count("data:image/png;base64,") == 2
     # the checkpoint gives what the training ended with
-    model, settings, _ = train.fit.load(out, Settings, train.make_model)
-    said, test = train.answers(model, settings)
+    found = load(EXPERIMENT, out)
+    said, test = answers(found.model, data.load(found.settings).tests["test"])
     np.testing.assert_allclose(
         np.square(said[:, 0] - test.y).mean(), result["scores"]["squared error"]
     )
 
 
-def test_two_steps_of_copy(tmp_path, capsys):
+def test_copy(tmp_path, capsys):
     out = tmp_path / "run"
-    assert run("train", out, *SMALL, "--task", "copy") == 0
+    assert run("train", out, *SMALL, "--length", 6, "--task", "copy") == 0
     scores = json.loads((out / "result-test.json").read_text())["scores"]
     assert scores["without memory"] == pytest.approx(10 * np.log(8) / 26)
-    # the test's loss and share, as optax and a loop have them
-    model, *_ = train.fit.load(out, Settings, train.make_model)
-    batch = Batches("copy", 6, 20, tasks.TEST)
-    nats, right, logits_of = [], [], jax.jit(lambda x: model(x))
-    for i in range(train.TEST_BATCHES):
-        logits = np.asarray(jax.nn.log_softmax(logits_of(batch[i].x)))
+    # the test's loss and share, as SciPy and a loop have them
+    found, batch = load(EXPERIMENT, out).model, Batches("copy", 6, 20, data.TEST)
+    nats, right = [], []
+    for i in range(data.TEST_BATCHES):
+        logits = log_softmax(experiment.answer(found, batch[i].x), -1)
         for row, y in zip(logits, batch[i].y, strict=True):
             nats += [-row[t, y[t]] for t in range(26)]
             right += [int(row[t].argmax()) == y[t] for t in range(16, 26)]
     assert scores["nats per step"] == pytest.approx(np.mean(nats), rel=1e-5)
     assert scores["symbols right"] == pytest.approx(100 * np.mean(right))
-    assert "% of the symbols right" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"nats per step {scores['nats per step']:.5f} (0.7998 without" in printed
+    assert "% of the symbols right" in printed
     assert "nats per step" in (out / "report.html").read_text()
 
 
 def test_it_learns_to_add():
     """Ten steps long; without memory the squared error is 0.167."""
     settings = Settings(length=10, hidden=16, steps=300)
-    made, _ = train.make(settings)
+    loaded = data.load(settings)
+    made = Trainer(settings, model.make(settings, {}), model.loss, loaded)
     assert made.evaluate() > 0.2
     while made.step < settings.steps:
         made.advance()
     assert made.evaluate() < 0.02
-    said, test = train.answers(made.model, settings)
+    said, test = answers(made.model, loaded.tests["test"])
     assert np.corrcoef(said[:, 0], test.y)[0, 1] > 0.95
 
 
@@ -116,12 +124,12 @@ def test_any_batch_by_its_number():
     batches = Batches("adding", 9, 4, 0)
     assert (batches[3].x == Batches("adding", 9, 4, 0)[3].x).all()
     drawn = [batches[0], batches[1], Batches("adding", 9, 4, 1)[0],
-             Batches("adding", 9, 4, tasks.HELD_OUT)[0],
-             Batches("adding", 9, 4, tasks.TEST)[0]]  # fmt: skip
+             Batches("adding", 9, 4, data.HELD_OUT)[0],
+             Batches("adding", 9, 4, data.TEST)[0]]  # fmt: skip
     assert len({batch.x.tobytes() for batch in drawn}) == 5
     # held out is the same whatever the seed
-    made = [train.make(Settings(seed=seed, steps=2))[0] for seed in (0, 1)]
-    for a, b in zip(*(m.held_out for m in made), strict=True):
+    made = [data.load(Settings(seed=seed)).held_out for seed in (0, 1)]
+    for a, b in zip(*made, strict=True):
         assert (a.x == b.x).all()
 
 
@@ -129,15 +137,15 @@ def test_what_no_memory_gives():
     """The loss of the best answers that do not look back, on what is drawn."""
     y = Batches("adding", 8, 20_000, 0)[0].y
     assert np.square(1 - y).mean() == pytest.approx(
-        tasks.baseline("adding", 8), rel=0.03
+        data.baseline("adding", 8), rel=0.03
     )
-    assert tasks.baseline("copy", 100) == pytest.approx(0.1733, abs=1e-4)
-    assert tasks.baseline("copy", 1000) == pytest.approx(0.0204, abs=1e-4)
+    assert data.baseline("copy", 100) == pytest.approx(0.1733, abs=1e-4)
+    assert data.baseline("copy", 1000) == pytest.approx(0.0204, abs=1e-4)
     rows = [
-        {"step": i, "nats": nats} for i, nats in ((1, 0.3), (2, 0.0099), (3, 0.001))
+        {"step": i, "loss": loss} for i, loss in ((1, 0.3), (2, 0.0099), (3, 0.001))
     ]
-    assert train.first_solved(rows, 0.01) == 2
-    assert train.first_solved(rows[:1], 0.01) is None
+    assert first_solved(rows, 0.01) == 2
+    assert first_solved(rows[:1], 0.01) is None
 
 
 def test_how_cells_begin():
@@ -181,20 +189,18 @@ def test_gradients_by_differences(cell, wide):
     x = jax.random.normal(jax.random.key(1), (T, 2), jnp.float64)
     h, state = gradients.norms(layer, x, H)
     assert h.shape == state.shape == (T + 1,)
-    flat = lambda s: np.concatenate([np.asarray(a) for a in jax.tree.leaves(s)])
 
     def restore(s):
         parts = jnp.split(s, len(s) // H)
         return (jaxseq.LSTMState(*parts),) if cell == "lstm" else tuple(parts)
 
+    end = jax.jit(lambda s, x: ravel_pytree(layer(x, restore(s))[0])[0])
+    start = np.zeros(2 * H if cell == "lstm" else H)
     for t in range(T + 1):
-        s = flat(layer(x[:t])[0])
-        last = lambda s, t=t: jnp.concatenate(
-            jax.tree.leaves(layer(x[t:], restore(s))[0])
-        )
-        end = jax.jit(last)
+        s = end(start, x[:t])
         e = 1e-6 * np.eye(len(s))
-        J = np.stack([(end(s + d) - end(s - d)) / 2e-6 for d in e], axis=1)
+        steps = [(end(s + d, x[t:]) - end(s - d, x[t:])) / 2e-6 for d in e]
+        J = np.stack(steps, axis=1)
         size = lambda J: np.sqrt(np.square(J).sum() / len(J))
         np.testing.assert_allclose(h[T - t], size(J[:H, :H]), rtol=1e-6)
         np.testing.assert_allclose(state[T - t], size(J), rtol=1e-6)
@@ -220,11 +226,11 @@ def test_gradients_of_an_elman_network(wide):
 
 def test_gradients_command(tmp_path, capsys, monkeypatch):
     few = ("irnn", "lstm-0")
-    models = {name: commands.MODELS[name] for name in few}
-    assert len(commands.MODELS) == 8
-    monkeypatch.setattr(commands, "MODELS", models)
+    models = {name: gradients.MODELS[name] for name in few}
+    assert len(gradients.MODELS) == 8
+    monkeypatch.setattr(experiment, "MODELS", models)
     out = tmp_path / "gradients"
-    options = ["--sequences", 2, *SMALL]
+    options = ["--sequences", 2, *SMALL, "--length", 6]
     assert run("gradients", out, *options) == 0
     assert (out / "gradients.png").exists()
     page = (out / "report.html").read_text()
@@ -237,53 +243,47 @@ def test_gradients_command(tmp_path, capsys, monkeypatch):
     assert first.keys() == last.keys() and all(first[m] != last[m] for m in first)
     # of the models, as they are at the start and in their folders
     assert first["IRNN"][-1] > 0.2 > 0.05 > first["LSTM, forget bias 0"][-1]
-    model, *_ = train.fit.load(out / "lstm-0", Settings, train.make_model)
-    x = Batches("adding", 6, 2, tasks.TEST)[0].x
-    h = np.mean([gradients.norms(model.recurrent, row, 8)[0] for row in x], axis=0)
+    found = load(EXPERIMENT, out / "lstm-0").model.recurrent
+    x = Batches("adding", 6, 2, data.TEST)[0].x
+    norms = jax.jit(lambda row: gradients.norms(found, row, 8)[0])
+    h = np.mean([norms(row) for row in x], axis=0)
     np.testing.assert_allclose(last["LSTM, forget bias 0"], h, rtol=1e-4)
     capsys.readouterr()
     assert "--resume goes on" in error(capsys, run("gradients", out, *options))
 
 
-def test_sweep_goes_on_and_is_reported(tmp_path, capsys):
+def test_sweep_goes_on_and_is_reported(swept, tmp_path, capsys):
     out, again = tmp_path / "sweep", tmp_path / "again"
-    small, chrono = [*SMALL[:4], "--steps", 2], ["--cells", "lstm-chrono"]
-    assert run("sweep", out, *small, "--lengths", 4, 10, *chrono) == 0
-    first = lines(out)
+    shutil.copytree(swept, out)
+    more = [*SMALL, "--lengths", 6, 10, "--cells", "rnn", "lstm-chrono", "--resume"]
+    assert run("sweep", out, *more) == 0
     printed = capsys.readouterr().out.split("Report: ")[-2]
-    assert re.findall(r"\nadding, (\d+) steps\n", printed) == ["4", "10"]
-    assert run("sweep", out, *small, "--lengths", 4, *chrono, "rnn", "--resume") == 0
-    assert first[0] == lines(out)[0]
-    printed = capsys.readouterr().out
-    assert "adding, 4 steps" in printed and "LSTM, chrono" in printed
+    assert re.findall(r"\nadding, (\d+) steps\n", printed) == ["6", "10"]
+    assert "LSTM, chrono" in printed and "RNN (tanh)" in printed
+    assert lines(swept)[0] == lines(out)[0]  # as it was
     assert (out / "length-adding.png").exists()
     assert "shortest that it did not" in (out / "report.html").read_text()
     # the folders of its runs, and its rows, are read again
     assert run("report", again, "--results", out / "results.jsonl", "--runs", out) == 0
     rows = [json.loads(line)["settings"] for line in lines(again)]
     spans = {(row["cell"], row["length"], row["span"]) for row in rows}
-    assert spans == {("lstm", 4, 4), ("lstm", 10, 10), ("rnn", 4, None)}
-    assert {*first, *lines(out)} == {*lines(again)} and len(lines(again)) == 3
+    chrono = {("lstm", 6, 6), ("lstm", 10, 10), ("rnn", 10, None)}
+    assert spans == {*((cell, 6, None) for cell in CELLS), *chrono}
+    assert {*lines(swept), *lines(out)} == {*lines(again)} and len(lines(again)) == 8
     rates = {row["cell"]: row["learning_rate"] for row in rows}
-    assert rates == {"rnn": 0.001, "lstm": 0.01}
+    ungated = dict.fromkeys(("rnn", "rnn-relu", "irnn"), 0.001)
+    assert rates == {**ungated, "lstm": 0.01, "gru": 0.01}
 
 
-def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = [*SMALL[:-1], 1000]
-    assert run("train", whole, *options) == 0
-    kill_at_first_checkpoint("experiments.memory", cut, *options)
-    capsys.readouterr()
-    assert run("train", cut, *options, "--resume") == 0
-    went_on(capsys)
-    results = [(p / "result-test.json") for p in (whole, cut)]
-    assert results[0].read_text() == results[1].read_text()
-    same_weights(whole, cut, Settings, train.make_model)
+def test_a_stopped_run_goes_on(swept, tmp_path):
+    resumes(main, swept / "lstm-6", tmp_path / "cut", *SMALL, "--length", 6)
 
 
-def test_mistakes(tmp_path, capsys):
+def test_mistakes(swept, tmp_path, capsys):
     out = tmp_path / "run"
-    told = lambda *options: error(capsys, run("train", out, *SMALL, *options))
+    told = lambda *options: error(
+        capsys, run("train", out, *SMALL, "--length", 6, *options)
+    )
     line = told("--cell", "rnn", "--span", 9)
     assert "--span: changes nothing with the cell rnn" in line
     line = told("--cell", "gru", "--forget-bias", 1)
@@ -294,7 +294,7 @@ def test_mistakes(tmp_path, capsys):
     assert not out.exists()
     for option, value in (("--cell", "esn"), ("--span", 1), ("--steps", 0)):
         assert option in refused(capsys, main, "train", option, value)
-    assert run("train", out, *SMALL) == 0
+    out = swept / "lstm-6"
     assert "--resume goes on" in told()
     assert "--length 7: the checkpoint" in told("--length", 7, "--resume")
     assert "holds a run" in error(capsys, run("sweep", out, "--lengths", 4))
@@ -363,7 +363,9 @@ def test_a_unit_that_counts_is_found():
 
 def test_gates_command(tmp_path, capsys):
     made, out = tmp_path / "made", tmp_path / "gates"
-    assert "no checkpoint" in error(capsys, run("gates", out, "--run", made))
+    assert "no checkpoint there; experiments.language_model train makes one" in error(
+        capsys, run("gates", out, "--run", made)
+    )
     text = tmp_path / "text.txt"
     text.write_text("one (two)\nThree <four>\n" * 60)
     options = ["--data", text, "--hidden", 8, "--embedding", 4, "--batch", 2]
@@ -388,11 +390,15 @@ def test_gates_command(tmp_path, capsys):
     strange = tmp_path / "strange.txt"
     strange.write_text("Ω")
     assert "'Ω' is not" in error(capsys, show("--input", strange))
-    text.write_text("one")
-    assert error(capsys, show())
+    text.write_text("two (one)\nThree <four>\n" * 60)
+    line = error(capsys, show())
+    assert f"--run {made}: its text has changed; give one by --input" in line
+    options = ["--input", strange, "--data-dir", tmp_path]
+    assert "--data-dir: changes nothing with --input" in error(capsys, show(*options))
 
 
 def test_presets():
-    assert defaults("adding", "lstm") == Settings()
-    assert defaults("adding", "rnn").learning_rate == 1e-3
-    assert defaults("copy", "gru").task == "copy"
+    of = lambda task, cell: preset({"task": task, "cell": cell})
+    assert preset({}) == of("adding", "lstm") == Settings()
+    assert of("adding", "rnn").learning_rate == 1e-3
+    assert of("copy", "gru").task == "copy"

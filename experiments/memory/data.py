@@ -8,12 +8,18 @@ written again after a time in which nothing comes.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments.frame.data import Data, digest
+from experiments.memory.settings import Settings
+
 # numbers of the first entry of the generator, which no --seed takes
 HELD_OUT, TEST = 2**31, 2**31 + 1
+HELD_OUT_BATCHES, TEST_BATCHES = 4, 10
+ROWS = 250  # of a batch that is not to train on
 SYMBOLS, REMEMBERED = 8, 10
 BLANK, GO = SYMBOLS, SYMBOLS + 1
 
@@ -78,3 +84,24 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng((self.seed, step))
         return DRAWS[self.task](rng, self.size, self.length)
+
+
+def title(settings: Settings) -> str:
+    steps = "steps" if settings.task == "adding" else "steps between"
+    return f"{settings.task}, {settings.length} {steps}"
+
+
+def load(settings: Settings, data_dir: Path | None = None) -> Data:
+    task, T = settings.task, settings.length
+    held_out, test = (Batches(task, T, ROWS, part) for part in (HELD_OUT, TEST))
+    known = digest([task, T])
+    return Data(
+        train=Batches(task, T, settings.batch, settings.seed),
+        held_out=[held_out[i] for i in range(HELD_OUT_BATCHES)],
+        tests={"test": test},
+        digests={"all": known, "test": known},
+        facts={},
+        about=f"{title(settings)}: {ROWS * TEST_BATCHES:,} sequences to test.",
+        per_step=settings.batch,
+        unit="sequence",
+    )
