@@ -13,7 +13,7 @@ demo: $(VENV)/demo
 	@echo "More text: $(BIN)/python -m experiments.language_model generate --run $(DEMO) --prompt 'The '"
 
 PYTEST = -m pytest -n auto --maxprocesses 8 --dist worksteal
-LIBRARY = tests --ignore tests/experiments --ignore tests/benchmarks
+LIBRARY = tests --ignore tests/experiments --ignore tests/tools
 
 # everything
 test: $(VENV)/dev

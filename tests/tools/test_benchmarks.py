@@ -27,7 +27,7 @@ from benchmarks.problem import draw, permute
 from benchmarks.right import expected, worst
 from benchmarks.rows import AGAIN, append, case_of, groups, newest_run, ratio
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CPU = jax.devices("cpu")[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 from scripts.faults import __main__ as tool
 from scripts.faults.kinds import choose, faults, shares
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 CELL = '''"""A cell, 1 + 1."""
 SIZE: int = 4
