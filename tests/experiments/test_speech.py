@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.errors import InputError
+from experiments.speech.corpus import Example, Recording
+from experiments.speech.train import Batch, Heard
 from scipy import signal
 from scipy.io import wavfile
 
-from experiments.errors import InputError
 from experiments.speech import audio, corpus, morse, train
 from experiments.speech.__main__ import main
 from experiments.speech.audio import HOP, RATE, WINDOW
-from experiments.speech.corpus import Example, Recording
 from experiments.speech.model import loss
 from experiments.speech.settings import Settings, defaults
-from experiments.speech.train import Batch, Heard
 from tests.experiments import (  # noqa: F401
     as_users_have_it,
     error,

@@ -3,24 +3,18 @@
 import base64
 import html
 import io
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from matplotlib import image
 from matplotlib.figure import Figure
 
+from experiments.captions.data import Part
 from experiments.captions.names import LANGUAGES, TABLE
-from experiments.captions.train import Part
-from experiments.page import (
-    grid,
-    loss_figure,
-    save_figure,
-    table,
-    versions,
-    write_page,
-)
-from experiments.translation.maps import drawable, fonts
+from experiments.frame.experiment import Evaluation, Run
+from experiments.frame.fonts import drawable, fonts
+from experiments.frame.page import grid, loss_figure, save_figure
 
 
 def label(settings: dict[str, Any]) -> str:
@@ -79,37 +73,21 @@ def named(test: Part, said: list[list[str]], rows: list[int]) -> str:
     )
 
 
-def write_report(
-    out: Path,
-    facts: dict[str, Any],
-    result: dict[str, Any],
-    test: Part,
-    said: list[list[str]],
-) -> Path:
-    """The page of a run, with its figures, in the folder of the run."""
-    settings, found = facts["settings"], result["scores"]
+def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
+    """The title, and the figures and tables of a run."""
+    test, said = run.data.tests["test"], evaluation.answers
+    scores = evaluation.results[0].scores
     firsts = [int(np.flatnonzero(test.digits == digit)[0]) for digit in range(10)]
     wrong = [i for i, row in enumerate(said) if not all(right(row, test.digits[i]))]
     mistakes = f"<h2>Not right in all</h2>{named(test, said, wrong[:12])}" * bool(wrong)
-    loss = loss_figure(facts, settings["batch"], "names", "letter")
-    rows = [[name, f"{found[name]:.2f}"] for name in LANGUAGES]
-    body = f"""<p class="big"><b>{found["all"]:.2f}%</b> of the names of
-{len(said):,} images right to the letter, decoded greedily,
-<b>{found["all, beam"]:.2f}%</b> by beam search; {found["agree"]:.2f}% of the images
-named alike in all languages, whether rightly or not.</p>
-<p>{facts["step"]:,} steps in {facts["seconds"] / 60:.1f} minutes, compilation and
-evaluation included; {facts["weights"]:,} weights.</p>
-{save_figure(figure(test, said, firsts), out / "captions.png")}
+    loss = loss_figure(run.facts, run.settings.batch, "names", "letter")
+    rows = [[name, f"{scores[name]:.2f}"] for name in LANGUAGES]
+    body = f"""{save_figure(figure(test, said, firsts), run.out / "captions.png")}
 <h2>One image, ten names</h2>
 {named(test, said, firsts)}
 {mistakes}
 <h2>By language</h2>
 {grid(["", "right, %"], rows)}
 <h2>Training</h2>
-{save_figure(loss, out / "loss.png")}
-<h2>Settings</h2>
-{table(settings)}
-<h2>Versions and device</h2>
-{table(versions())}"""
-    title = f"Captions in ten languages: {label(settings)}"
-    return write_page(out / "report.html", title, body)
+{save_figure(loss, run.out / "loss.png")}"""
+    return f"Captions in ten languages: {label(asdict(run.settings))}", body

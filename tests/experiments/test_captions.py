@@ -1,4 +1,4 @@
-"""Captions as their user makes them: train, kill, resume, caption, mistakes."""
+"""Captions as their user makes them: train, stop, resume, caption, mistakes."""
 
 import json
 import re
@@ -10,25 +10,24 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from experiments.captions import names, report, train
+from experiments.captions import data, experiment, model, names, page
 from experiments.captions.__main__ import main
 from experiments.captions.names import END, LANGUAGES, LONGEST, START, TABLE
 from experiments.captions.settings import ENCODERS, Settings
-from experiments.translation import maps
-from tests.experiments import (  # noqa: F401
-    as_users_have_it,
-    error,
-    kill_at_first_checkpoint,
-    refused,
-    same_weights,
-    went_on,
-)
+from experiments.frame import fonts
+from experiments.frame.trainer import Trainer
+from tests.experiments.helpers import error, refused, resumes
 
-SMALL = "--hidden 8 --embedding 4 --batch 10 --beam 2".split()
+SMALL = "--hidden 8 --embedding 4 --batch 10 --beam 2 --steps 5".split()
 
 
-def trained(out, *options):
-    return main(["train", "--out", str(out), *SMALL, *map(str, options)])
+@pytest.fixture(scope="module", params=ENCODERS)
+def whole(request, tmp_path_factory):
+    """A short run with each encoder, and its options."""
+    out = tmp_path_factory.mktemp("captions") / request.param
+    options = [*SMALL, "--encoder", request.param]
+    assert main(["train", "--out", str(out), *options]) == 0
+    return out, options
 
 
 def test_names():
@@ -52,7 +51,7 @@ def test_names():
 
 
 def test_images_are_in_one_part():
-    parts = train.load()
+    parts = data.parts()
     assert [len(part.images) for part in parts] == [1257, 180, 360]
     pixels, digits = load_digits(return_X_y=True)
     ours = np.concatenate([part.images.reshape(-1, 64) for part in parts]) * 16
@@ -63,9 +62,9 @@ def test_images_are_in_one_part():
 
 
 def test_batches():
-    part = train.load()[1]
+    part = data.parts()[1]
     K = len(LANGUAGES)
-    made = train.batch(part, [0, 7, 3 * K + 2], 5)
+    made = data.batch(part, [0, 7, 3 * K + 2], 5)
     for row, (i, language) in enumerate([(0, 0), (0, 7), (3, 2)]):
         name = TABLE[language][part.digits[i]]
         np.testing.assert_array_equal(made.images[row], part.images[i])
@@ -78,71 +77,72 @@ def test_batches():
 
 
 def test_scores():
-    part = train.Part(np.zeros((2, 8, 8)), np.array([3, 4]))
+    part = data.Part(np.zeros((2, 8, 8)), np.array([3, 4]))
     right = [[own[d] for own in TABLE] for d in (3, 4)]
-    found = train.scores(right, right, part)
+    found = experiment.scores(right, right, part)
     assert set(found.values()) == {100.0}
     wrong = [right[0], [own[9] for own in TABLE]]  # another digit, in all languages
-    found = train.scores(wrong, right, part)
+    found = experiment.scores(wrong, right, part)
     assert found["all"] == found["Korean"] == 50 and found["all, beam"] == 100
     assert found["agree"] == 100
     mixed = [["three", *right[0][1:]], ["nine", *right[1][1:]]]
-    found = train.scores(mixed, right, part)
+    found = experiment.scores(mixed, right, part)
     assert found["agree"] == 50 and found["all"] == 95
     assert found["English"] == 50 and found["German"] == 100
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_train_caption_report(encoder, tmp_path, capsys):
-    out = tmp_path / encoder
-    assert trained(out, "--encoder", encoder, "--steps", 2) == 0
-    printed = capsys.readouterr().out
-    share = re.search(r"test: ([\d.]+)% of the names", printed)[1]
-    page = (out / "report.html").read_text()
-    assert f"<b>{share}%</b>" in page and "Korean" in page
-    assert "data:image/png;base64," in page
+def test_train_caption_report(whole, tmp_path, capsys):
+    out, _ = whole
+    text = (out / "report.html").read_text()
+    share = re.search(r"test: <b>([\d.]+)%</b> of the names", text)[1]
+    assert "Korean" in text and "data:image/png;base64," in text
     result = json.loads((out / "result-test.json").read_text())
     assert f"{result['scores']['all']:.2f}" == share
     run = ["caption", "--run", str(out)]
     assert main([*run, "--images", "5", "0", "--languages", "German", "Korean"]) == 0
     rows = [row.split("\t") for row in capsys.readouterr().out.splitlines()]
-    digits = train.load()[2].digits
+    digits = data.parts()[2].digits
     assert [row[:2] for row in rows] == [["5", str(digits[5])], ["0", str(digits[0])]]
     assert {len(row) for row in rows} == {4}
-    if encoder == "pixels":
-        both = ["report", "--runs", str(out), "--out", str(tmp_path / "both")]
-        assert main(both) == 0
-        page = (tmp_path / "both" / "report.html").read_text()
-        assert "a layer of pixels, 8" in page and "Finnish" in page
-        assert "holds a run" in error(capsys, main([*both[:-1], str(out)]))
+    both = ["report", "--runs", str(out), "--out", str(tmp_path / "both")]
+    assert main(both) == 0
+    text = (tmp_path / "both" / "report.html").read_text()
+    name = {"rows": "an LSTM over rows, 8", "pixels": "a layer of pixels, 8"}[out.name]
+    assert name in text and "Finnish" in text
+    assert "holds a run" in error(capsys, main([*both[:-1], str(out)]))
+
+
+def test_resume(whole, tmp_path):
+    out, options = whole
+    resumes(main, out, tmp_path / "cut", *options)
 
 
 def test_letters_of_no_syllable_are_not_drawn(monkeypatch):
     font = SimpleNamespace(get_charmap=lambda: {ord(c): 1 for c in "a\uc0ac\u1109"})
-    monkeypatch.setattr(maps, "FT2Font", lambda file: font)
-    assert maps.drawable(["a \uc0ac"], ["DejaVu Sans"])
-    assert not maps.drawable(["a\u1109"], ["DejaVu Sans"])
-    assert not maps.drawable(["b"], ["DejaVu Sans"])
+    monkeypatch.setattr(fonts, "FT2Font", lambda file: font)
+    assert fonts.drawable(["a \uc0ac"], ["DejaVu Sans"])
+    assert not fonts.drawable(["a\u1109"], ["DejaVu Sans"])
+    assert not fonts.drawable(["b"], ["DejaVu Sans"])
 
 
 def test_learns():
     """Most names to the letter, where one of ten would be right by chance."""
     settings = Settings(hidden=64, embedding=24, steps=500, batch=64,
                         learning_rate=1e-2, dropout=0.0, encoder="pixels")  # fmt: skip
-    parts = train.load()
-    run, _ = train.make(settings, parts)
+    loaded = data.load(settings)
+    run = Trainer(settings, model.make(settings, {}), model.loss, loaded)
     np.testing.assert_allclose(run.evaluate(), np.log(names.TOKENS), atol=0.5)
     while run.step < settings.steps:
         run.advance()
-    part = train.Part(parts[2].images[:100], parts[2].digits[:100])
-    greedy = train.captions(run.model, part.images, 1)
-    found = train.scores(greedy, greedy, part)
+    part = data.Part(*(array[:100] for array in loaded.tests["test"]))
+    greedy = experiment.captions(run.model, part.images, 1)
+    found = experiment.scores(greedy, greedy, part)
     assert found["all"] > 70 and found["agree"] > 70
     # the beam's is as likely as the greedy one, or likelier
-    beam = train.captions(run.model, part.images, 3)
+    beam = experiment.captions(run.model, part.images, 3)
     both = [log_p(run.model, part.images, said) for said in (greedy, beam)]
     assert (both[1] >= both[0] - 1e-4).all()
-    drawn = report.figure(part, greedy, [0, 1, 2])
+    drawn = page.figure(part, greedy, [0, 1, 2])
     assert [axes.texts[0].get_text() for axes in drawn.axes] == [
         row[0] for row in greedy[:3]
     ]
