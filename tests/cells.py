@@ -79,19 +79,18 @@ def run(cell: Cell, params: Any, x: Any, state: Any = None, **options: Any) -> A
 @compiled
 def run_and_gradients(
     cell: Cell, params: Any, x: Any, state: Any = None, **options: Any
-) -> tuple[Any, Any, Any]:
-    """What `cell.sequence` returns, alone and under `jax.grad`, and the gradients.
+) -> tuple[Any, Any]:
+    """What `cell.sequence` returns under `jax.grad`, and the gradients.
 
-    They are those of `weighted_sum`, by `(params, x, state)`.
+    They are those of `weighted_sum` by `(params, x, state)`.
     """
 
     def loss(problem):
         outputs = cell.sequence(*problem, **options)
         return weighted_sum(outputs), outputs
 
-    problem = params, x, state
-    gradients, outputs = jax.grad(loss, has_aux=True)(problem)
-    return cell.sequence(*problem, **options), outputs, gradients
+    gradients, outputs = jax.grad(loss, has_aux=True)((params, x, state))
+    return outputs, gradients
 
 
 def random_params(cell: Cell, rng: np.random.Generator, D: int, H: int) -> Any:
