@@ -365,7 +365,9 @@ def test_options_are_named_once(capsys):
         assert line in text
 
 
-@pytest.mark.parametrize("name", ["classification", "language_model", "order"])
+@pytest.mark.parametrize(
+    "name", ["classification", "language_model", "order", "translation"]
+)
 def test_help_imports_nothing_heavy(name):
     """So that it answers at once."""
     code = f"""
