@@ -135,15 +135,14 @@ def figures(out: Path, rows: Sequence[Row], runs: Sequence[Translated]) -> str:
     tests = sorted({(row["title"], row["digest"]) for row in rows})
     for i, test in enumerate(tests, 1):
         own = [row for row in rows if (row["title"], row["digest"]) == test]
-        first = own[0]
+        first, named = own[0], in_order(own)
+        search = first["search"]  # names say where another differs
+        parts.append(
+            f"<h2>{html.escape(test[0])}: {first['pairs']:,} sentences</h2>\n"
+            f"<p>{html.escape(first['signature'])}; beam {search['beam']}, "
+            f"length penalty {search['length_penalty']:g}.</p>"
+        )
         if len(first["by_length"]) > 1:
-            named = in_order(own)
-            search = first["search"]  # names say where another differs
-            parts.append(
-                f"<h2>{html.escape(test[0])}: {first['pairs']:,} sentences</h2>\n"
-                f"<p>{html.escape(first['signature'])}; beam {search['beam']}, "
-                f"length penalty {search['length_penalty']:g}.</p>"
-            )
             figure = save_figure(length_figure(named), out / f"length-{i}.png")
             parts.append(f"{figure}\n{length_table(named)}")
     for i, row in enumerate(chosen(shared(runs)), 1):
