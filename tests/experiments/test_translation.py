@@ -144,7 +144,7 @@ def test_a_stopped_run_ends_as_the_whole_one(whole, options, tmp_path):
 
 def test_learns_dates():
     """All that there is to know of a date's format, in a few hundred small steps."""
-    settings = replace(preset({}), hidden=64, embedding=32, steps=300, tokens=1024)
+    settings = replace(preset({}), hidden=64, embedding=32, steps=300, tokens=512)
     loaded = data.load(settings, None)
     source, target = made = vocabulary.of_facts(loaded.facts)
     parts = data.read(settings, None)
