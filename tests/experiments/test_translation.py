@@ -1,4 +1,4 @@
-"""Translation as its user runs it: train, kill, resume, translate, mistakes."""
+"""Translation as its user runs it: train, resume, translate, mistakes."""
 
 import gzip
 import io
@@ -6,45 +6,33 @@ import json
 import random
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from experiments.data import Pair
-from experiments.errors import InputError
-from experiments.translation import (
-    batches,
-    compare,
-    corpus,
-    dates,
-    evaluate,
-    vocabulary,
-)
+from experiments.datasets import Pair
+from experiments.frame import buckets
+from experiments.frame.errors import InputError
+from experiments.frame.experiment import Run
+from experiments.frame.results import groups, score_rows
+from experiments.frame.trainer import Trainer
+from experiments.translation import data, dates, page, scores, vocabulary
 from experiments.translation.__main__ import main
-from experiments.translation.settings import MODELS, Settings, defaults
-from experiments.translation.train import Trainer
+from experiments.translation.experiment import EXPERIMENT, result_of
+from experiments.translation.settings import Settings, preset
 from experiments.translation.translate import Search, Translator
 from experiments.translation.vocabulary import END, START, UNKNOWN
-from tests.experiments import (  # noqa: F401
-    ROOT,
-    as_users_have_it,
-    error,
-    kill_at_first_checkpoint,
-    went_on,
-)
+from tests.experiments.helpers import error, refused, resumes
 
-SMALL = """--hidden 16 --embedding 8 --heads 2 --tokens 256 --steps 20 --pieces 0
---longest 64""".split()
+SMALL = """--hidden 16 --embedding 8 --heads 2 --tokens 256 --steps 5 --pieces 0
+--longest 64 --dropout 0.2""".split()
 NUMBERS = "abcdefghij"  # short, so that there is one shape to compile for
 
 
-@pytest.fixture
-def table(tmp_path):
+def write_table(path):
     """Digits and letters for them."""
-    path = tmp_path / "digits.tsv"
     chance = random.Random(0)
     rows = []
     for _ in range(200):
@@ -55,6 +43,25 @@ def table(tmp_path):
     return path
 
 
+@pytest.fixture
+def table(tmp_path):
+    return write_table(tmp_path / "digits.tsv")
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "digits.tsv"
+    return ["--data", str(write_table(path))]
+
+
+@pytest.fixture(scope="module")
+def whole(options, tmp_path_factory):
+    """A short run, with Bahdanau's attention."""
+    out = tmp_path_factory.mktemp("runs") / "bahdanau"
+    assert train(out, *options) == 0
+    return out
+
+
 def train(out, *options):
     return main(["train", "--out", str(out), *SMALL, *map(str, options)])
 
@@ -63,107 +70,144 @@ def typed(monkeypatch, data):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_train_evaluate_translate_report(model, table, tmp_path, capsys, monkeypatch):
+def told(found):
+    bleu, perplexity, exact = found["scores"].values()
+    return (
+        f"{found['title']}: BLEU {bleu:.2f}, perplexity of a token {perplexity:.2f}, "
+        f"exact match {exact:.1f}% of 10 sentences."
+    )
+
+
+def check_page(out, attends):
+    body = (out / "report.html").read_text()
+    found = json.loads((out / "result-test.json").read_text())
+    bleu, perplexity, _ = found["scores"].values()
+    assert f"<b>{bleu:.2f}</b>" in body and f"<b>{perplexity:.2f}</b>" in body
+    assert "data:image/png;base64," in body and "version:2" in body
+    assert ("What each token" in body) == attends
+    assert len(found["sentences"]) == found["pairs"] == 10
+    return found
+
+
+@pytest.mark.parametrize("model", ["plain", "luong", "transformer"])
+def test_train_evaluate_report(model, options, tmp_path, capsys):
     out = tmp_path / model
-    assert train(out, "--data", table, "--model", model) == 0
+    assert train(out, *options, "--model", model, "--steps", 2) == 0
     printed = capsys.readouterr().out
-    bleu, perplexity = re.search(
-        r"BLEU ([\d.]+), perplexity ([\d.]+)", printed
-    ).groups()
-    page = (out / "report.html").read_text()
-    assert f"<b>{bleu}</b>" in page and f"<b>{perplexity}</b>" in page
-    assert "data:image/png;base64," in page and "version:2" in page
-    assert ("What each token" in page) == (model != "plain")
-    result = json.loads((out / "evaluation-test.json").read_text())
-    assert len(result["rows"]) == result["pairs"] == 10
-    if model not in ("bahdanau", "transformer"):  # the same code for all
-        return
-    # the checkpoint gives what the training ended with
-    assert main(["evaluate", "--run", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert f"BLEU {bleu}, perplexity {perplexity}" in printed
-    if model != "bahdanau":
-        return
-    # a file, and line by line
+    found = check_page(out, model != "plain")
+    assert told(found) in printed
+    assert "digits.tsv: 180 pairs to train on, 10 held out, 10 to test" in printed
+    assert "1 shapes of batches" in printed
+    if model == "transformer":  # the same code for all
+        # the checkpoint gives what the training ended with
+        (out / "result-test.json").unlink()
+        assert main(["evaluate", "--run", str(out)]) == 0
+        assert told(found) in capsys.readouterr().out
+        again = json.loads((out / "result-test.json").read_text())
+        assert again["sentences"] == found["sentences"]
+
+
+def test_translates_a_file_and_what_is_typed(whole, tmp_path, capsys, monkeypatch):
     lines = tmp_path / "lines.txt"
     lines.write_text("1 2\n3\n")
-    run = ["--run", str(out)]
-    assert main(["translate", *run, "--input", str(lines)]) == 0
+    run = ["translate", "--run", str(whole)]
+    assert main([*run, "--input", str(lines)]) == 0
     written = capsys.readouterr().out
     assert len(written.splitlines()) == 2
     typed(monkeypatch, b"1 2\n\n3\n")
-    assert main(["translate", *run]) == 0
+    assert main(run) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
         written.splitlines()[0], "", written.splitlines()[1]
     ]  # fmt: skip
     assert "line 2: an empty sentence" in printed.err
-    assert main(["translate", *run, "--input", str(lines), "--n-best", "3"]) == 0
+    assert main([*run, "--input", str(lines), "--n-best", "3"]) == 0
     rows = capsys.readouterr().out.splitlines()
     scores = [float(row.split()[0]) for row in rows]
     assert len(rows) == 6 and scores[:3] == sorted(scores[:3], reverse=True)
+
+
+def test_report(whole, tmp_path, capsys):
+    found = check_page(whole, True)
     both = tmp_path / "both"
-    assert main(["report", "--runs", str(out), "--out", str(both)]) == 0
-    page = (both / "report.html").read_text()
-    assert f"{float(bleu):.1f}" in page
+    assert main(["report", "--runs", str(whole), "--out", str(both)]) == 0
+    bleu = found["scores"]["BLEU"]
+    assert f"| Bahdanau attention | 1 | {bleu:.1f} |" in capsys.readouterr().out
+    body = (both / "report.html").read_text()
+    assert f"{bleu:.1f}" in body and "Reference: " in body
     assert (both / "attention-1-1-1.png").exists()
-    # its rows are read again
-    path, again = both / "results.jsonl", tmp_path / "again"
-    options = ["--results", str(path), "--out", str(again)]
-    assert main(["report", *options]) == 0
-    assert (again / "results.jsonl").read_text() == path.read_text()
-    assert main(["report", *options, "--runs", str(out)]) == 0
-    assert (again / "results.jsonl").read_text() == path.read_text()  # once
+
+
+def test_a_stopped_run_ends_as_the_whole_one(whole, options, tmp_path):
+    resumes(main, whole, tmp_path / "cut", *SMALL, *options)
 
 
 def test_learns_dates():
     """All that there is to know of a date's format, in a few hundred small steps."""
-    settings = replace(defaults("dates", "bahdanau"), hidden=64, embedding=32,
-                       steps=300, tokens=1024)  # fmt: skip
-    loaded = corpus.load(settings, None)
-    short = lambda examples: [e for e in examples if len(e[0]) < 12]  # of one shape
+    settings = replace(preset({}), hidden=64, embedding=32, steps=300, tokens=512)
+    loaded = data.load(settings, None)
+    source, target = made = vocabulary.of_facts(loaded.facts)
+    parts = data.read(settings, None)
+    train, validation = (  # of one shape
+        [e for e in data.encoded(part, made, 100) if len(e[0]) < 12]
+        for part in parts[:2]
+    )
+    groups = data.grouped(train, settings.tokens, data.BOUNDS)
+    held_out = data.once(validation, settings.tokens)
     loaded = loaded._replace(
-        train=short(loaded.train),
-        validation=short(loaded.validation),
-        test=[pair for pair in loaded.test if len(pair.source) < 11],
+        train=buckets.endless(groups, 0), held_out=[batch for batch, _ in held_out]
     )
-    trainer = Trainer(settings, loaded)
-    np.testing.assert_allclose(
-        trainer.evaluate(), np.log(len(loaded.vocabularies[1])), atol=0.5
-    )
+    model = EXPERIMENT.model(settings, loaded.facts)
+    trainer = Trainer(settings, model, EXPERIMENT.loss, loaded)
+    np.testing.assert_allclose(trainer.evaluate(), np.log(len(target)), atol=0.5)
     while trainer.step < settings.steps:
         trainer.advance()
-    translator = Translator(settings, trainer.state.weights, loaded.vocabularies)
-    result = evaluate.evaluate(translator, loaded.test[:200], Search(beam=2))
-    assert result["exact"] > 0.8
-    row = result["rows"][0]
+    run = Run(None, settings, loaded.facts, trainer.model, loaded, {})
+    short = [pair for pair in parts[2] if len(pair.source) < 11]
+    result = result_of(run, short[:200], "test", Search(beam=2))
+    assert result.scores["exact match"] > 80
+    row, translator = result.more["sentences"][0], Translator(run)
     weights, sources, targets = translator.attention(row["source"], row["tokens"])
     assert weights.shape == (len(targets), len(sources))
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     assert "".join(targets[:-1]).strip() == row["hypothesis"]
+    assert len(source) > len(target)
 
 
-def test_killed_and_resumed_runs_equal_an_uninterrupted_one(table, tmp_path, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = ["--data", table, "--steps", 300, "--dropout", 0.2]
-    assert train(whole, *options) == 0
-    kill_at_first_checkpoint("experiments.translation", cut, *SMALL, *options)
-    capsys.readouterr()
-    assert train(cut, *options, "--resume") == 0
-    went_on(capsys)
-    results = [
-        json.loads((p / "evaluation-test.json").read_text()) for p in (whole, cut)
-    ]
-    for name in ("perplexity", "bleu", "rows"):
-        assert results[0][name] == results[1][name]
+def test_what_is_shown_is_not_smoothed(options):
+    """And dropout is drawn anew at each step, in the training alone."""
+    settings = Settings(
+        data=options[1], hidden=8, embedding=4, tokens=256, learning_rate=0.0,
+        dropout=0.5, label_smoothing=0.4,
+    )  # fmt: skip
+    loaded = data.load(settings, None)
+    loaded = loaded._replace(train=[loaded.train[0]] * 3, held_out=[loaded.train[0]])
+    model = EXPERIMENT.model(settings, loaded.facts)
+    trainer = Trainer(settings, model, EXPERIMENT.loss, loaded)
+    losses = {float(trainer.advance()) for _ in range(3)}
+    assert len(losses) == 3
+    total, n, shown, _ = EXPERIMENT.loss(trainer.model, loaded.train[0])
+    np.testing.assert_allclose(trainer.evaluate(), shown / n, rtol=1e-5)
+    # smoothed, a tenth of a distribution is spread over all tokens
+    batch = loaded.train[0]
+    logits, _ = trainer.model(*map(np.asarray, batch[:3]))
+    logits = np.asarray(logits, np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    own = np.take_along_axis(log_p, batch.targets[..., None], -1)[..., 0]
+    there = np.arange(own.shape[1]) < batch.target_lengths[:, None]
+    np.testing.assert_allclose(shown, -(own * there).sum(), rtol=1e-5)
+    mixed = 0.6 * own + 0.4 * log_p.mean(-1)
+    np.testing.assert_allclose(total, -(mixed * there).sum(), rtol=1e-5)
 
 
 def test_own_parallel_files(tmp_path, capsys):
     a, b = tmp_path / "a.txt", tmp_path / "b.txt"
     a.write_text("".join(f"{i} {i % 7}\n" for i in range(50)))
     b.write_text("".join(f"{i % 7} {i}\n" for i in range(50)))
-    assert train(tmp_path / "run", "--data", a, "--target", b) == 0
+    loaded = data.load(Settings(data=str(a), target=str(b)), None)
+    assert loaded.tests["test"][0].source.split() == [
+        *reversed(loaded.tests["test"][0].target.split())
+    ]
     b.write_text("".join(f"{i % 7} {i}\n" for i in range(49)))
     line = error(capsys, train(tmp_path / "other", "--data", a, "--target", b))
     assert "a.txt has 50 lines" in line and "line 50 has no pair" in line
@@ -198,12 +242,12 @@ def test_what_is_too_long_is_told_before_the_training(tmp_path):
     for i in range(12):
         path.write_text("".join(f"a {k}{'a' * 30 * (k == i)}\tc\n" for k in range(12)))
         with pytest.raises(InputError, match=rf"line {i + 1}: a sentence of \d\d tok"):
-            corpus.load(settings, None)
+            data.load(settings, None)
 
 
 def test_tables_of_ones_own(tmp_path):
     rows = [f'"Ich, du {i}",me {i}' for i in range(12)]
-    load = lambda path, **how: corpus.own_pairs(Settings(data=str(path), **how))
+    load = lambda path, **how: data.own_pairs(Settings(data=str(path), **how))
     path = tmp_path / "pairs.CSV"
     path.write_text("\ufeff" + "\r\n".join(["source,target", *rows]) + "\r\n")
     found = load(path, header=True)
@@ -232,72 +276,31 @@ def test_tables_of_ones_own(tmp_path):
 def test_unknown_characters_are_told():
     made = vocabulary.make(["abc"] * 9, 0), vocabulary.make(["xyz"] * 9, 0)
     pairs = [Pair("ab", "xy", "f, line 1"), Pair("aß", "xy", "f, line 2")]
-    assert corpus.unknown(pairs[:1], made) is None
-    line = corpus.unknown([*pairs, Pair("a", "€", "f, line 3")], made)
+    assert data.unknown(pairs[:1], made) is None
+    line = data.unknown([*pairs, Pair("a", "€", "f, line 3")], made)
     assert line.startswith("f, line 2: 'ß' not in the vocabulary")
     assert line.endswith("(and in 1 more sentences)")
 
 
-def test_a_run_that_is_spoilt_is_not_saved(table, tmp_path, capsys):
+def test_bad_options(options, tmp_path, capsys):
     out = tmp_path / "run"
-    options = ["--model", "plain", "--warmup", 0, "--save-seconds", 0]
-    rate = ["--learning-rate", 1e38]
-    line = error(capsys, train(out, "--data", table, *options, *rate))
-    assert "the weights are spoilt at step 1" in line and "no checkpoint" in line
-    assert train(out, "--data", table, *options, "--steps", 2, "--resume") == 0
-    more = ["--steps", 4, "--resume", *rate]
-    line = error(capsys, train(out, "--data", table, *options, *more))
-    assert "the last checkpoint is of step 2" in line
-    assert main(["evaluate", "--run", str(out)]) == 0
-
-
-def test_no_space_for_a_checkpoint(table, tmp_path, capsys, monkeypatch):
-    full = lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
-    monkeypatch.setattr("experiments.checkpoint.shutil.disk_usage", full)
-    out = tmp_path / "run"
-    line = error(capsys, train(out, "--data", table, "--model", "plain"))
-    assert "no space left for a checkpoint" in line
-    assert not any(p.name.isdigit() for p in out.glob("checkpoints/*"))
-
-
-def test_a_reader_that_has_enough():
-    code = """
-from experiments.command import answer
-def run():
-    for _ in range(10**5):
-        print("line")
-answer("x", run)
-"""
-    command = f"{sys.executable} -c '{code}' | head -1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "line\n" and done.stderr == ""
-
-
-def test_bad_options(table, tmp_path, capsys):
-    out = tmp_path / "run"
-    given = lambda *options: error(capsys, train(out, "--data", table, *options))
+    given = lambda *more: error(capsys, train(out, *options, *more))
     assert "--heads 3: not a divisor" in given("--model", "transformer", "--heads", 3)
     assert "--heads 3: not a divisor" in given("--score", "multi_head", "--heads", 3)
     assert "--feed" in given("--feed")
     assert "--score" in given("--model", "plain", "--score", "general")
+    line = error(capsys, train(out, "--header"))
+    assert "--target, --header: belong to files of one's own" in line
     line = error(capsys, main(["translate", "--run", str(tmp_path), "--n-best", "9"]))
     assert "--n-best 9: more than --beam 5" in line
     assert "no checkpoint" in error(capsys, main(["translate", "--run", str(tmp_path)]))
-    for option, value in (("--steps", "0"), ("--dropout", "1"), ("--model", "gpt")):
-        with pytest.raises(SystemExit) as stopped:
-            train(out, option, value)
-        assert stopped.value.code == 2
-        assert option in capsys.readouterr().err
+    for option, value in (("--pieces", "-1"), ("--held-out", "0"), ("--model", "gpt")):
+        assert option in refused(capsys, main, "train", option, value)
+    assert not out.exists()
 
 
-def test_a_finished_run_and_its_mistakes(table, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "run"
-    assert train(out, "--data", table) == 0
-    capsys.readouterr()
-    assert "--resume goes on" in error(capsys, train(out, "--data", table))
-    line = error(capsys, train(out, "--data", table, "--resume", "--hidden", 32))
-    assert "--hidden 32" in line and "was made with 16" in line
-    run = ["translate", "--run", str(out)]
+def test_mistakes_with_a_finished_run(whole, tmp_path, capsys, monkeypatch):
+    run = ["translate", "--run", str(whole)]
     path = tmp_path / "in.txt"
     path.write_text("1\n\n2\n")
     line = error(capsys, main([*run, "--input", str(path)]))
@@ -317,35 +320,39 @@ def test_a_finished_run_and_its_mistakes(table, tmp_path, capsys, monkeypatch):
     assert "line 1: a sentence of" in printed.err
     assert len(printed.out.splitlines()) == 3
     assert "line 2: not utf-8 text" in printed.err
-    # an evaluation of other weights than those of the checkpoint
-    both = ["report", "--runs", str(out), "--out"]
-    assert "holds a run" in error(capsys, main([*both, str(out)]))
-    result = out / "evaluation-test.json"
-    before = result.read_text()
-    result.write_text(before.replace('"step": 20', '"step": 19'))
-    line = error(capsys, main([*both, str(tmp_path / "both")]))
-    assert "trained further since it was evaluated" in line
-    result.write_text(before[:100])
-    line = error(capsys, main([*both, str(tmp_path / "both")]))
-    assert "evaluation-test.json: not a result of a run" in line
-    result.write_text(before)
-    # other pairs under the same name
-    rows = table.read_text()
-    table.write_text(rows + "7\tseven\n")
-    line = error(capsys, train(out, "--data", table, "--resume"))
-    assert "not the pairs that the checkpoint" in line
-    line = error(capsys, main(["evaluate", "--run", str(out)]))
-    assert "not the pairs that the checkpoint" in line
-    table.write_text(rows)
-    # another vocabulary under the checkpoint
-    other = vocabulary.make(["abcdef"] * 5, 0)
-    (out / "source.model").write_bytes(other.model)
-    line = error(capsys, main(run))
-    assert "source.model: another vocabulary than that of the checkpoint" in line
-    (out / "source.model").write_bytes(b"nothing")
-    assert "source.model: not a vocabulary" in error(capsys, main(run))
-    (out / "source.model").unlink()
-    assert "source.model: No such file" in error(capsys, main(run))
+    line = error(capsys, main(["evaluate", "--run", str(whole), "--test",
+                               "test_2017_flickr"]))  # fmt: skip
+    assert "--test: other test sets are those of multi30k" in line
+
+
+def test_a_run_goes_on_with_its_own_pairs_alone(whole, options, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "run")
+    path = data.Path(options[1])
+    rows = path.read_text()
+    try:
+        path.write_text(rows + "7\tseven\n")
+        for command in (["train", "--out", str(out), "--resume"],
+                        ["evaluate", "--run", str(out)]):  # fmt: skip
+            line = error(capsys, main(command))
+            assert "the checkpoint there was trained on other data" in line
+    finally:
+        path.write_text(rows)
+
+
+def test_other_sentences_and_another_search(whole, capsys):
+    """Each in a file of its own, under a title that says what it was."""
+    command = ["evaluate", "--run", str(whole), "--joined", "2", "--beam", "2"]
+    assert main(command) == 0
+    path = whole / "result-test-joined-2-beam-2-1.json"
+    found = json.loads(path.read_text())
+    path.unlink()
+    assert found["title"] == "digits.tsv, test, 2 sentences joined"
+    assert found["search"] == {"beam": 2, "length_penalty": 1.0}
+    assert (
+        found["digest"]
+        != json.loads((whole / "result-test.json").read_text())["digest"]
+    )
+    assert told(found) in capsys.readouterr().out
 
 
 def test_vocabulary():
@@ -361,8 +368,9 @@ def test_vocabulary():
         ):
             vocabulary.make(texts, 5)
         assert made.unknown("der ß hund €") == ["ß", "€"]
-        again = vocabulary.Vocabulary(made.model)
-        assert again.digest == made.digest and len(again) == len(made)
+        facts = {"vocabularies": vocabulary.to_text([made, made])}
+        for again in vocabulary.of_facts(json.loads(json.dumps(facts))):
+            assert again.model == made.model and len(again) == len(made)
     assert len(vocabulary.make(texts, 60).encode(texts[0])) < len(texts[0])
 
 
@@ -372,7 +380,7 @@ def test_batches():
     examples = [(draw(), draw()) for _ in range(300)]
     # once: every example in its place, with its lengths
     seen = []
-    for batch, places in batches.once(examples, 512):
+    for batch, places in data.once(examples, 512):
         assert batch.sources.size <= 512 and batch.inputs.size <= 512
         assert not batch.lengths[len(places) :].any()
         for row, place in enumerate(places):
@@ -385,9 +393,10 @@ def test_batches():
         seen += places
     assert sorted(seen) == list(range(300))
     # endless: any batch by its number, the same again, with each example about as often
-    made = batches.training(examples, 512, seed=1)
+    groups = data.grouped(examples, 512, data.BOUNDS)
+    made = buckets.endless(groups, seed=1)
     for i in (0, 7, 1000):
-        again = batches.training(examples, 512, seed=1)[i]
+        again = buckets.endless(groups, seed=1)[i]
         assert all((a == b).all() for a, b in zip(made[i], again, strict=True))
     count = {tuple(s): 0 for s, _ in examples}
     for i in range(1000):
@@ -412,14 +421,14 @@ def test_dates():
 
 def test_joined_sentences():
     pairs = [Pair(f"a{i}", f"b{i}", f"file, line {i}") for i in range(100)]
-    found = corpus.join(pairs, 4, seed=0, least=2)
+    found = data.join(pairs, 4, seed=0, least=2)
     assert len(found) == 100 and {p.source.count(" ") for p in found} == {1, 2, 3}
     for pair, first in zip(found, pairs, strict=True):
         assert pair.target == pair.source.replace("a", "b")
         assert pair.source.startswith(first.source + " ")
         more = pair.source.count(" ")
         assert pair.place == f"{first.place} and {more} more joined to it"
-    lower = corpus.prepared([Pair("ÄB c", "De", "x")], Settings(lower=True), 0, 1)
+    lower = data.prepared([Pair("ÄB c", "De", "x")], Settings(lower=True), 0, 1)
     assert lower == [Pair("äb c", "de", "x")]
 
 
@@ -428,10 +437,11 @@ def test_rows_of_several_seeds_are_one(tmp_path, capsys):
     parts = lambda *scores: [
         {**part, "low": low, "bleu": b} for low, b in zip((1, 9), scores, strict=True)
     ]
-    search = {"beam": 5, "n_best": 1, "length_penalty": 1.0}
+    search = {"beam": 5, "length_penalty": 1.0}
     row = lambda model, seed, bleu, **options: {
-        "title": "pairs, test", "model": model, "bleu": bleu, "perplexity": 2.0,
-        "weights": 1000, "minutes": 3.0, "pairs": 9, "signature": "lc",
+        "title": "pairs, test", "digest": "d", "weights": 1000,
+        "scores": {"BLEU": bleu, "perplexity": 2.0},
+        "minutes": 3.0, "pairs": 9, "signature": "lc",
         "search": search, "by_length": parts(bleu, bleu + 1),
         "settings": asdict(Settings(model=model, seed=seed, **options)),
     }  # fmt: skip
@@ -442,30 +452,31 @@ def test_rows_of_several_seeds_are_one(tmp_path, capsys):
         row("plain", 0, 11.0), row("plain", 1, 14.0), row("plain", 2, 12.5),
         row("plain", 0, 5.0, hidden=8), wide,
     ]  # fmt: skip
-    named = compare.groups(rows)
+    named = page.in_order(rows)
     luong = asdict(Settings(model="luong", score="additive", feed=True))
-    assert compare.label(luong) == "Luong attention (concat), input feeding"
+    assert page.label(luong) == "Luong attention (concat), input feeding"
     assert [*named] == [
         "no attention", "no attention (hidden 8)", "no attention (beam 10)",
         "Luong attention (general), input feeding", "Luong attention (general)",
     ]  # fmt: skip
     older = {k: v for k, v in rows[2]["settings"].items() if v not in (None, False)}
-    assert [*compare.groups([rows[3], {**rows[2], "settings": older}])] == [
-        "no attention"
-    ]  # fmt: skip
-    other = {**rows[2], "pairs": 8}
-    assert compare.test_of(other) != compare.test_of(rows[2])
-    assert compare.by_length(named["no attention"]) == parts(12.5, 13.5)
-    assert "12.5 (11.0 to 14.0)" in compare.score_table(named)
+    same = [rows[3], {**rows[2], "settings": older}]
+    assert [*groups(same, page.label)] == ["no attention"]
+    assert page.by_length(named["no attention"]) == parts(12.5, 13.5)
+    assert "12.5 (11.0 to 14.0)" in score_rows(named, {})[1][0]
     path = tmp_path / "results.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     options = ["report", "--results", str(path), "--out", str(tmp_path)]
     assert main(options) == 0
     assert (tmp_path / "length-1.png").exists()
-    path.write_text(json.dumps(rows[0]) + "\n{}\n")
-    line = error(capsys, main(options))
-    assert "results.jsonl, line 2: not a result of a run" in line
-    assert "--runs or --results" in error(capsys, main(options[:1]))
+    body = (tmp_path / "report.html").read_text()
+    assert "pairs, test: 9 sentences" in body and "<p>lc; beam 5, length pen" in body
+    # other sentences of the same name stand apart
+    path.write_text(
+        "".join(json.dumps(r) + "\n" for r in [rows[0], {**rows[1], "digest": "e"}])
+    )
+    assert main(options) == 0
+    assert (tmp_path / "length-2.png").exists()
 
 
 def test_bleu_and_lengths():
@@ -475,10 +486,10 @@ def test_bleu_and_lengths():
          "hypothesis": "the cat sat on the mat " * 2 if n < 9 else "dogs"}
         for n in [4] * 30 + [10] * 30 + [40] * 5
     ]  # fmt: skip
-    parts = evaluate.by_length(rows, lower=True)
+    parts = scores.by_length(rows, lower=True)
     assert [(p["low"], p["n"]) for p in parts] == [(1, 30), (9, 30)]
     assert parts[0]["bleu"] == pytest.approx(100) and parts[1]["bleu"] < 1
     upper = [{**row, "hypothesis": row["hypothesis"].upper()} for row in rows[:30]]
-    assert evaluate.bleu_of(upper, True)[0] == pytest.approx(100)
-    assert evaluate.bleu_of(upper, False)[0] < 1
-    assert "case:lc" in evaluate.bleu_of(upper, True)[1]
+    assert scores.bleu_of(upper, True)[0] == pytest.approx(100)
+    assert scores.bleu_of(upper, False)[0] < 1
+    assert "case:lc" in scores.bleu_of(upper, True)[1]

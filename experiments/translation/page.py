@@ -1,11 +1,7 @@
-"""Several runs side by side: tables, BLEU against length, attention maps.
-
-A row is what there is to know of one evaluation of one run, as JSON: the lines of
-`results.jsonl`. Rows that differ in their seed alone are shown as one, by their mean.
-"""
+"""The page of a run, and what several have on theirs: lengths and attention maps."""
 
 import html
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import data, results
-from experiments.page import grid, save_figure, table, versions, write_page
-from experiments.results import Row, spread
-from experiments.translation.maps import chosen, maps
+from experiments.frame.experiment import Evaluation, Run
+from experiments.frame.page import grid, loss_figure, save_figure
+from experiments.frame.results import Row, groups
+from experiments.translation.maps import NO_FONT, chosen, maps
 from experiments.translation.translate import Translator
 
 NAMES = {
@@ -33,9 +29,7 @@ STYLES = {
     "Bahdanau attention": ("#0b5394", "o-"),
     "Transformer": ("#b45f06", "o-"),
 }
-# of each row; the last is of the pairs tested, older rows are without it
-KEYS = ("title", "model", "pairs", "bleu", "signature", "perplexity", "search",
-        "by_length", "settings", "weights", "minutes")  # fmt: skip
+Translated = tuple[list[dict], Translator]  # sentences, and whose they are
 
 
 def label(settings: dict[str, Any]) -> str:
@@ -51,43 +45,12 @@ def span(part: dict[str, Any]) -> str:
     return f"{low} to {high}" if high < 999 else f"{low} and more"
 
 
-def row_of(facts: dict[str, Any], result: dict[str, Any]) -> Row:
-    """A row of `results.jsonl`: the result without its sentences, and the run."""
-    kept = {k: v for k, v in result.items() if k not in ("rows", "seconds")}
-    return results.row_of(facts, kept)
-
-
-def read_rows(path: Path) -> list[Row]:
-    return results.read_rows(path, KEYS)
-
-
-def read_result(path: Path) -> Row:
-    return results.checked(data.read(path), str(path), (*KEYS[:8], "rows", "step"))
-
-
-def groups(rows: list[Row]) -> dict[str, list[Row]]:
-    """By name, the rows that differ in their seed alone, in the order of NAMES."""
-    order = list(NAMES)
-    return results.groups(sorted(rows, key=lambda r: order.index(r["model"])), label)
-
-
-def score_table(named: dict[str, list[Row]]) -> str:
-    head = ["model", "seeds", "BLEU", "perplexity", "weights", "minutes"]
-    of = lambda group, key: [row[key] for row in group]
-    return grid(
-        head,
-        [
-            [
-                name,
-                len(group),
-                spread(of(group, "bleu")),
-                spread(of(group, "perplexity"), 2),
-                f"{group[0]['weights']:,}",
-                spread(of(group, "minutes")),
-            ]
-            for name, group in named.items()
-        ],
-    )
+def samples(rows: list[dict], count: int = 12) -> str:
+    step = max(1, len(rows) // count)
+    shown = rows[::step][:count]
+    columns = ("source", "hypothesis", "reference")
+    cells = [[row[name] for name in columns] for row in shown]
+    return grid(["source", "translation", "reference"], cells)
 
 
 def by_length(group: list[Row]) -> list[dict[str, Any]]:
@@ -108,13 +71,6 @@ def length_table(named: dict[str, list[Row]]) -> str:
     return grid(head, cells) + few
 
 
-def test_of(row: Row) -> tuple[str, ...]:
-    """What rows must share to stand in one table: the sentences, and how scored."""
-    ranges = [(part["low"], part["n"]) for part in row["by_length"]]
-    same = row["pairs"], row.get("pairs_digest"), ranges
-    return row["title"], row["signature"], json.dumps(same)
-
-
 def length_figure(named: dict[str, list[Row]]) -> Figure:
     """BLEU against the words of the source, a line for each model."""
     figure = Figure(figsize=(8, 4.4), layout="constrained")
@@ -132,27 +88,57 @@ def length_figure(named: dict[str, list[Row]]) -> Figure:
     return figure
 
 
-def shared(runs: list[tuple[Path, list[dict], Translator]]) -> list[dict]:
+def shared(runs: Sequence[Translated]) -> list[dict]:
     """The sentences of the first run that all have translated."""
-    sources = [{row["source"] for row in sentences} for _, sentences, _ in runs]
+    sources = [{row["source"] for row in sentences} for sentences, _ in runs]
     every = set.intersection(*sources) if sources else set()
-    return [row for row in runs[0][1] if row["source"] in every] if every else []
+    return [row for row in runs[0][0] if row["source"] in every] if every else []
 
 
-def write_comparison(
-    out: Path,
-    rows: list[Row],
-    runs: list[tuple[Path, list[dict], Translator]],
-) -> Path:
-    """The page of all rows; and maps of runs (folder, sentences, translator)."""
+def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
+    """The title, and the figures and tables of a run."""
+    settings, found = run.settings, evaluation.results[0].more
+    loss = loss_figure(run.facts, settings.tokens, "tokens and padding", "token")
+    parts = [
+        f"<p>{html.escape(found['signature'])}</p>",
+        save_figure(loss, run.out / "loss.png"),
+    ]
+    translator, sentences = Translator(run), found["sentences"]
+    if drawn := maps(translator, chosen(sentences), run.out, "attention-"):
+        parts += ["<h2>What each token of a translation read</h2>", drawn]
+    elif settings.model != "plain":
+        parts.append(f"<p>{NO_FONT}</p>")
+    parts.append(f"<h2>Translations</h2>\n{samples(sentences)}")
+    if lengths := found["by_length"]:
+        cells = [[span(part), part["n"], f"{part['bleu']:.1f}"] for part in lengths]
+        parts.append("<h2>BLEU by words of the source</h2>")
+        parts.append(grid(["words", "sentences", "BLEU"], cells))
+    name = label(asdict(settings))
+    if len(lengths) > 1:
+        lines = length_figure({name: [dict(found)]})
+        parts.append(save_figure(lines, run.out / "length.png"))
+    title = f"{name}: {Path(settings.data).name}"
+    return title[0].upper() + title[1:], "\n".join(parts)
+
+
+def in_order(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """By name, the rows that differ in their seed alone, in the order of NAMES."""
+    order = list(NAMES)
+    return groups(
+        sorted(rows, key=lambda r: order.index(r["settings"]["model"])), label
+    )
+
+
+def figures(out: Path, rows: Sequence[Row], runs: Sequence[Translated]) -> str:
+    """Of each test BLEU by length; and maps of sentences that all have translated."""
     parts = []
-    for i, test in enumerate(sorted({*map(test_of, rows)}), 1):
-        group = [row for row in rows if test_of(row) == test]
-        named, first = groups(group), group[0]
-        heading = html.escape(f"{test[0]}: {first['pairs']:,} sentences")
+    tests = sorted({(row["title"], row["digest"]) for row in rows})
+    for i, test in enumerate(tests, 1):
+        own = [row for row in rows if (row["title"], row["digest"]) == test]
+        first, named = own[0], in_order(own)
         search = first["search"]  # names say where another differs
         parts.append(
-            f"<h2>{heading}</h2>\n{score_table(named)}\n"
+            f"<h2>{html.escape(test[0])}: {first['pairs']:,} sentences</h2>\n"
             f"<p>{html.escape(first['signature'])}; beam {search['beam']}, "
             f"length penalty {search['length_penalty']:g}.</p>"
         )
@@ -162,10 +148,9 @@ def write_comparison(
     for i, row in enumerate(chosen(shared(runs)), 1):
         parts.append(f"<h2>{html.escape(row['source'])}</h2>")
         parts.append(f"<p>Reference: {html.escape(row['reference'])}</p>")
-        for k, (_, sentences, translator) in enumerate(runs, 1):
+        for k, (sentences, translator) in enumerate(runs, 1):
             own = next(r for r in sentences if r["source"] == row["source"])
             name = html.escape(label(asdict(translator.settings)))
             parts.append(f"<p><b>{name}</b>: {html.escape(own['hypothesis'])}</p>")
             parts.append(maps(translator, [own], out, f"attention-{k}-{i}-"))
-    parts.append(f"<h2>Versions and device</h2>{table(versions())}")
-    return write_page(out / "report.html", "Translation", "\n".join(parts))
+    return "\n".join(parts)

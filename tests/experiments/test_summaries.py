@@ -6,7 +6,6 @@ import random
 import pytest
 
 from experiments.translation.__main__ import main
-from tests.experiments import as_users_have_it  # noqa: F401
 
 WHO = "mayor team bank judge farmer pilot king nurse".split()
 DOES = "buys sells finds loses paints moves".split()
@@ -36,11 +35,12 @@ def test_headlines_are_learned_from_a_file_of_pairs(pairs, tmp_path, capsys):
     options = ["--steps", "100", "--learning-rate", "0.02", "--warmup", "10"]
     given = ["train", "--data", str(pairs), "--out", str(out), *SMALL, *options]
     assert main(given) == 0
-    found = json.loads((out / "evaluation-test.json").read_text())
+    found = json.loads((out / "result-test.json").read_text())
     assert found["pairs"] == 25 and found["title"] == "headlines.tsv, test"
     # a word is a piece, so this is the least for who knows all but the article
     blind = (len(WHO) * len(DOES) * len(WHAT)) ** (1 / 4)
-    assert found["perplexity"] < 0.5 * blind and found["exact"] > 0.8
+    scores = found["scores"]
+    assert scores["perplexity"] < 0.5 * blind and scores["exact match"] > 80
     articles = tmp_path / "articles.txt"
     articles.write_text("officials report mayor quietly sells again piano\n")
     capsys.readouterr()
