@@ -365,7 +365,7 @@ def test_options_are_named_once(capsys):
         assert line in text
 
 
-@pytest.mark.parametrize("name", ["classification", "order"])
+@pytest.mark.parametrize("name", ["classification", "memory", "order", "speech"])
 def test_help_imports_nothing_heavy(name):
     """So that it answers at once."""
     code = f"""

@@ -27,7 +27,7 @@ from experiments.memory.settings import CELLS, Settings, preset
 from tests.experiments.helpers import error, refused, resumes
 
 SMALL = ["--hidden", 8, "--batch", 4, "--steps", 5]
-SHORT = [*SMALL, "--length", 3]
+SHORT = [*SMALL, "--length", 4]
 
 
 def run(command, out, *options):
@@ -47,16 +47,16 @@ def few_rows():
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Runs of every cell, over three steps."""
+    """Runs of every cell, over four steps."""
     out = tmp_path_factory.mktemp("memory") / "sweep"
     cells = ["lstm-chrono", *CELLS]
-    assert run("sweep", out, *SMALL, "--lengths", 3, "--cells", *cells) == 0
+    assert run("sweep", out, *SMALL, "--lengths", 4, "--cells", *cells) == 0
     return out
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell(cell, swept):
-    out = swept / f"{cell}-3"
+    out = swept / f"{cell}-4"
     result = json.loads((out / "result-test.json").read_text())
     page = (out / "report.html").read_text()
     said = re.search(r"squared error ([\d.]+) .0.1667", page)
@@ -239,7 +239,7 @@ def test_gradients_command(tmp_path, capsys, monkeypatch):
     page = (out / "report.html").read_text()
     assert "LSTM, forget bias 0" in page and "(h, c)" in page
     rows = [json.loads(line) for line in lines(out)]
-    assert len(rows) == 4 and all(len(row["h"]) == 4 for row in rows)
+    assert len(rows) == 4 and all(len(row["h"]) == 5 for row in rows)
     assert all(row["h"][0] == pytest.approx(1) for row in rows)
     first = {row["model"]: row["h"] for row in rows if row["when"][:2] == "at"}
     last = {row["model"]: row["h"] for row in rows if row["when"][:2] != "at"}
@@ -247,7 +247,7 @@ def test_gradients_command(tmp_path, capsys, monkeypatch):
     # of the models, as they are at the start and in their folders
     assert first["IRNN"][-1] > 0.2 > 0.05 > first["LSTM, forget bias 0"][-1]
     found = load(EXPERIMENT, out / "lstm-0").model.recurrent
-    x = Batches("adding", 3, 2, data.TEST)[0].x
+    x = Batches("adding", 4, 2, data.TEST)[0].x
     norms = jax.jit(lambda row: gradients.norms(found, row, 8)[0])
     h = np.mean([norms(row) for row in x], axis=0)
     np.testing.assert_allclose(last["LSTM, forget bias 0"], h, rtol=1e-4)
@@ -258,10 +258,10 @@ def test_gradients_command(tmp_path, capsys, monkeypatch):
 def test_sweep_goes_on_and_is_reported(swept, tmp_path, capsys):
     out, again = tmp_path / "sweep", tmp_path / "again"
     shutil.copytree(swept, out)
-    more = [*SMALL, "--lengths", 3, 10, "--cells", "lstm-chrono", "--resume"]
+    more = [*SMALL, "--lengths", 4, 10, "--cells", "lstm-chrono", "--resume"]
     assert run("sweep", out, *more) == 0
     printed = capsys.readouterr().out.split("Report: ")[-2]
-    assert re.findall(r"\nadding, (\d+) steps\n", printed) == ["3", "10"]
+    assert re.findall(r"\nadding, (\d+) steps\n", printed) == ["4", "10"]
     assert "LSTM, chrono" in printed
     assert lines(swept)[0] == lines(out)[0]  # as it was
     assert (out / "length-adding.png").exists()
@@ -270,8 +270,8 @@ def test_sweep_goes_on_and_is_reported(swept, tmp_path, capsys):
     assert run("report", again, "--results", out / "results.jsonl", "--runs", out) == 0
     rows = [json.loads(line)["settings"] for line in lines(again)]
     spans = {(row["cell"], row["length"], row["span"]) for row in rows}
-    chrono = {("lstm", 3, 3), ("lstm", 10, 10)}
-    assert spans == {*((cell, 3, None) for cell in CELLS), *chrono}
+    chrono = {("lstm", 4, 4), ("lstm", 10, 10)}
+    assert spans == {*((cell, 4, None) for cell in CELLS), *chrono}
     assert {*lines(swept), *lines(out)} == {*lines(again)} and len(lines(again)) == 7
     rates = {row["cell"]: row["learning_rate"] for row in rows}
     ungated = dict.fromkeys(("rnn", "rnn-relu", "irnn"), 0.001)
@@ -279,7 +279,7 @@ def test_sweep_goes_on_and_is_reported(swept, tmp_path, capsys):
 
 
 def test_a_stopped_run_goes_on(swept, tmp_path):
-    resumes(main, swept / "lstm-3", tmp_path / "cut", *SHORT)
+    resumes(main, swept / "lstm-4", tmp_path / "cut", *SHORT)
 
 
 def test_mistakes(swept, tmp_path, capsys):
@@ -295,7 +295,7 @@ def test_mistakes(swept, tmp_path, capsys):
     assert not out.exists()
     for option, value in (("--cell", "esn"), ("--span", 1), ("--steps", 0)):
         assert option in refused(capsys, main, "train", option, value)
-    out = swept / "lstm-3"
+    out = swept / "lstm-4"
     assert "--resume goes on" in told()
     assert "--length 7: the checkpoint" in told("--length", 7, "--resume")
     assert "holds a run" in error(capsys, run("sweep", out, "--lengths", 4))
