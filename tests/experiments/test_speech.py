@@ -301,9 +301,8 @@ def test_scores():
     assert found["right"] == pytest.approx(100 / 3) and found["right, beam"] == 100
 
 
-def test_learns_and_transcribes(recordings, tmp_path, capsys, monkeypatch):
+def test_learns_and_transcribes(recordings, tmp_path, capsys):
     """Digits that are tones, in strings of one and two, by the sum over paths."""
-    monkeypatch.setattr(data, "WIDTHS", (16,))
     out = tmp_path / "run"
     options = """--data fsdd --hidden 16 --strings 32 --stack 4 --batch 16 --dropout 0
 --no-augment --steps 300 --learning-rate 2e-2 --beam 4""".split()
