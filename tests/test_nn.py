@@ -1,7 +1,7 @@
 """The modules against the functions, and under every way that Flax runs a module."""
 
 import pickle
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -23,6 +23,8 @@ every_module = pytest.mark.parametrize("name", MODULES)
 X = np.random.default_rng(0).standard_normal((4, 6, 3)).astype(np.float32)
 LENGTHS = np.array([6, 0, 3, 1])
 RESETS = np.random.default_rng(1).random((4, 6)) < 0.3
+compiled = cache(partial(jax.jit, static_argnames="reverse"))
+call = nnx.jit(lambda module, *args, **how: module(*args, **how))
 close = partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
 
 
@@ -48,7 +50,7 @@ def test_equals_the_functions(name, bidirectional):
     for layer in range(2):
         ends, ys = zip(
             *(
-                sequence(
+                compiled(sequence)(
                     weights(module, name, layer, d), want, reverse=d == 1, **options
                 )
                 for d in range(2 if bidirectional else 1)
@@ -57,12 +59,12 @@ def test_equals_the_functions(name, bidirectional):
         )
         states.append(ends if bidirectional else ends[0])
         want = jnp.concatenate(ys, axis=-1)
-    assert_close(module(x, **options), (tuple(states), want))
+    assert_close(call(module, x, **options), (tuple(states), want))
     # and from a state, as the functions do
-    again = module(x, tuple(states), **options)
+    again = call(module, x, tuple(states), **options)
     assert not np.allclose(again[1], want)
     start = states[0][0] if bidirectional else states[0]
-    first, _ = sequence(weights(module, name, 0, 0), x, start, **options)
+    first, _ = compiled(sequence)(weights(module, name, 0, 0), x, start, **options)
     assert_close(again[0][0][0] if bidirectional else again[0][0], first)
 
 
@@ -93,8 +95,9 @@ def test_trains_under_nnx_jit_with_optax(name):
             return value
 
         first = train_step(model, optimizer)
+        train_step = nnx.cached_partial(train_step, model, optimizer)
         for _ in range(300):
-            last = train_step(model, optimizer)
+            last = train_step()
     assert last < first / 100
 
 
