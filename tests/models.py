@@ -1,4 +1,4 @@
-"""What the tests of models share: gradients against finite differences."""
+"""What the tests of models share: checks of derivatives and a fit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def assert_gradients(
@@ -61,3 +62,23 @@ def assert_second_derivatives(loss: Callable, args: Any, *, eps: float = 1e-4) -
             ends = (below[i], above[i]) if i == 0 else (below[1][1], above[1][1])
             slope = (ends[1] - ends[0]) / (2 * eps)
             np.testing.assert_allclose(found, slope, rtol=1e-5, atol=1e-5)
+
+
+def fit(loss: Callable, params: Any, *, rate: float, steps: int) -> tuple[Any, Any]:
+    """The weights after `steps` of Adam, and the loss before each of them."""
+    optimizer = optax.adam(rate)
+
+    def step(carry, _):
+        params, state = carry
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), value
+
+    @jax.jit
+    def run(params):
+        with jax.numpy_dtype_promotion("standard"):  # optax: decay ** count
+            carry = params, optimizer.init(params)
+            (params, _), values = jax.lax.scan(step, carry, length=steps)
+        return params, values
+
+    return run(params)

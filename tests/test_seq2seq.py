@@ -5,13 +5,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import jaxseq
 from tests import reference
 from tests.cells import assert_close
-from tests.models import assert_gradients
+from tests.models import assert_gradients, fit
 
 SOURCE, TARGET, E, H, A, S, T = 11, 9, 4, 6, 5, 7, 5
 BATCH = (2, 2)
@@ -228,7 +227,6 @@ def test_overfits_one_batch_and_decodes_it(kind, cell):
     params = jaxseq.seq2seq_init(
         jax.random.key(0), TARGET, TARGET, 16, 32, cell=CELLS[cell][0], **options
     )
-    optimizer = optax.adam(1e-2)
 
     def loss(params):
         state = encode(params, words, lengths=lengths)
@@ -236,20 +234,7 @@ def test_overfits_one_batch_and_decodes_it(kind, cell):
         losses = jaxseq.cross_entropy(logits, targets, lengths=lengths + 1)
         return losses.sum() / (lengths + 1).sum()
 
-    @jax.jit
-    def fit(params):
-        def step(carry, _):
-            params, state = carry
-            value, grads = jax.value_and_grad(loss)(params)
-            updates, state = optimizer.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), value
-
-        with jax.numpy_dtype_promotion("standard"):
-            carry = params, optimizer.init(params)
-            (params, _), values = jax.lax.scan(step, carry, length=150)
-        return params, values
-
-    params, values = fit(params)
+    params, values = fit(loss, params, rate=1e-2, steps=150)
     assert values[-1] < 0.05 < 1 < values[0]
 
     @jax.jit

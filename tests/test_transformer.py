@@ -5,14 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 
 import jaxseq
 from tests import reference
 from tests.cells import assert_close
-from tests.models import assert_gradients
+from tests.models import assert_gradients, fit
 
 SOURCE, TARGET, D, N, F, S, T = 11, 9, 8, 2, 12, 6, 5
 BATCH = (2, 2)
@@ -317,27 +316,15 @@ def test_overfits_one_batch_and_decodes_it(pre_norm):
     params = jaxseq.transformer_init(
         jax.random.key(0), 16, 2, 32, **{**BOTH, "source": TARGET}, pre_norm=pre_norm
     )
-    optimizer = optax.adam(5e-3)  # post-norm would need a warm-up for more
 
     def loss(params):
         memory = jaxseq.transformer_encode(params, words)
         logits, _ = jaxseq.transformer_decode(params, inputs, memory)
         return jaxseq.cross_entropy(logits, targets).mean()
 
-    @jax.jit
-    def fit(params):
-        def step(carry, _):
-            params, state = carry
-            value, grads = jax.value_and_grad(loss)(params)
-            updates, state = optimizer.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), value
-
-        with jax.numpy_dtype_promotion("standard"):
-            carry = params, optimizer.init(params)
-            (params, _), values = jax.lax.scan(step, carry, length=250)
-        return params, values
-
-    params, values = fit(params)
+    params, values = fit(
+        loss, params, rate=5e-3, steps=250
+    )  # post-norm would need a warm-up for more
     assert values[-1] < 0.05 < 1 < values[0]
 
     @jax.jit
