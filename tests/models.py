@@ -32,36 +32,48 @@ def assert_gradients(
 
 
 def assert_second_derivatives(loss: Callable, args: Any, *, eps: float = 1e-4) -> None:
-    """Compares first and second derivatives, in both modes, with differences."""
+    """Compares first and second derivatives, in both modes, with differences.
+
+    The second ones along two directions each, so that mixed terms are seen, and in
+    the four orders of the modes.
+    """
+    f = lambda args: loss(*args)
+
+    def ahead(f, away):
+        return lambda args: jax.jvp(f, (args,), (away,))[1]
+
+    def back(f, away):
+        def slope(args):
+            parts = jax.tree.map(jnp.vdot, jax.grad(f)(args), away)
+            return sum(jax.tree.leaves(parts))
+
+        return slope
+
+    modes = ahead, back
 
     @jax.jit
-    def run(args, away):
-        ahead = lambda f: lambda args: jax.jvp(f, (args,), (away,))[1]
+    def values(args, one):
+        return f(args), ahead(f, one)(args)
 
-        def back(f):
-            def slope(args):
-                parts = jax.tree.map(jnp.vdot, jax.grad(f)(args), away)
-                return sum(jax.tree.leaves(parts))
-
-            return slope
-
-        f = lambda args: loss(*args)
-        firsts = [ahead(f), back(f)]
-        seconds = [mode(first)(args) for first in firsts for mode in (ahead, back)]
-        return f(args), [first(args) for first in firsts], seconds
+    @jax.jit
+    def derivatives(args, one, two):
+        firsts = [mode(f, one) for mode in modes]
+        seconds = [mode(first, two)(args) for first in firsts for mode in modes]
+        return [first(args) for first in firsts], seconds
 
     rng = np.random.default_rng(0)
-    for _ in range(3):
-        away = jax.tree.map(lambda a: rng.standard_normal(np.shape(a)), args)
-        at = lambda e, away=away: run(
-            jax.tree.map(lambda a, d: a + e * d, args, away), away
-        )
-        _, firsts, seconds = at(0.0)
-        below, above = at(-eps), at(eps)
-        for found, i in ((firsts, 0), (seconds, 1)):
-            ends = (below[i], above[i]) if i == 0 else (below[1][1], above[1][1])
-            slope = (ends[1] - ends[0]) / (2 * eps)
-            np.testing.assert_allclose(found, slope, rtol=1e-5, atol=1e-5)
+    drawn = lambda: jax.tree.map(lambda a: rng.standard_normal(np.shape(a)), args)
+    for _ in range(2):
+        one, two = drawn(), drawn()
+
+        def slope(away, i, one=one):
+            at = lambda e: jax.tree.map(lambda a, d: a + e * d, args, away)
+            above, below = (values(at(e), one)[i] for e in (eps, -eps))
+            return (above - below) / (2 * eps)
+
+        firsts, seconds = derivatives(args, one, two)
+        np.testing.assert_allclose(firsts, slope(one, 0), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(seconds, slope(two, 1), rtol=1e-5, atol=1e-5)
 
 
 def fit(loss: Callable, params: Any, *, rate: float, steps: int) -> tuple[Any, Any]:
