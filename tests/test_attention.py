@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 import jaxseq
 from tests import reference
@@ -184,6 +183,7 @@ def test_keys_are_the_values_by_default():
 @pytest.mark.parametrize("causal", [True, False])
 def test_multi_head_equals_pytorch(bias, causal):
     """Their mask is True where a key is hidden, their weights a mean of heads."""
+    torch = pytest.importorskip("torch")
     D, N = 8, 2
     params = jaxseq.multi_head_init(jax.random.key(0), D, N, D // N, bias=bias)
     params = jax.tree.map(lambda a: draw(*a.shape), params)
@@ -269,7 +269,7 @@ def test_implementation_of_jax_is_the_same():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def by_torch(kind, weights, query, keys, values, mask):
+def by_torch(torch, kind, weights, query, keys, values, mask):
     if kind == "scaled dot":
         run = torch.nn.functional.scaled_dot_product_attention
         return run(query, keys, values, attn_mask=mask)
@@ -284,6 +284,7 @@ def by_torch(kind, weights, query, keys, values, mask):
 
 @pytest.mark.parametrize("kind", ["additive", "general", "scaled dot"])
 def test_values_and_gradients_equal_pytorch(kind):
+    torch = pytest.importorskip("torch")
     run, _ = KINDS[kind]
     args, tree = jax.tree.flatten((getattr(run, "args", ()), *problem(kind)))
     mask = draw(*BATCH, T, S, seed=5) > -0.5
@@ -297,7 +298,7 @@ def test_values_and_gradients_equal_pytorch(kind):
 
     grads, context = jax.jit(jax.grad(loss, range(len(args)), has_aux=True))(*args)
     theirs = [torch.tensor(a, requires_grad=True) for a in args]
-    want = by_torch(kind, theirs[:-3], *theirs[-3:], torch.tensor(mask))
+    want = by_torch(torch, kind, theirs[:-3], *theirs[-3:], torch.tensor(mask))
     (want * torch.tensor(away)).sum().backward()
     assert_close(context, want.detach().numpy())
     assert_close(grads, tuple(a.grad.numpy() for a in theirs))

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 import jaxseq
 from tests import reference
@@ -143,7 +142,7 @@ def test_a_state_that_is_full():
     assert np.isnan(logits[1]).all()
 
 
-def load_layer(theirs, layer):
+def load_layer(torch, theirs, layer):
     """Writes the weights of a layer into one of PyTorch's."""
 
     def attention(module, p):
@@ -171,6 +170,7 @@ def load_layer(theirs, layer):
 
 @pytest.mark.parametrize("pre_norm", [True, False])
 def test_pytorch(pre_norm):
+    torch = pytest.importorskip("torch")
     params = make(**BOTH, positions="learned", pre_norm=pre_norm)
     how = {"dropout": 0.0, "batch_first": True, "norm_first": pre_norm}
     how["dtype"] = torch.float64
@@ -189,12 +189,12 @@ def test_pytorch(pre_norm):
 
     for layer in params.encoder.layers:
         theirs = torch.nn.TransformerEncoderLayer(D, N, F, **how)
-        load_layer(theirs, layer)
+        load_layer(torch, theirs, layer)
         x = theirs(x, src_key_padding_mask=pad)
     x = end(params.encoder, x)
     for layer in params.decoder.layers:
         theirs = torch.nn.TransformerDecoderLayer(D, N, F, **how)
-        load_layer(theirs, layer)
+        load_layer(torch, theirs, layer)
         y = theirs(y, x, tgt_mask=causal, memory_key_padding_mask=pad)
     want = end(params.decoder, y).detach().numpy() @ params.decoder.embed.T
     memory = encode(params, TOKENS, lengths=LENGTHS)
