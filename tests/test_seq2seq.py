@@ -163,10 +163,22 @@ def test_padding_is_not_read(kind):
     found = []
     for padding in (0, -7, SOURCE + 100):
         tokens = np.where(inside, TOKENS, padding)
-        state = jaxseq.seq2seq_encode(params, tokens, lengths=LENGTHS)
-        found.append(jaxseq.seq2seq_decode(params, state, TARGETS)[1])
+        state = encode(params, tokens, lengths=LENGTHS)
+        found.append(decode(params, state, TARGETS)[1])
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_eager_calls_equal_compiled_ones():
+    params, inside = make("luong fed"), np.arange(S) < LENGTHS[..., None]
+    tokens = np.where(inside, TOKENS, SOURCE + 100)  # of padding no check is made
+    state = jaxseq.seq2seq_encode(params, tokens, lengths=LENGTHS)
+    assert_close(state, encode(params, TOKENS, lengths=LENGTHS))
+    want = decode(params, state, TARGETS)
+    assert_close(jaxseq.seq2seq_decode(params, state, TARGETS), want)
+    token = TARGETS[..., 0]
+    want = decode_step(params, state, token)
+    assert_close(jaxseq.seq2seq_decode_step(params, state, token), want)
 
 
 def test_tokens_are_checked_before_they_wrap():

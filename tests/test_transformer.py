@@ -24,6 +24,7 @@ BOTH = {"source": SOURCE, "target": TARGET, "encoder_layers": 2, "decoder_layers
 encode = jax.jit(jaxseq.transformer_encode, static_argnames=("activation", "dropout"))
 decode = jax.jit(jaxseq.transformer_decode, static_argnames=("activation", "dropout"))
 decode_step = jax.jit(jaxseq.transformer_decode_step, static_argnames="activation")
+cross_entropy = jax.jit(jaxseq.cross_entropy)
 every_form = pytest.mark.parametrize(
     ("positions", "pre_norm"), [(p, n) for p in POSITIONS for n in (True, False)]
 )
@@ -235,7 +236,6 @@ def test_prefill_and_beam_search():
         state, token = jaxseq.prefill(step, state, prompts, lengths=lengths)
         return jaxseq.beam_search(step, state, token, **how)
 
-    decode = jax.jit(lambda tokens: jaxseq.transformer_decode(params, tokens)[0])
     found = run(prompts, lengths)
     for b, n in enumerate(lengths):
         alone = run(prompts[b : b + 1, :n], lengths[b : b + 1])
@@ -243,26 +243,25 @@ def test_prefill_and_beam_search():
         for k in range(2):
             tokens = np.asarray(found.tokens[b, k, : found.lengths[b, k]])
             whole = np.concatenate([prompts[b, :n], tokens])
-            losses = jaxseq.cross_entropy(decode(whole[:-1]), whole[1:])
-            assert_close(found.scores[b, k], -losses[n - 1 :].sum())
+            last = len(whole) - 1
+            padded = np.pad(whole, (0, 12 - len(whole)))  # no token sees a later one
+            logits, _ = decode(params, padded[:-1])
+            losses = cross_entropy(logits, padded[1:], lengths=last)
+            assert_close(found.scores[b, k], -np.asarray(losses)[n - 1 :].sum())
 
 
 def test_padding_is_not_read():
     params = make()
     other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, SOURCE + 100)
     inside = (np.arange(S) < LENGTHS[..., None])[..., None]
-    memories = [
-        jaxseq.transformer_encode(params, tokens, lengths=LENGTHS)
-        for tokens in (TOKENS, other)
-    ]
+    memories = [encode(params, tokens, lengths=LENGTHS) for tokens in (TOKENS, other)]
     np.testing.assert_array_equal(*memories)
     assert not np.where(inside, 0, memories[0]).any()
-    memories[1] = jnp.where(inside, memories[1], jnp.nan)
-    decode = partial(jaxseq.transformer_decode, params, TARGETS)
-    found = [decode(m, memory_lengths=LENGTHS)[0] for m in memories]
-    np.testing.assert_array_equal(*found)
-    loss = lambda m: decode(m, memory_lengths=LENGTHS)[0].sum()
-    assert np.isfinite(jax.grad(loss)(memories[1])).all()
+    memories[1] = np.where(inside, memories[1], np.nan)
+    write = lambda m: decode(params, TARGETS, m, memory_lengths=LENGTHS)[0]
+    np.testing.assert_array_equal(*map(write, memories))
+    grads = jax.jit(jax.grad(lambda m: write(m).sum()))(memories[1])
+    assert np.isfinite(grads).all()
 
 
 def test_a_source_of_no_token_gives_numbers():
@@ -397,19 +396,20 @@ def test_gradients_in_bfloat16():
     assert np.linalg.norm(found - want) < 0.1 * np.linalg.norm(want)
 
 
+@jax.jit
+def read_and_write(params):
+    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
+    how = {"memory_lengths": LENGTHS}
+    return memory, jaxseq.transformer_decode(params, TARGETS, memory, **how)[0]
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_dtypes(positions, dtype):
     params = make(**BOTH, positions=positions)
     narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
     how = {"memory_lengths": LENGTHS}
-
-    @jax.jit
-    def run(p):
-        memory = jaxseq.transformer_encode(p, TOKENS, lengths=LENGTHS)
-        return memory, jaxseq.transformer_decode(p, TARGETS, memory, **how)[0]
-
-    (_, expected), (memory, found) = run(params), run(narrow)
+    (_, expected), (memory, found) = read_and_write(params), read_and_write(narrow)
     assert found.dtype == memory.dtype == dtype
     error = abs(np.asarray(found, float) - expected).max()
     assert error < 200 * float(jnp.finfo(dtype).eps)
