@@ -14,8 +14,8 @@ import jaxseq
 from benchmarks.contender import Contender, compile_call, temp_mb
 from benchmarks.device import commit, device_name
 from benchmarks.timing import median_iqr, take_turns
-from experiments import results
 from experiments.cost.settings import HEADS, Case, Settings, cases, flops
+from experiments.frame import results
 
 Row = dict[str, Any]
 KEYS = (*Case._fields, "rounds", "device", "temp_mb", "median_ms", "weights")

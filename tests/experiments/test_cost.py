@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import jaxseq
-from experiments.cost import measure, report
+from experiments.cost import measure, page
 from experiments.cost.__main__ import main
 from experiments.cost.settings import MODELS, Settings, cases, flops, kept, step_flops
-from tests.experiments import as_users_have_it, error, refused  # noqa: F401
+from tests.experiments.helpers import error, refused
 
 SMALL = """--lengths 4 --batches 1 --long 256 --hidden 8 --batch 2 --rounds 1
 --most-mb 1""".split()
@@ -44,11 +44,11 @@ def test_measured_once_and_told(tmp_path, capsys, monkeypatch):
     assert weights["lstm"] == 4 * (8 * 8 + 8 * 8 + 8)
     # four maps and two, with biases, and three norms of two vectors
     assert weights["transformer"] == 4 * (64 + 8) + (128 + 16) + (128 + 8) + 3 * 16
-    page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    text = (out / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == 3
     assert len([*out.glob("cost-[123]-*.png")]) == 3
-    shown = report.number(remat["median_ms"], 3)
-    assert f"| LSTM, remat | {shown} |" in printed and shown in page
+    shown = page.number(remat["median_ms"], 3)
+    assert f"| LSTM, remat | {shown} |" in printed and shown in text
     # rows that are there are kept, those that are not are measured
     asked = []
 
@@ -129,17 +129,17 @@ def test_tables():
     }  # fmt: skip
     rows = [row("lstm", 2000, 1234.5), row("lstm", 8, 0.012345),
             row("lstm", 8, 5.0, 4), row("rnn", 8, None)]  # fmt: skip
-    head, lines = report.cross(rows, "T", report.milliseconds)
+    head, lines = page.cross(rows, "T", page.milliseconds)
     assert head == ["layer", "T = 8", "T = 2,000"]
     assert lines == [
         ["RNN", "", ""], ["LSTM", "0.0123", "1,230"], ["LSTM, remat", "5", ""]
     ]  # fmt: skip
-    assert report.per_step_us(rows[0]) == pytest.approx(617.25)
-    assert report.per_sequence_ms(rows[0]) == pytest.approx(617.25)
-    assert report.step_mflop(rows[0]) == pytest.approx(6 / 4000)
-    assert report.per_step_us(rows[3]) is None
-    figure = report.pair((rows, "T", report.milliseconds, "a"),
-                         (rows[:1], "T", report.per_step_us, "b"))  # fmt: skip
+    assert page.per_step_us(rows[0]) == pytest.approx(617.25)
+    assert page.per_sequence_ms(rows[0]) == pytest.approx(617.25)
+    assert page.step_mflop(rows[0]) == pytest.approx(6 / 4000)
+    assert page.per_step_us(rows[3]) is None
+    figure = page.pair((rows, "T", page.milliseconds, "a"),
+                         (rows[:1], "T", page.per_step_us, "b"))  # fmt: skip
     left, right = figure.axes
     drawn = {line.get_label(): line.get_xydata().tolist() for line in left.lines}
     assert drawn == {"LSTM": [[8, 0.012345], [2000, 1234.5]], "LSTM, remat": [[8, 5]]}

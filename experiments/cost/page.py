@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from experiments.cost.settings import MODELS, step_flops
-from experiments.errors import InputError
-from experiments.page import grid, save_figure, table, versions, write_page
-from experiments.results import markdown
+from experiments.frame.errors import InputError
+from experiments.frame.page import grid, save_figure, write_page
+from experiments.frame.results import markdown
 
 Row = dict[str, Any]
 Value = Callable[[Row], float | None]
@@ -185,5 +185,4 @@ def write_report(out: Path, rows: list[Row]) -> Path:
             for title, (head, lines) in tables:
                 print(f"\n{name}: {title}\n\n{markdown(head, lines)}")
                 parts.append(f"<p>{title}</p>{grid(head, lines)}")
-    parts.append(f"<h2>Versions and device</h2>{table(versions())}")
     return write_page(out / "report.html", "What an LSTM costs", "\n".join(parts))
