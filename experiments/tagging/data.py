@@ -1,5 +1,6 @@
 """Sentences with a tag for each word, and words and tags as numbers."""
 
+import random
 import re
 import unicodedata
 from collections import Counter
@@ -9,8 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import data, fit
-from experiments.errors import InputError
+from experiments import datasets
+from experiments.frame import buckets
+from experiments.frame.buckets import Bucket
+from experiments.frame.data import Data, digest
+from experiments.frame.errors import InputError
 from experiments.tagging import source
 from experiments.tagging.settings import ENTITIES, PARTS_OF_SPEECH, Settings
 
@@ -43,21 +47,44 @@ class Corpus(NamedTuple):
     validation: list[Sentence]
     test: list[Sentence]
     vocabulary: Vocabulary
-    digests: list[str]  # of all, and of the test part
+
+    @property
+    def truth(self) -> list[list[str]]:
+        """The tags of the test."""
+        return [sentence.tags for sentence in self.test]
 
 
-def load(settings: Settings, data_dir: Path | None) -> Corpus:
+def load(settings: Settings, data_dir: Path | None) -> Data:
     """The three parts, and the vocabulary of the first."""
     parts = sentences(settings, data_dir)
     tags = sorted({tag for part in parts for s in part for tag in s.tags})
     if len(tags) < 2:
         raise InputError(f"--data {settings.data}: all words have the tag {tags}")
-    words, letters = known(parts[0], settings)
+    vocabulary = Vocabulary(*known(parts[0], settings), tags)
     joined = [[["\t".join(s.words), " ".join(s.tags)] for s in p] for p in parts]
-    digests = [fit.digest(joined), fit.digest(joined[2])]
-    train, validation, test = parts
-    vocabulary = Vocabulary(words, letters, tags)
-    return Corpus(train, validation, test, vocabulary, digests)
+    rows, letters = encode(parts[0], vocabulary, settings)
+    train = bucketed(cut(rows, settings), letters, settings)
+    words = sum(len(row.words) for row in rows)
+    rows, letters = encode(parts[1], vocabulary, settings)
+    held_out = buckets.once(bucketed(cut(rows, settings), letters, settings))
+    sizes = "{:,} texts to train on, {:,} held out, {:,} to test".format(
+        *map(len, parts)
+    )
+    return Data(
+        train=buckets.endless(train, settings.seed),
+        held_out=[batch for batch, _ in held_out],
+        tests={"test": Corpus(parts[0], parts[1], parts[2], vocabulary)},
+        digests={"all": digest(joined), "test": digest(joined[2])},
+        facts={"vocabulary": vocabulary._asdict()},
+        about=f"{title(settings)}: {sizes}; {len(tags)} tags, "
+        f"{len(vocabulary.words):,} words, {len(vocabulary.letters):,} letters.",
+        per_step=round(words / sum(len(own.rows) / own.size for own in train)),
+        unit="character" if settings.data == "python" else "word",
+    )
+
+
+def title(settings: Settings) -> str:
+    return Path(settings.data).name
 
 
 def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]:
@@ -72,7 +99,7 @@ def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]
         found = source.modules()
         return [[Sentence(*text) for text in found[part]] for part in PARTS]
     if name in FILES:
-        return [read(name, data.fetch(name, f, data_dir)) for f in FILES[name]]
+        return [read(name, datasets.fetch(name, f, data_dir)) for f in FILES[name]]
     path = Path(name)
     if not path.is_file():
         choices = ", ".join(("python", *PARTS_OF_SPEECH, *ENTITIES))
@@ -81,7 +108,7 @@ def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]
     if settings.dev is None:
         if len(rows) < 10:
             raise InputError(f"--data {path}: {len(rows)} sentences, 10 needed")
-        return [*data.split(rows, 0.1, 0, lambda s: tuple(s.words))]
+        return [*datasets.split(rows, 0.1, 0, lambda s: tuple(s.words))]
     parts = [rows, *(read(p, Path(p)) for p in more if p is not None)]
     for part, file in zip(parts, (name, *more), strict=True):
         if not part:
@@ -101,9 +128,9 @@ def read(name: str, path: Path) -> list[Sentence]:
         comments = ("# ",)
     conllu = path.name.removesuffix(".gz").removesuffix(".xz").endswith(".conllu")
     if conllu:
-        rows = [[token[:2] for token in row] for row in data.conllu(path)]
+        rows = [[token[:2] for token in row] for row in datasets.conllu(path)]
     else:
-        rows = data.conll(path, columns, comments=comments)
+        rows = datasets.conll(path, columns, comments=comments)
     pairs = [(list(w), list(t)) for w, t in (zip(*r, strict=True) for r in rows if r)]
     if name == "kmou_ner":
         pairs = [(words, typed(tags)) for words, tags in pairs]
@@ -246,3 +273,60 @@ def widths(settings: Settings) -> tuple[int, ...]:
     """Those that sequences are padded to."""
     short = () if settings.data == "python" else (16, 40)
     return (*(w for w in short if w < settings.longest), settings.longest)
+
+
+# batches
+
+
+class Batch(NamedTuple):
+    words: np.ndarray  # (B, T)
+    lengths: np.ndarray  # (B,), 0 for what only fills the batch
+    tags: np.ndarray  # (B, T)
+    forms: np.ndarray | None  # (B, T) rows of the letters
+    letters: np.ndarray | None  # (N, L, P) of the distinct words of the batch
+    letter_lengths: np.ndarray | None  # (N,)
+
+
+def bucketed(
+    rows: Sequence[Encoded], letters: Letters, settings: Settings
+) -> list[Bucket]:
+    """Batches of about `settings.batch` words, of sentences of like length."""
+
+    def bucket(width: int, own: list[int]) -> Bucket:
+        size = max(1, settings.batch // width)
+        most = most_distinct([rows[i].forms for i in own], size)
+
+        def collate(chosen: Any) -> Batch:
+            fields = zip(*(rows[i] for i in chosen), strict=True)
+            padded = [buckets.pad(field, size, width) for field in fields]
+            (words, lengths), (forms, _), (tags, _) = padded
+            spelt = (None, None, None)
+            if settings.letters:
+                spelt = distinct(forms, letters, most)
+            return Batch(words, lengths, tags, *spelt)
+
+        return Bucket(own, size, collate)
+
+    lengths = [len(row.words) for row in rows]
+    by_width = buckets.by_width(lengths, widths(settings))
+    return [bucket(width, own) for width, own in by_width.items()]
+
+
+def most_distinct(forms: list[np.ndarray], size: int) -> int:
+    """Distinct words that a batch is hardly ever above, from some batches by chance."""
+    chance = random.Random(0)
+    draw = lambda: chance.sample(forms, min(size, len(forms)))
+    most = max(len(np.unique(np.concatenate(draw()))) for _ in range(50))
+    return 1 + most + most // 8  # and one for what fills the batch
+
+
+def distinct(
+    forms: np.ndarray, letters: Letters, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the letters of the distinct words, and these, filled up to `most`."""
+    found, rows = np.unique(forms, return_inverse=True)
+    # one shape to compile for, and seldom a second one
+    own = np.zeros(most if len(found) <= most else forms.size + 1, np.int32)
+    own[: len(found)] = found
+    rows = rows.reshape(forms.shape).astype(np.int32)
+    return rows, letters.parts[own], letters.lengths[own]

@@ -3,25 +3,18 @@
 import html
 import itertools
 from collections import Counter
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from nervaluate import Evaluator
 from sklearn.metrics import precision_recall_fscore_support
 
 import jaxseq
-from experiments.page import (
-    grid,
-    loss_figure,
-    save_figure,
-    table,
-    versions,
-    write_page,
-)
-from experiments.tagging import corpus, train
-from experiments.tagging.corpus import Corpus, Sentence
-from experiments.tagging.model import Tagger
+from experiments.frame.experiment import Evaluation, Run
+from experiments.frame.page import grid, loss_figure, save_figure
+from experiments.tagging.data import Corpus, Sentence, has_entities, title
 
 COLOURS = {
     "keyword": "#7b2fa0", "definition": "#0b5394", "builtin": "#1c7c7d",
@@ -72,12 +65,20 @@ def tag_table(truth: list[str], said: list[str]) -> str:
     return grid(["tag", "times", "precision", "recall", "F1"], rows)
 
 
+def by_type(truth: list[list[str]], said: list[list[str]]) -> dict[str, Any]:
+    """nervaluate's counts and scores of entities: of "all", and of each type."""
+    types = sorted({tag[2:] for tags in (*truth, *said) for tag in tags if tag != "O"})
+    results = Evaluator(truth, said, types, loader="list").evaluate()
+    own = {name: kind["strict"] for name, kind in sorted(results["entities"].items())}
+    return {"all": results["overall"]["strict"], **own}
+
+
 def type_table(truth: list[list[str]], said: list[list[str]]) -> str:
     """The same of each type of entity."""
     rows = [
         [name, f"{own.correct + own.incorrect + own.missed:,}",
          *(f"{100 * v:.1f}" for v in (own.precision, own.recall, own.f1))]
-        for name, own in train.by_type(truth, said).items()
+        for name, own in by_type(truth, said).items()
     ]  # fmt: skip
     return grid(["type", "entities", "precision", "recall", "F1"], rows)
 
@@ -137,42 +138,20 @@ def examples(loaded: Corpus, said: list[list[str]]) -> str:
     return "<h2>Sentences of the test, mistakes marked</h2>\n" + "\n".join(lines)
 
 
-def write_report(
-    out: Path,
-    facts: dict[str, Any],
-    result: dict[str, Any],
-    model: Tagger,
-    loaded: Corpus,
-    said: list[list[str]],
-) -> Path:
-    """The page of a run, with its figures, in the folder of the run."""
-    settings, tags = facts["settings"], loaded.vocabulary.tags
-    truth = [s.tags for s in loaded.test]
+def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
+    """The title, and the figures and tables of a run."""
+    loaded, said = run.data.tests["test"], evaluation.answers
+    tags, truth, unit = loaded.vocabulary.tags, loaded.truth, run.data.unit
     flat = [tag for row in truth for tag in row], [tag for row in said for tag in row]
-    parts = []
-    if corpus.has_entities(tags):
+    loss = loss_figure(run.facts, run.data.per_step, f"{unit}s", unit)
+    parts = [save_figure(loss, run.out / "loss.png")]
+    if has_entities(tags):
         parts.append(f"<h2>Types of entities</h2>\n{type_table(truth, said)}")
     parts.append(f"<h2>Tags</h2>\n{tag_table(*flat)}")
     parts.append(f"<h2>Commonest mistakes</h2>\n{mistakes(*flat)}")
-    if (crf := model.crf) is not None:
-        figure = save_figure(crf_figure(crf, tags), out / "transitions.png")
+    if (crf := run.model.crf) is not None:
+        figure = save_figure(crf_figure(crf, tags), run.out / "transitions.png")
         parts.append(f"<h2>What follows what: weights of the CRF</h2>\n{figure}")
     parts.append(examples(loaded, said))
-    unit = "character" if settings["data"] == "python" else "word"
-    shown = ", ".join(
-        f"{html.escape(name)} <b>{value:.2f}%</b>"
-        for name, value in result["scores"].items()
-    )
-    loss = loss_figure(facts, facts["per_step"], f"{unit}s", unit)
-    body = f"""<p class="big">{html.escape(result["title"])}: {shown}, of
-{len(flat[0]):,} {unit}s.</p>
-<p>{facts["step"]:,} steps in {facts["seconds"] / 60:.1f} minutes, compilation and
-evaluation included; {facts["weights"]:,} weights.</p>
-{save_figure(loss, out / "loss.png")}
-{"".join(parts)}
-<h2>Settings</h2>
-{table(settings)}
-<h2>Versions and device</h2>
-{table(versions())}"""
-    title = f"{label(settings)}: {Path(settings['data']).name}"
-    return write_page(out / "report.html", title, body)
+    name = f"{label(asdict(run.settings))}: {title(run.settings)}"
+    return name, "\n".join(parts)

@@ -1,4 +1,4 @@
-"""Tagging as its user runs it: train, kill, resume, tag, report, mistakes."""
+"""Tagging as its user runs it: train, stop, resume, tag, report, mistakes."""
 
 import html
 import io
@@ -7,28 +7,22 @@ import json
 import random
 import re
 import sys
+from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import buckets, data
-from experiments.errors import InputError
-from experiments.tagging import corpus, source, train
+from experiments import datasets
+from experiments.frame import buckets
+from experiments.frame.errors import InputError
+from experiments.tagging import data, experiment, source
 from experiments.tagging.__main__ import main
-from experiments.tagging.corpus import Sentence, Vocabulary
+from experiments.tagging.data import Sentence, Vocabulary
 from experiments.tagging.model import Tagger, decode, loss
-from experiments.tagging.report import coloured
-from experiments.tagging.settings import Settings, defaults
-from tests.experiments import (
-    as_users_have_it,  # noqa: F401
-    error,
-    kill_at_first_checkpoint,
-    same_weights,
-    went_on,
-)
-from tests.test_data import SHARED, real
+from experiments.tagging.page import coloured
+from experiments.tagging.settings import Settings, preset
+from tests.experiments.helpers import SHARED, error, real, resumes
 
 # one width to compile for
 TINY: dict = {
@@ -37,15 +31,6 @@ TINY: dict = {
 }  # fmt: skip
 SMALL = [str(x) for k, v in TINY.items() for x in ("--" + k.replace("_", "-"), v)]
 WORDS = "--hidden 8 --embedding 8 --longest 12 --batch 240".split()
-
-
-@pytest.fixture(autouse=True)
-def compiled_fast(monkeypatch):
-    """Here and in a process of its own: what is compiled runs for a second or two."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def made_up(n, seed=0):
@@ -127,9 +112,6 @@ def test_train_tag_report(files, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     name = "BiLSTM, letters and jamo, CRF"
     assert f"| {name} | 1 | {found['accuracy']:.2f} |" in printed
-    path, again = both / "results.jsonl", tmp_path / "again"
-    assert main(["report", "--results", str(path), "--out", str(again)]) == 0
-    assert (again / "results.jsonl").read_text() == path.read_text()
     # and does not go on in another way
     line = error(capsys, run(out, *files, "--resume", "--no-crf"))
     assert "--no-crf: the checkpoint in" in line and "was made with True" in line
@@ -218,10 +200,10 @@ def everything(model, batch):
 def some_batch(settings):
     """A model, and a batch of two sentences padded to three."""
     rows = [Sentence(["ab", "b", "ab"], ["X", "Y", "Z"]), Sentence(["cc"], ["Z"])]
-    vocabulary = Vocabulary(*corpus.known(rows, settings), ["X", "Y", "Z"])
+    vocabulary = Vocabulary(*data.known(rows, settings), ["X", "Y", "Z"])
     model = Tagger(settings, vocabulary, rngs=nnx.Rngs(1))
-    encoded, letters = corpus.encode(rows, vocabulary, settings)
-    (bucket,) = train.bucketed(encoded, letters, settings)
+    encoded, letters = data.encode(rows, vocabulary, settings)
+    (bucket,) = data.bucketed(encoded, letters, settings)
     return model, bucket.collate([0, 1]), encoded, letters
 
 
@@ -257,7 +239,7 @@ def test_padding_and_company_change_nothing():
     model, batch, encoded, letters = some_batch(settings)
     model.eval()
     forms = encoded[1].forms[None]
-    alone = train.Batch(
+    alone = data.Batch(
         encoded[1].words[None], np.array([1], np.int32), encoded[1].tags[None],
         np.zeros_like(forms), letters.parts[forms[0], :2], letters.lengths[forms[0]],
     )  # fmt: skip
@@ -269,7 +251,7 @@ def test_dropped_words_are_unknown():
     """Nearly all of them: the scores are those of unknown words."""
     settings = Settings(**TINY, word_dropout=0.999999, dropout=0.0)
     model, batch, _, _ = some_batch(settings)
-    none = batch._replace(words=np.full_like(batch.words, corpus.UNKNOWN))
+    none = batch._replace(words=np.full_like(batch.words, data.UNKNOWN))
     dropped = scores_of(model, batch)
     model.eval()
     kept, unknown = scores_of(model, batch), scores_of(model, none)
@@ -281,11 +263,11 @@ def test_words_and_letters_as_numbers():
     settings = Settings(data="x", letters=True, jamo=True, longest_word=4)
     rows = [Sentence(["한글", "Über", "über", "abcdefg"], list("ABBA")),
             Sentence(["한국", "글"], list("AB"))]  # fmt: skip
-    vocabulary = Vocabulary(*corpus.known(rows, settings), ["A", "B"])
+    vocabulary = Vocabulary(*data.known(rows, settings), ["A", "B"])
     assert vocabulary.words == ["über"]  # which is met twice, once with a capital
     assert {"한", "글", "ᄒ", "ᅡ", "ᆫ", "b"} <= {*vocabulary.letters}
     assert not {"국", "Ü", "c"} & {*vocabulary.letters}  # in one word each
-    encoded, letters = corpus.encode(
+    encoded, letters = data.encode(
         [*rows, Sentence(["한글", "ㅋ"], [])], vocabulary, settings
     )
     assert [row.words.tolist() for row in encoded] == [[1, 2, 2, 1], [1, 1], [1, 1]]
@@ -298,7 +280,7 @@ def test_words_and_letters_as_numbers():
     forms = [form for row in encoded for form in row.forms.tolist()]
     assert forms[0] == forms[6] and len({*forms}) == 7
     assert read(forms[0]) == ["한ᄒ" + "ᅡᆫ", "글ᄀ" + "ᅳᆯ"]
-    assert corpus.spelling("abcdefg", settings) == "abfg"
+    assert data.spelling("abcdefg", settings) == "abfg"
     assert read(forms[7]) == ["?"] and read(0) == []
 
 
@@ -307,11 +289,11 @@ def test_every_word_is_in_a_batch_with_its_letters():
     rows = [Sentence(*row) for row in made_up(50)]
     rows.append(Sentence(*(x * 3 for x in made_up(1, 5)[0])))
     vocabulary = Vocabulary([], [*"abcdefiotu"], ["C", "TOC", "TOV", "V"])
-    encoded, letters = corpus.encode(rows, vocabulary, settings)
-    pieces = corpus.cut(encoded, settings)
+    encoded, letters = data.encode(rows, vocabulary, settings)
+    pieces = data.cut(encoded, settings)
     assert len(pieces) > len(rows) and max(len(p.words) for p in pieces) == 12
     seen = []
-    for batch, _ in buckets.once(train.bucketed(pieces, letters, settings)):
+    for batch, _ in buckets.once(data.bucketed(pieces, letters, settings)):
         assert batch.words.shape == (20, 12) and len(batch.letters) <= 241
         for b, n in enumerate(batch.lengths):
             for t in range(n):
@@ -327,7 +309,7 @@ def test_every_word_is_in_a_batch_with_its_letters():
 
 def test_windows():
     for n in range(1, 90):
-        found = corpus.windows(n, 16, 4)
+        found = data.windows(n, 16, 4)
         kept = [i for _, _, low, high in found for i in range(low, high)]
         assert kept == [*range(n)]
         for start, end, low, high in found:
@@ -341,23 +323,23 @@ def test_long_sentences_are_tagged_whole():
     settings = Settings(**{**TINY, "data": "x", "batch": 24})
     vocabulary = Vocabulary(["a", "b"], [], ["A", "B"])
     model = Tagger(settings, vocabulary, rngs=nnx.Rngs(0))
-    answers = train.Answers(model, settings, vocabulary)
+    answers = experiment.Answers(model, settings, vocabulary)
     words = [random.Random(1).choice("ab") for _ in range(50)]
     said = answers([Sentence(words, []), Sentence(words[:3], [])])
     assert [*map(len, said)] == [50, 3] and {*said[0]} <= {"A", "B"}
     expected = []
-    for start, end, low, high in corpus.windows(50, 12, 3):
+    for start, end, low, high in data.windows(50, 12, 3):
         part = answers([Sentence(words[start:end], [])])[0]
         expected += part[low - start : high - start]
     assert said[0] == expected
 
 
 def test_types_of_korean_entities():
-    assert corpus.typed(["O", "B_PS", "I", "B_DT", "O", "B_PS", "I", "I"]) == [
+    assert data.typed(["O", "B_PS", "I", "B_DT", "O", "B_PS", "I", "I"]) == [
         "O", "B-PS", "I-PS", "B-DT", "O", "B-PS", "I-PS", "I-PS"
     ]  # fmt: skip
-    assert corpus.has_entities(["O", "B-PS"]) and not corpus.has_entities(["O", "X"])
-    assert not corpus.has_entities(["O"])
+    assert data.has_entities(["O", "B-PS"]) and not data.has_entities(["O", "X"])
+    assert not data.has_entities(["O"])
 
 
 def entities(tags):
@@ -384,8 +366,8 @@ def test_scores_of_entities():
     words = [[f"w{chance.randrange(40)}" for _ in tags] for tags in truth]
     test = [Sentence(*pair) for pair in zip(words, truth, strict=True)]
     old = [Sentence([f"w{i}" for i in range(0, 40, 2)], [])]
-    loaded = corpus.Corpus(old, [], test, Vocabulary([], [], sorted({*names})), [])
-    found = train.scores(said, loaded)
+    loaded = data.Corpus(old, [], test, Vocabulary([], [], sorted({*names})))
+    found = experiment.scores(said, loaded)
     pairs = [(entities(t), entities(s)) for t, s in zip(truth, said, strict=True)]
     right = sum(len(t & s) for t, s in pairs)
     precision = 100 * right / sum(len(s) for _, s in pairs)
@@ -412,7 +394,8 @@ def test_without_letters_there_is_no_jamo(tmp_path, capsys, monkeypatch):
         found.append((settings.letters, settings.jamo))
         raise InputError("enough")
 
-    monkeypatch.setattr(corpus, "load", load)
+    stopped = replace(experiment.EXPERIMENT, load=load)
+    monkeypatch.setattr(experiment, "EXPERIMENT", stopped)
     for options in ([], ["--no-letters"]):
         line = ["train", "--out", str(tmp_path / "out"), "--data", "kmou_ner"]
         assert "enough" in error(capsys, main([*line, *options]))
@@ -433,17 +416,12 @@ def test_entities_of_ones_own(tmp_path, capsys):
     assert "48 texts to train on, 6 held out, 6 to test" in capsys.readouterr().out
 
 
-def test_killed_and_resumed_runs_equal_an_uninterrupted_one(files, tmp_path, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+def test_a_stopped_run_goes_on(files, tmp_path):
+    whole = tmp_path / "whole"
     options = [*files, *WORDS, "--no-letters", "--crf", "--dropout", 0.3]
-    options = [*map(str, options), "--steps", "60"]
+    options = [*map(str, options), "--steps", "6"]
     assert main(["train", "--out", str(whole), *options]) == 0
-    kill_at_first_checkpoint("experiments.tagging", cut, *options)
-    capsys.readouterr()
-    assert main(["train", "--out", str(cut), *options, "--resume"]) == 0
-    went_on(capsys)
-    assert result_of(whole) == result_of(cut)
-    same_weights(whole, cut, Settings, train.make_model)
+    resumes(main, whole, tmp_path / "cut", *options)
 
 
 def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):
@@ -487,11 +465,11 @@ def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):
     ],
 )
 def test_data_sets(name, words, tags, entities):
-    loaded = corpus.sentences(defaults(name), SHARED)
+    loaded = data.sentences(preset({"data": name}), SHARED)
     counts = tuple(sum(len(s.words) for s in part) for part in loaded)
     found = {tag for part in loaded for s in part for tag in s.tags}
     assert (counts, len(found)) == (words, tags)
-    assert corpus.has_entities(found) == entities
+    assert data.has_entities(found) == entities
     if entities:  # no I without its B: what is typed is whole
         for sentence in loaded[2]:
             before = "O"
@@ -502,4 +480,4 @@ def test_data_sets(name, words, tags, entities):
 
 def test_kaist_cannot_be_downloaded():
     with pytest.raises(InputError, match="cannot be downloaded as a file"):
-        data.fetch("ud_ko_kaist", "kaist.dev.tsv")
+        datasets.fetch("ud_ko_kaist", "kaist.dev.tsv")
