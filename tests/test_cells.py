@@ -130,12 +130,13 @@ def test_padding_reaches_neither_outputs_nor_gradients(cell, reverse):
 
 
 @every_cell
+@both_directions
 @pytest.mark.parametrize("name", ["lengths", "resets"])
-def test_one_option_alone(cell, name):
+def test_one_option_alone(cell, name, reverse):
     problem = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
     option = {name: OPTIONS["both"][name]}
-    want = run_and_gradients(cell, *problem, reverse=False, **OPTIONS[name])
-    got = run_and_gradients(cell, *problem, reverse=False, **option)
+    want = run_and_gradients(cell, *problem, reverse=reverse, **OPTIONS[name])
+    got = run_and_gradients(cell, *problem, reverse=reverse, **option)
     assert_close(got, want)
 
 
@@ -154,9 +155,10 @@ def test_junk_state_of_an_empty_sequence_reaches_no_weight_gradient(cell, resets
 
 
 @every_cell
-def test_junk_state_before_a_reset_reaches_nothing(cell):
-    params, x, state = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
-    resets = RESETS.copy()
+@pytest.mark.parametrize("batch", [(), (2, 3)])
+def test_junk_state_before_a_reset_reaches_nothing(cell, batch):
+    params, x, state = random_problem(cell, batch=batch, T=7, D=3, H=4)
+    resets = (RESETS if batch else RESETS[0, 1]).copy()
     resets[..., 0] = True
     junk = jax.tree.map(lambda s: np.full_like(s, np.nan), state)
     got, want = (

@@ -18,14 +18,14 @@ from jaxseq._scan import scan, scan_tangents
 from tests.cells import (
     CELLS,
     assert_close,
+    both_directions,
+    every_cell,
     expected,
     random_problem,
     to_jax,
     weighted_sum,
 )
 
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
-both_directions = pytest.mark.parametrize("reverse", [False, True])
 assert_close_gradients = partial(assert_close, rtol=1e-11, atol=1e-11)
 F = jax.ShapeDtypeStruct((4,), jnp.float64)
 

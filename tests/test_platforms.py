@@ -10,9 +10,8 @@ import pytest
 
 import jaxseq
 from jaxseq import _tpu_scan
-from tests.cells import CELLS
+from tests.cells import CELLS, every_cell
 
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 B, T, D, H = 4, 9, 3, 128
 KERNEL, CALL = "tpu_custom_call", 'inlineable = "false"'
 

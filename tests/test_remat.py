@@ -275,7 +275,7 @@ def test_a_stream_cut_anywhere_equals_the_whole(data):
             state,
             resets=resets[:, now],
             reverse=reverse,
-            remat=data.draw(st.sampled_from([None, 2, 5]), "remat"),
+            remat=data.draw(st.sampled_from([None, 1, 2, 5]), "remat"),
         )
         if reverse:
             first = resets[:, start, None]

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from tests.cells import CELLS, assert_close, expected, random_problem, weighted_sum
+from tests.cells import (
+    CELLS,
+    assert_close,
+    every_cell,
+    expected,
+    random_problem,
+    weighted_sum,
+)
 
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
 LENGTHS = np.array([4, 0, 2])
 RESETS = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]], bool)
 
