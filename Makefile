@@ -1,20 +1,51 @@
 # Two commands do everything: `make demo` and `make test`.
-.PHONY: demo test test-fast test-tpu lint format benchmark clean
+.PHONY: demo test test-fast test-defaults test-newest test-tpu test-long times lint format \
+	benchmark clean
 
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
+NEWEST = .venv-newest
 DEMO = runs/demo
 
 demo: $(VENV)/demo
 	$(BIN)/python -m experiments.language_model train --out $(DEMO) --resume
 	@echo "More text: $(BIN)/python -m experiments.language_model generate --run $(DEMO) --prompt 'The '"
 
-test: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+PYTEST = -m pytest -n auto --maxprocesses 8 --dist worksteal
+LIBRARY = tests --ignore tests/experiments --ignore tests/benchmarks
 
+# everything
+test: $(VENV)/dev
+	$(BIN)/python $(PYTEST)
+
+# the library alone
 test-fast: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+	$(BIN)/python $(PYTEST) $(LIBRARY)
+
+# values and gradients of the cells, compiled as users compile them
+test-defaults: $(VENV)/dev
+	XLA_FLAGS= $(BIN)/python $(PYTEST) tests/test_defaults.py
+
+# the library with the newest JAX, on a newer Python than the oldest that is supported
+test-newest: pyproject.toml
+	@if python=$$(./scripts/newest-python); then \
+		./scripts/make-venv "$$python" $(NEWEST) && \
+		$(NEWEST)/bin/python -m pip install --quiet --editable '.[test]' && \
+		$(NEWEST)/bin/python -c 'import sys, jax; print("Python", \
+			sys.version.split()[0], "with jax", jax.__version__)' && \
+		$(NEWEST)/bin/python $(PYTEST) $(LIBRARY); \
+	else \
+		echo "test-newest: no Python 3.12 or newer here; the tests did not run on one"; \
+	fi
+
+# what takes long: every test, compiled as users compile
+test-long: $(VENV)/dev
+	XLA_FLAGS= $(BIN)/python $(PYTEST)
+
+# where the time of the tests goes
+times: $(VENV)/dev
+	$(BIN)/python $(PYTEST) -p tests.times
 
 # compiles for TPUs, with no TPU; the compiler lies apart, for where it is found JAX
 # looks for a TPU first, and complains
@@ -34,7 +65,7 @@ benchmark: $(VENV)/benchmarks
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache .hypothesis
 
 # an environment for each set of extras that was installed into the one .venv;
 # made again when what it is made from has changed

@@ -1,36 +1,39 @@
 """Settings of all tests: quick compilation, two CPU devices, float64."""
 
-import mmap
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from importlib.util import find_spec
-from pathlib import Path
 
 # Most of the time of the tests is compilation, so they compile with few optimizations.
 # `make test XLA_FLAGS=` compiles as users do; tests/test_defaults.py always does.
-QUICK = {
-    "xla_backend_optimization_level": "0",
-    "xla_cpu_use_fusion_emitters": "false",
-    "xla_llvm_disable_expensive_passes": "true",
-    "xla_cpu_parallel_codegen_split_count": "1",
-}
+QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 
 
-def quick_flags() -> str:
-    """Those of QUICK that the installed jaxlib knows, as it aborts at any other."""
-    spec = find_spec("jaxlib")
-    assert spec is not None and spec.origin is not None
-    for path in Path(spec.origin).parent.glob("*.so"):
-        with open(path, "rb") as file:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
-                known = [name for name in QUICK if library.find(name.encode()) >= 0]
-        if known:
-            return " ".join(f"--{name}={QUICK[name]}" for name in known)
-    return ""
+def known(flags: tuple[str, ...]) -> str:
+    """Those that the installed XLA knows, as it aborts the process at any other."""
+    client = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+    while True:
+        joined = " ".join(flags)
+        environment = {**os.environ, "XLA_FLAGS": joined}
+        command = [sys.executable, "-c", client]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if ran.returncode == 0:
+            return joined
+        left = tuple(flag for flag in flags if flag not in ran.stderr)
+        if len(left) == len(flags):
+            raise RuntimeError(f"XLA does not start:\n{ran.stderr}")
+        flags = left
 
 
-os.environ.setdefault("XLA_FLAGS", quick_flags())
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = known(QUICK)
 
 # The workers and the commands that tests start share what one of them has compiled.
 # (With JAX_COMPILATION_CACHE_MAX_SIZE each write would read the age of every entry. An
