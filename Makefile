@@ -1,6 +1,6 @@
 # Two commands do everything: `make demo` and `make test`.
-.PHONY: demo test test-fast test-defaults test-newest test-tpu test-long times lint format \
-	benchmark clean
+.PHONY: demo test test-fast test-defaults test-newest test-tpu test-long times faults lint \
+	format benchmark clean
 
 PYTHON ?= python3
 VENV = .venv
@@ -13,7 +13,7 @@ demo: $(VENV)/demo
 	@echo "More text: $(BIN)/python -m experiments.language_model generate --run $(DEMO) --prompt 'The '"
 
 PYTEST = -m pytest -n auto --maxprocesses 8 --dist worksteal
-LIBRARY = tests --ignore tests/experiments --ignore tests/benchmarks
+LIBRARY = tests --ignore tests/experiments --ignore tests/tools
 
 # everything
 test: $(VENV)/dev
@@ -43,6 +43,12 @@ test-newest: pyproject.toml
 test-long: $(VENV)/dev
 	XLA_FLAGS= $(BIN)/python $(PYTEST)
 
+# breaks a copy of the code on purpose, and says what no test notices
+TARGET ?= jaxseq
+COUNT ?= 20
+faults: $(VENV)/dev
+	$(BIN)/python -m scripts.faults $(TARGET) --count $(COUNT)
+
 # where the time of the tests goes
 times: $(VENV)/dev
 	$(BIN)/python $(PYTEST) -p tests.times
@@ -61,8 +67,10 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# says first how long it takes; on an idle machine only
 benchmark: $(VENV)/benchmarks
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks run
+	$(BIN)/python -m benchmarks report --front README.md
 
 clean:
 	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache .hypothesis

@@ -1,25 +1,21 @@
-"""`python -m benchmarks`: measures and appends rows to results/<device>.jsonl."""
+"""`python -m benchmarks`: jaxseq beside other libraries; see README.md."""
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
-
-from benchmarks.check import expected
-from benchmarks.contenders import CONTENDERS, load
-from benchmarks.device import commit, device_name, find_device
+from benchmarks.cases import MODES, OPS, SETS, Case, flops
 from benchmarks.errors import UsageError
-from benchmarks.measure import Row, measure
-from benchmarks.problem import draw
-from benchmarks.shapes import MODES, OPS, SHAPES, flops
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+CONTENDERS = ("jaxseq", "jaxseq scan", "flax", "linen", "equinox", "haiku", "keras")
+CONTENDERS += ("cudnn", "torch")
+ROUNDS = {"default": 7, "full": 15, "accelerator": 5, "exact": 0, "tiny": 1}
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,98 +23,217 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def some_of(names: Sequence[str]) -> Any:
+def some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         for name in text.split(","):
             if name not in names:
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} is not one of {', '.join(names)}"
-                )
+                known = ", ".join(names)
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {known}")
         return [n for n in names if n in text.split(",")]
 
     return parse
 
 
+def whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number, got {text!r}")
+    return int(text)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m benchmarks", description=__doc__)
-    shapes = list(map(str, SHAPES))
-    lists = {"ops": OPS, "modes": MODES, "contenders": tuple(CONTENDERS)}
-    for name, all_names in lists.items():
-        parser.add_argument(
-            f"--{name}",
-            type=some_of(all_names),
-            default=list(all_names),
-            metavar="A,B",
-            help=f"some of {', '.join(all_names)} (default: all)",
-        )
-    parser.add_argument(
-        "--shapes",
-        nargs="+",
-        choices=shapes,
-        default=shapes,
-        metavar="B,T,D,H",
-        help=f"some of {' '.join(shapes)} (default: all)",
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = lambda name, text: commands.add_parser(name, help=text, description=text)
+
+    run = add("run", "measure, and append rows to results/<device>.jsonl")
+    run.add_argument("--cases", choices=SETS, default="default")
+    run.add_argument("--full", action="store_const", const="full", dest="cases")
+    run.add_argument("--device", choices=("cpu", "gpu", "tpu"), default="cpu")
+    text = "turns that each takes; 0 checks who is right and times nobody"
+    run.add_argument("--rounds", type=whole, help=text)
+    text = "go on with the newest run, leaving out the cases that it has"
+    run.add_argument("--resume", action="store_true", help=text)
+    text = "load above which nothing is measured (default: half of the cores)"
+    run.add_argument("--max-load", type=float, metavar="N", help=text)
+    text = "compile side by side, and do not measure how long it takes"
+    run.add_argument("--no-compile-times", action="store_true", help=text)
+    run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+
+    profile = add("profile", "where the time of a step goes, on a CPU")
+    profile.add_argument("--cases", choices=SETS, default="default")
+    profile.add_argument("--calls", type=whole, default=5)
+    profile.add_argument("--results", type=Path, default=RESULTS / "profile")
+    for command in (run, profile):
+        for name, names in (("ops", OPS), ("modes", MODES), ("contenders", CONTENDERS)):
+            text = f"some of {', '.join(names)}"
+            how = {"type": some_of(names), "metavar": "A,B", "help": text}
+            command.add_argument(f"--{name}", **how)
+        command.add_argument("--shapes", nargs="+", metavar="B,T,D,H")
+
+    report = add("report", "the tables of the READMEs and the figure, from the rows")
+    report.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    report.add_argument("--readme", type=Path, default=HERE / "README.md")
+    report.add_argument("--front", type=Path, help="a page for the summary alone")
+
+    compile_tpu = add("compile-tpu", "compile the TPU kernels for chips not here")
+    compile_tpu.add_argument("--quick", action="store_true", help="one chip and cell")
+    compile_tpu.add_argument("--results", type=Path, metavar="FILE", help="JSON lines")
+
+    check = add("check-gpu", "all checks and measurements on a GPU, in 9 minutes")
+    check.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    check.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU")
+    return parser.parse_args(argv)
+
+
+def cases_of(options: argparse.Namespace) -> list[Case]:
+    cases = SETS[options.cases]
+    known = list(dict.fromkeys(case.shape for case in cases))
+    for shape in options.shapes or ():
+        if shape not in known:
+            raise UsageError(f"--shapes: {shape!r} is not one of {' '.join(known)}")
+    found = [
+        case
+        for case in cases
+        if case.op in (options.ops or OPS)
+        and case.mode in (options.modes or MODES)
+        and case.shape in (options.shapes or known)
+    ]
+    if not found:
+        raise UsageError(f"--cases {options.cases} has none of these modes and shapes")
+    return found
+
+
+def seconds(case: Case, contenders: int, rounds: int, options: Any) -> float:
+    """A rough guess: turns, compilations, and what is right."""
+    fast = options.device != "cpu"
+    call = flops(case) / (1e13 if fast else 1e11)
+    turn = (0 if fast else 0.06) + max(0.05, call) + call
+    compile = (0.3 if options.no_compile_times or not rounds else 3) * (
+        1.2 if case.mode == "gradient" else 0.5
     )
-    parser.add_argument("--rounds", type=int, default=15, help="default: 15")
-    platforms = ("cpu", "gpu", "tpu")
-    parser.add_argument("--platform", choices=platforms, default="cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    options = parser.parse_args(argv)
-    if options.rounds < 1:
-        parser.error(f"argument --rounds: at least 1, got {options.rounds}")
-    return options
+    return contenders * (rounds * turn + compile + 4 * call) + 2
 
 
-def show(row: Row, base: float | None) -> str:
-    name, ms = row["contender"], row["median_ms"]
-    if ms is None:
-        return f"    {name:8} not timed: {row['reason']}"
-    ratio = f"  {ms / base:5.2f} of jaxseq's" if base else ""
-    return f"    {name:8} {ms:9.3f} ms ± {row['iqr_ms']:.3f}{ratio}"
+class Progress:
+    """What is done and how long the rest takes, by the clock."""
+
+    def __init__(self, guesses: list[float]) -> None:
+        self.guesses, self.start = guesses, time.monotonic()
+
+    def left(self, done: int) -> float:
+        spent, guessed = time.monotonic() - self.start, sum(self.guesses[:done])
+        pace = spent / guessed if done else 1.0
+        return pace * sum(self.guesses[done:])
 
 
-def run(options: argparse.Namespace, contenders: dict[str, Any], device: Any) -> None:
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def run(options: argparse.Namespace) -> None:
+    cases = cases_of(options)
+
+    import jax
+
+    from benchmarks.contender import compile_call
+    from benchmarks.contenders import load, usual
+    from benchmarks.device import commit, cores, device_name, find_device, refuse_busy
+    from benchmarks.measure import REPEATS, measure
+    from benchmarks.rows import append, case_of, newest_run
+
+    names = {case: options.contenders or usual(case, options.device) for case in cases}
+    every = dict.fromkeys(name for some in names.values() for name in some)
+    # PyTorch before JAX has a device: what CUDA libraries it loads, JAX takes
+    contenders = {name: load(name, options.device) for name in reversed(every)}
+    device = find_device(options.device)
+    most = cores() / 2 if options.max_load is None else options.max_load
+    rounds = ROUNDS[options.cases] if options.rounds is None else options.rounds
+    if rounds:
+        refuse_busy(most)
     path = options.results / f"{device_name(device)}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    start = datetime.now(UTC)
-    header = {"device": device_name(device), "commit": commit()}
-    shapes = [s for s in SHAPES if str(s) in options.shapes]
-    todo = [(o, s, m) for o in options.ops for s in shapes for m in options.modes]
-    total, done, began = sum(flops(o, m, s) for o, s, m in todo), 0, time.monotonic()
-    print(f"{len(todo)} measurements of {', '.join(contenders)} to {path}")
-    for i, (op, shape, mode) in enumerate(todo):
-        print(f"[{i + 1}/{len(todo)}] {op} {mode} {shape}", flush=True)
-        problem = draw(op, shape)
-        want = expected(problem, mode)
-        rows = measure(problem, mode, want, contenders, device, options.rounds)
-        now = datetime.now(UTC)
-        stamp = {"time": f"{now:%FT%TZ}", "run": f"{start:%Y%m%dT%H%M%SZ}"}
-        with path.open("a") as file:
-            file.writelines(json.dumps({**r, **header, **stamp}) + "\n" for r in rows)
-        base = next((r["median_ms"] for r in rows if r["contender"] == "jaxseq"), None)
-        print("\n".join(show(row, base) for row in rows))
-        done += flops(op, mode, shape)
-        left = (time.monotonic() - began) * (total / done - 1)
-        print(f"    about {left / 60:.0f} min left", flush=True)
+    stamp: dict[str, Any] = {"device": device_name(device), "commit": commit()}
+    stamp["run"] = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if options.resume and (rows := newest_run(path)):
+        if rows[0]["commit"] != stamp["commit"]:
+            measured = rows[0]["commit"]
+            raise UsageError(f"--resume: the newest run is of commit {measured}")
+        stamp["run"] = rows[0]["run"]
+        done = {*map(case_of, rows)}
+        cases = [case for case in cases if case not in done]
+
+    repeats = 0 if options.no_compile_times or not rounds else REPEATS
+    guesses = [seconds(c, len(names[c]) + 1, rounds, options) for c in cases]
+    print(f"{len(cases)} cases to {path}, about {minutes(sum(guesses))}", flush=True)
+    progress = Progress(guesses)
+    if repeats:  # a cached program would have no compile time
+        jax.config.update("jax_enable_compilation_cache", False)
+    compile_call(jax.numpy.tanh, (1.0,))  # the compiler starts at nobody's cost
+    for i, case in enumerate(cases):
+        left = minutes(progress.left(i))
+        print(f"[{i + 1}/{len(cases)}, {left} left] {case}", flush=True)
+        some = {name: contenders[name] for name in names[case]}
+        rows = measure(case, some, device, rounds, repeats)
+        append(path, rows, **stamp)
+        show(rows)
+    print(f"{minutes(time.monotonic() - progress.start)} in all")
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    times = {row["contender"]: row["median_ms"] for row in rows}
+    base = times.get("jaxseq")
+    for row in rows:
+        name, ms = row["contender"], row["median_ms"]
+        if row["reason"]:
+            print(f"    {name:12} not timed: {row['reason']}")
+        elif ms is None:
+            print(f"    {name:12} right, off by {row['max_err']:.1e} at most")
+        else:
+            over = f"  {ms / base:5.2f} of jaxseq's" if base else ""
+            print(f"    {name:12} {ms:9.3f} ms ± {row['iqr_ms']:.3f}{over}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(argv)
-        device = find_device(options.platform)
-        contenders = {n: load(n, options.platform) for n in options.contenders}
+        if options.command == "run":
+            run(options)
+        elif options.command == "profile":
+            profile(options)
+        elif options.command == "report":
+            from benchmarks.report import report
+
+            report(options.results, options.readme, options.front)
+        elif options.command == "compile-tpu":
+            from benchmarks.tpu_compile import compile_all
+
+            compile_all(options.quick, options.results)
+        else:
+            from benchmarks.gpu_check import check
+
+            check(options.results, options.dry_run)
     except UsageError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    # a cached program would have no compile time; float32 means float32 everywhere
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        with jax.default_device(device), jax.default_matmul_precision("highest"):
-            run(options, contenders, device)
     except OSError as error:
         print(f"benchmarks: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("benchmarks: stopped; go on with run --resume", file=sys.stderr)
+        return 130
     return 0
+
+
+def profile(options: argparse.Namespace) -> None:
+    from benchmarks.contenders import load
+    from benchmarks.device import device_name, find_device
+    from benchmarks.profile import profile_all
+
+    names = options.contenders or ["jaxseq"]
+    if "torch" in names:
+        raise UsageError("--contenders: PyTorch has none of XLA's kernels")
+    path = options.results / f"{device_name(find_device('cpu'))}.jsonl"
+    cases = [c for c in cases_of(options) if c.mode in MODES[:2] and not c.variant]
+    profile_all(cases, {n: load(n, "cpu") for n in names}, options.calls, path)
 
 
 if __name__ == "__main__":

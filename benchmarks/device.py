@@ -30,6 +30,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def refuse_busy(most: float) -> None:
+    load = os.getloadavg()[0]
+    if load > most:
+        raise UsageError(
+            f"the machine is busy: {load:.1f} processes on {cores()} cores over the "
+            f"last minute, and at most {most:g} leave times that mean something; wait, "
+            "or measure all the same with --max-load"
+        )
+
+
 def processor() -> str:
     info = Path("/proc/cpuinfo")
     found = info.exists() and re.search(r"model name\s*: (.*)", info.read_text())

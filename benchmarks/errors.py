@@ -1,9 +1,9 @@
-"""The two things that can go wrong without being a fault of the program."""
+"""What can go wrong without being a fault of the program."""
 
 
 class UsageError(Exception):
     """What was asked for cannot be done; shown as one line, exit code 2."""
 
 
-class NoSuchCell(Exception):
-    """The library has no cell for this op; its row says so."""
+class Unsupported(Exception):
+    """The library has no such thing as a case asks for; its row says so."""

@@ -1,4 +1,4 @@
-"""The ratios of a run at a glance: a panel for each op and mode, a line a shape."""
+"""The ratios at a glance: a column for each device and mode, a row for each op."""
 
 from pathlib import Path
 from typing import Any
@@ -6,18 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from benchmarks.rows import (
-    Row,
-    contenders_of,
-    groups,
-    not_timed,
-    ratio,
-    select,
-    shape_of,
-    shapes_of,
-    title,
-)
-from benchmarks.shapes import MODES, OPS
+from benchmarks.cases import BOTH, MORE_SHAPES, OPS, SHAPES
+from benchmarks.rows import Row, case_of, contenders_of, groups, ratio
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, and a shape each
 LOOKS = {
@@ -31,25 +21,35 @@ OTHER = ("0.5", "o")
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
-def draw_figure(rows: list[Row], path: Path) -> None:
-    ops = [op for op in OPS if any(row["op"] == op for row in rows)]
-    modes = [mode for mode in MODES if any(row["mode"] == mode for row in rows)]
-    shapes = list(map(str, shapes_of(rows)))
-    height = 2.2 + len(ops) * (0.9 + 0.36 * len(shapes))
-    figure = Figure(figsize=(3 + 4.5 * len(modes), height), layout="constrained")
+def draw_figure(runs: list[list[Row]], path: Path) -> None:
+    """Of each run, the rows of one layer over whole sequences in float32."""
+    every = [row for rows in runs for row in rows]
+    shapes = shapes_of(every)
+    columns = [(rows, mode) for rows in runs for mode in BOTH]
+    size = 1.5 + 2.7 * len(columns), 1.6 + len(OPS) * (0.6 + 0.34 * len(shapes))
+    figure = Figure(figsize=size, layout="constrained")
     axes: Any = figure.subplots(
-        len(ops), len(modes), sharex=True, sharey=True, squeeze=False
+        len(OPS), len(columns), sharex=True, sharey=True, squeeze=False
     )
-    for line, op in zip(axes, ops, strict=True):
-        for ax, mode in zip(line, modes, strict=True):
-            ax.set_title(f"{op} {mode}", fontweight="bold")
-            panel(ax, select(rows, op, mode), shapes)
-    for ax in axes[-1]:
-        ax.set_xlabel("time over jaxseq's (log scale)")
+    for line, op in zip(axes, OPS, strict=True):
+        for ax, (rows, mode) in zip(line, columns, strict=True):
+            own = [row for row in rows if row["op"] == op and row["mode"] == mode]
+            panel(ax, own, shapes)
+            ax.set_title(f"{op} {mode}", fontsize=10)
+    for ax, (rows, mode) in zip(axes[0], columns, strict=True):
+        device = rows[0]["device"] if rows else ""
+        ax.set_title(f"{device}\n{OPS[0]} {mode}", fontsize=10)
     for ax in axes[:, 0]:
         ax.set_ylabel("B,T,D,H")
-    decorate(figure, rows, axes)
-    figure.savefig(path, dpi=130)
+    decorate(figure, every, axes)
+    figure.savefig(path, dpi=100)
+
+
+def shapes_of(rows: list[Row]) -> list[str]:
+    """The shapes measured, first those of cases.py in their order."""
+    known = [",".join(map(str, shape)) for shape in SHAPES + MORE_SHAPES]
+    found = list(dict.fromkeys(case_of(row).shape for row in rows))
+    return [s for s in known if s in found] + [s for s in found if s not in known]
 
 
 def panel(ax: Any, rows: list[Row], shapes: list[str]) -> None:
@@ -57,8 +57,7 @@ def panel(ax: Any, rows: list[Row], shapes: list[str]) -> None:
     ax.axvspan(1e-3, 1, color="0.93", zorder=0)
     ax.axvline(1, color="0.3", linewidth=1, zorder=1)
     for group in groups(rows):
-        row = next(iter(group.values()))
-        y = shapes.index(str(shape_of(row)))
+        y = shapes.index(case_of(next(iter(group.values()))).shape)
         for k, name in enumerate(names):
             r = ratio(group, name)
             if r is None:
@@ -68,7 +67,7 @@ def panel(ax: Any, rows: list[Row], shapes: list[str]) -> None:
             at = y + 0.6 * ((k + 0.5) / len(names) - 0.5)
             error = 0.5 * group[name]["iqr_ms"] / group["jaxseq"]["median_ms"]
             bar = {"xerr": min(error, 0.9 * r), "elinewidth": 1, "zorder": 3}
-            ax.errorbar(r, at, fmt=marker, color=color, markersize=6, **bar)
+            ax.errorbar(r, at, fmt=marker, color=color, markersize=5, **bar)
     ax.set_yticks(range(len(shapes)), shapes)
     ax.set_ylim(len(shapes) - 0.5, -0.5)
     ax.grid(axis="x", color="0.85", zorder=0)
@@ -77,8 +76,11 @@ def panel(ax: Any, rows: list[Row], shapes: list[str]) -> None:
 
 
 def decorate(figure: Figure, rows: list[Row], axes: Any) -> None:
-    """Axis limits, the legend, the title and what was not timed."""
-    found = [r for g in groups(rows) for n in g if (r := ratio(g, n)) is not None]
+    """Axis limits, the legend and what the axis is."""
+    by_device = [[r for r in rows if r["device"] == d] for d in {*map(device, rows)}]
+    found = [
+        r for own in by_device for g in groups(own) for n in g if (r := ratio(g, n))
+    ]
     low, high = min([0.7, *found]) / 1.2, max([1.5, *found]) * 1.2
     x = axes[0, 0]
     x.set_xscale("log")
@@ -92,9 +94,13 @@ def decorate(figure: Figure, rows: list[Row], axes: Any) -> None:
         if name != "jaxseq":
             color, marker = LOOKS.get(name, OTHER)
             handles += x.plot([], [], marker, color=color, label=name)
-    figure.legend(handles=handles, loc="outside right center")
-    device, versions = title(rows).split(": ", 1)
-    figure.suptitle(f"Time over jaxseq's on {device}, float32\n{versions}", fontsize=11)
-    notes = ["grey: faster than jaxseq; bars: interquartile range"]
-    notes += (f"not timed, {line}" for line in not_timed(rows))
-    figure.supxlabel("\n".join(notes), fontsize=9, color="0.3")
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    figure.supxlabel(
+        "time over jaxseq's, float32 (log scale); grey: faster than jaxseq; "
+        "bars: interquartile range",
+        fontsize=9,
+    )
+
+
+def device(row: Row) -> str:
+    return row["device"]

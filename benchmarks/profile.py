@@ -1,4 +1,4 @@
-"""`python -m benchmarks.profile`: where the time of a contender goes, on a CPU.
+"""`python -m benchmarks profile`: where the time of a contender goes, on a CPU.
 
 XLA's own trace of a call: how many kernels it runs a step, and the time a step in
 products, in copies, in the other arithmetic, and in none of them. Kernels of all
@@ -6,27 +6,25 @@ threads count, so their sum can exceed the time a step. That time is of a call t
 not traced; what a call spends before and after its kernels is in it alone.
 """
 
-import argparse
-import json
 import re
-import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from jax.profiler import ProfileData, ProfileOptions
 
-from benchmarks.contenders import CONTENDERS, load
-from benchmarks.device import commit, device_name, find_device
-from benchmarks.prepare import Prepared
+from benchmarks.cases import Case
+from benchmarks.contender import Contender
+from benchmarks.contenders import Prepare
+from benchmarks.device import commit, find_device
+from benchmarks.errors import Unsupported
 from benchmarks.problem import draw
-from benchmarks.shapes import MODES, OPS, SHAPES
+from benchmarks.rows import append
 from benchmarks.timing import median_iqr, sample
 
-RESULTS = Path(__file__).parent / "results" / "profile"
 KINDS = {
     "product": r"ynn|dot|custom-call",
     "copy": r"copy|(wrapped_)?(concatenate|slice|dynamic|transpose|broadcast)",
@@ -58,13 +56,13 @@ def own_times(events: Iterable[tuple[str, float, float]]) -> Iterator[Kernel]:
         yield Kernel(*open_.pop())
 
 
-def trace(prepared: Prepared) -> list[Kernel]:
+def trace(prepared: Contender) -> list[Kernel]:
     """The kernels of one call."""
     options = ProfileOptions()
     options.host_tracer_level, options.python_tracer_level = 2, 0
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, profiler_options=options):
-            prepared.run()
+            prepared.wait(prepared.launch())
         [path] = Path(folder).rglob("*.xplane.pb")
         data = ProfileData.from_file(str(path))
     kernels: list[Kernel] = []
@@ -88,9 +86,9 @@ def busy(kernels: Iterable[Kernel]) -> float:
     return total
 
 
-def profile(prepared: Prepared, T: int, calls: int) -> dict[str, float]:
+def profile(prepared: Contender, T: int, calls: int) -> dict[str, float]:
     """A step, on average over `calls`: kernels, and µs by kind."""
-    prepared.run()
+    prepared.wait(prepared.launch())
     us: dict[str, float] = defaultdict(float)
     count: Counter[str] = Counter()
     for _ in range(calls):
@@ -101,7 +99,7 @@ def profile(prepared: Prepared, T: int, calls: int) -> dict[str, float]:
         us["none"] -= busy(k for k in kernels if kind(k.name) != "control") / 1e3
         ends = [k.stop for k in kernels]
         us["none"] += (max(ends) - min(k.start for k in kernels)) / 1e3
-    wall, _ = median_iqr([sample(prepared.run) for _ in range(20)])
+    wall, _ = median_iqr([sample(prepared, 1) for _ in range(20)])
     steps = T * calls
     return {
         "us_per_step": 1e3 * wall / T,
@@ -110,38 +108,20 @@ def profile(prepared: Prepared, T: int, calls: int) -> dict[str, float]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.profile", description=__doc__
-    )
-    shapes = list(map(str, SHAPES))
-    parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--shapes", nargs="+", choices=shapes, default=shapes)
-    names = [c for c in CONTENDERS if c != "torch"]
-    parser.add_argument("--contenders", nargs="+", choices=names, default=["jaxseq"])
-    parser.add_argument("--calls", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args(argv)
+def profile_all(
+    cases: Sequence[Case], contenders: Mapping[str, Prepare], calls: int, path: Path
+) -> None:
     device = find_device("cpu")
-    path = options.results / f"{device_name(device)}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = "µs  kernels  product  arith  copy  none"
-    print(f"{'a step':48} {columns}")
-    for shape in (s for s in SHAPES if str(s) in options.shapes):
-        for op in options.ops:
-            for mode in options.modes:
-                for name in options.contenders:
-                    prepared = load(name, "cpu")(draw(op, shape), mode, device)
-                    row = profile(prepared, shape.T, options.calls)
-                    head = {"op": op, "mode": mode, **shape._asdict()}
-                    line = {**head, "contender": name, **row, "commit": commit()}
-                    with path.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
-                    figures = "  ".join(f"{v:6.1f}" for v in row.values())
-                    print(f"{op:5} {mode:9} {shape!s:16} {name:8} {figures}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    print(f"{'a step':48} µs  kernels  product  arith  copy  none")
+    for case in cases:
+        problem = draw(case)
+        for name, prepare in contenders.items():
+            try:
+                prepared = prepare(problem, device, 1)
+            except Unsupported:
+                continue
+            row = profile(prepared, case.T, calls)
+            line = {**case._asdict(), "contender": name, **row}
+            append(path, [line], commit=commit(), jax=jax.__version__)
+            figures = "  ".join(f"{v:6.1f}" for v in row.values())
+            print(f"{case!s:32} {name:15} {figures}", flush=True)

@@ -1,33 +1,48 @@
-"""Reads rows back and puts each contender beside jaxseq."""
+"""Writes rows, reads them back, and puts each contender beside jaxseq."""
 
 import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import MODES, OPS, Case
 from benchmarks.contenders import CONTENDERS
 from benchmarks.errors import UsageError
-from benchmarks.shapes import MODES, OPS, SHAPES, Shape
 
 Row = dict[str, Any]
-Group = dict[str, Row]  # the rows of one op, mode and shape, by contender
+Group = dict[str, Row]  # the rows of one case, by contender
+AGAIN = "jaxseq again"  # the same program in turns of its own: the noise of a ratio
+
+
+def append(path: Path, rows: Iterable[Row], **stamp: Any) -> None:
+    """Adds lines to a file, each with what made it and when."""
+    stamp = {**stamp, "time": f"{datetime.now(UTC):%FT%TZ}"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(json.dumps({**row, **stamp}) + "\n" for row in rows)
+
+
+def read(path: Path) -> list[Row]:
+    rows = []
+    for i, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path}, line {i}: not a row") from error
+    return rows
 
 
 def newest_run(path: Path) -> list[Row]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    if not rows:
-        raise UsageError(f"{path} has no rows")
-    newest = max(row["run"] for row in rows)
+    """The rows of the newest run; none if there is no file."""
+    rows = read(path) if path.exists() else []
+    newest = max((row["run"] for row in rows), default=None)
     return [row for row in rows if row["run"] == newest]
 
 
-def shape_of(row: Row) -> Shape:
-    return Shape(row["B"], row["T"], row["D"], row["H"])
-
-
-def shapes_of(rows: list[Row]) -> list[Shape]:
-    """The shapes measured, first those of shapes.py in their order."""
-    found = {shape_of(row) for row in rows}
-    return [s for s in SHAPES if s in found] + sorted(found - set(SHAPES))
+def case_of(row: Row) -> Case:
+    """The case of a row; older rows do not name what all of them had."""
+    return Case(**{name: row[name] for name in Case._fields if name in row})
 
 
 def contenders_of(rows: list[Row]) -> list[str]:
@@ -35,24 +50,26 @@ def contenders_of(rows: list[Row]) -> list[str]:
 
 
 def groups(rows: list[Row]) -> list[Group]:
-    found: dict[Any, Group] = {}
+    """The cases in order of what they are of, then as measured."""
+    found: dict[Case, Group] = {}
     for row in rows:
-        group = found.setdefault((row["op"], row["mode"], shape_of(row)), {})
-        group[row["contender"]] = row
-    keys = [(o, m, s) for o in OPS for m in MODES for s in shapes_of(rows)]
-    return [found[key] for key in keys if key in found]
+        found.setdefault(case_of(row), {})[row["contender"]] = row
+    place = lambda case: (MODES.index(case.mode), case.variant, OPS.index(case.op))
+    return [found[case] for case in sorted(found, key=place)]
 
 
-def select(rows: list[Row], op: str, mode: str) -> list[Row]:
-    return [row for row in rows if row["op"] == op and row["mode"] == mode]
+def plain(rows: list[Row]) -> list[Row]:
+    """Those of one layer over whole sequences in float32, forward and gradient."""
+    kind = lambda case: case.mode in MODES[:2] and not case.variant
+    return [row for row in rows if kind(case_of(row))]
 
 
 def ratio(group: Group, name: str, key: str = "median_ms") -> float | None:
     """A contender's value over jaxseq's in the same rounds, if both were timed."""
     rows = group.get(name), group.get("jaxseq")
-    if any(row is None or row["median_ms"] is None for row in rows):
+    if any(row is None or row.get("median_ms") is None for row in rows):
         return None
-    value, base = (row[key] for row in rows if row is not None)
+    value, base = (row.get(key) for row in rows if row is not None)
     return value / base if base and value is not None else None
 
 
@@ -68,9 +85,14 @@ def title(rows: list[Row]) -> str:
 
 
 def not_timed(rows: list[Row]) -> list[str]:
-    """One line for each contender and op that was not timed, with its reason."""
-    reasons: dict[str, str] = {}
+    """A line for each contender and reason, with the cases that it is of."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if row["median_ms"] is None:
-            reasons.setdefault(f"{row['contender']} {row['op']}", row["reason"])
-    return [f"{name}: {reason}" for name, reason in reasons.items()]
+        if row.get("reason"):
+            case = case_of(row)
+            # how far off it is differs from case to case
+            reason = row["reason"].split(" is off by ")[0]
+            kind = " ".join(filter(None, (case.op, case.mode, case.variant)))
+            kinds = reasons.setdefault((row["contender"], reason), [])
+            kinds += [kind] * (kind not in kinds)
+    return [f"{n}: {why} ({'; '.join(ks)})" for (n, why), ks in reasons.items()]

@@ -1,47 +1,70 @@
-"""Times several functions side by side, so that a noisy machine is fair to all."""
+"""Times contenders in turns, so that a noisy machine is fair to all."""
 
 import math
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.device import Device
-from benchmarks.shapes import GATES, Shape
+from benchmarks.contender import Contender
+from benchmarks.problem import float_of
 
-SHORTEST_MS = 5.0  # of a sample; what takes less is called several times
+SAMPLE_MS = 50.0  # of a sample; what takes less is called several times
+MOST_AHEAD = 16  # calls launched before the first is awaited
 
 
-def sample(run: Callable[[], Any], calls: int = 1) -> float:
-    """Milliseconds a call."""
+def sample(contender: Contender, calls: int, ahead: bool = False) -> float:
+    """Milliseconds a call, each awaited, or with `ahead` all launched and then awaited.
+
+    An accelerator works while the next call is prepared, as it does in a training
+    loop; a CPU has nothing left to prepare it with.
+    """
     start = time.perf_counter()
+    out = None
     for _ in range(calls):
-        run()
+        out = contender.launch()
+        if not ahead:
+            contender.wait(out)
+    if ahead:
+        contender.wait(out)
     return 1e3 * (time.perf_counter() - start) / calls
 
 
-def interleave(
-    runs: Mapping[str, Callable[[], Any]], rounds: int
+def take_turns(
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    ahead: bool = False,
+    sample_ms: float = SAMPLE_MS,
+    tick: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each function in each round, one sample of each a round.
+    """Milliseconds a call of each contender in each round.
 
-    The order is drawn anew in every round, so that none always comes after the
-    same other one and what it leaves behind in caches and threads.
+    In a round each has a stretch of its own: a call that is not timed, a sample, and
+    a pause in which its threads go to sleep. The order is drawn anew in every round.
     """
     calls = {}
-    for name, run in runs.items():
-        run()
-        calls[name] = max(1, math.ceil(SHORTEST_MS / sample(run)))
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    order, shuffle = list(runs), random.Random(0).shuffle
+    for name, contender in contenders.items():
+        contender.wait(contender.launch())
+        ms = min(sample(contender, 1) for _ in range(3))
+        calls[name] = max(1, math.ceil(sample_ms / ms))
+        if ahead:
+            calls[name] = min(calls[name], MOST_AHEAD)
+        time.sleep(0 if ahead else contender.pause)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    order, shuffle = list(contenders), random.Random(0).shuffle
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            times[name].append(sample(runs[name], calls[name]))
+            contender = contenders[name]
+            contender.wait(contender.launch())
+            times[name].append(sample(contender, calls[name], ahead))
+            time.sleep(0 if ahead else contender.pause)
+        tick()
     return times
 
 
@@ -50,31 +73,21 @@ def median_iqr(times: list[float]) -> tuple[float, float]:
     return float(median), float(high - low)
 
 
-def product(device: Device) -> tuple[Callable[[], Any], int]:
-    """A large product, the best this device does, and its operations."""
+def product_gflops(device: Any, dtype: str) -> float:
+    """The best rate of five large matrix products, the most this device does."""
+    dot, operations = product(device, dtype)
+    dot()
+    found = Contender(dot, dict)
+    return operations / min(sample(found, 1) for _ in range(5)) / 1e6
+
+
+@lru_cache
+def product(device: Any, dtype: str) -> tuple[Callable[[], Any], int]:
     N = 2048 if device.platform == "cpu" else 8192
+    # random: products of zeros draw less power and run faster
     a, b = np.random.default_rng(0).standard_normal((2, N, N), np.float32)
-    a, b = jax.device_put((a, b), device)
+    a, b = jax.device_put(
+        (a.astype(float_of(dtype)), b.astype(float_of(dtype))), device
+    )
     dot = jax.jit(jnp.dot).lower(a, b).compile()
-    return lambda: jax.block_until_ready(dot(a, b)), 2 * N**3
-
-
-def step_products(
-    op: str, shape: Shape, device: Device
-) -> tuple[Callable[[], Any], int]:
-    """The recurrent products of a sequence one after another, and their operations."""
-    B, T, _, H = shape
-    G = GATES[op]
-    random = np.random.default_rng(0)
-    w = random.uniform(-1, 1, (H, G * H)).astype(np.float32) / math.sqrt(H)
-    h = random.standard_normal((B, H), np.float32)
-
-    def loop(w: jax.Array, h: jax.Array) -> jax.Array:
-        # the mean over the gates makes each step wait for the one before
-        step = lambda h, _: (h0 + (h @ w).reshape(B, G, H).mean(1), None)
-        h0 = h
-        return jax.lax.scan(step, h, None, length=T)[0]
-
-    w, h = jax.device_put((w, h), device)
-    compiled = jax.jit(loop).lower(w, h).compile()
-    return lambda: jax.block_until_ready(compiled(w, h)), 2 * B * T * H * G * H
+    return lambda: dot(a, b), 2 * N**3

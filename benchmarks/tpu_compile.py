@@ -1,15 +1,11 @@
-"""`python -m benchmarks.tpu_compile`: compiles the TPU kernels for chips not here.
+"""`python -m benchmarks compile-tpu`: compiles the TPU kernels for chips not here.
 
 The compiler of TPUs, libtpu, needs no TPU. What it takes runs; how fast is not known.
 """
 
-import argparse
-import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -27,9 +23,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.__main__ import Parser
 from benchmarks.device import commit
 from benchmarks.errors import UsageError
+from benchmarks.rows import Row, append
 from jaxseq import _tpu, _tpu_scan
 from jaxseq._gru import gru_update
 from jaxseq._lstm import LSTMState, lstm_update
@@ -45,7 +41,6 @@ CELLS: dict[str, tuple[Any, int]] = {
 MODES = ("forward", "forward+backward")
 WIDTHS = (128, 256, 512, 1024)
 B, T, D = 64, 256, 128
-Row = dict[str, Any]
 
 
 class Case(NamedTuple):
@@ -206,47 +201,15 @@ def show(row: Row) -> str:
     )
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m benchmarks.tpu_compile", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one chip, cell and width")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines")
-    return parser.parse_args(argv)
-
-
-def run(options: argparse.Namespace) -> None:
-    stamp = {
-        "time": f"{datetime.now(UTC):%FT%TZ}",
-        "commit": commit(),
-        "versions": {n: version(n) for n in ("jax", "jaxlib", "libtpu")},
-    }
-    print(f"B={B} T={T} bfloat16 " + " ".join(map(" ".join, stamp["versions"].items())))
-    for row in rows(options.quick):
-        print(show(row), flush=True)
-        if options.results is not None:
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            with options.results.open("a") as file:
-                file.write(json.dumps({**row, **stamp}) + "\n")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def compile_all(quick: bool, path: Path | None) -> None:
+    if find_spec("libtpu") is None:
+        raise UsageError("libtpu is not installed: pip install 'jaxseq[tpu-compile]'")
     jax.config.update("jax_platforms", "cpu")
     # a cached program would have no compile time
     jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        options = parse(argv)
-        if find_spec("libtpu") is None:
-            raise UsageError(
-                "libtpu is not installed: pip install 'jaxseq[tpu-compile]'"
-            )
-        run(options)
-    except UsageError as error:
-        print(f"tpu_compile: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"tpu_compile: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    versions = {name: version(name) for name in ("jax", "jaxlib", "libtpu")}
+    print(f"B={B} T={T} bfloat16 " + " ".join(map(" ".join, versions.items())))
+    for row in rows(quick):
+        print(show(row), flush=True)
+        if path is not None:
+            append(path, [row], commit=commit(), versions=versions)

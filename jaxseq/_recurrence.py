@@ -88,12 +88,10 @@ def _by_platform(settings: Settings, plain: Any, kernel: Any, *args: Any) -> Any
     """`plain` or `kernel`, as the platform that this is lowered for will have it."""
     if not settings.elsewhere:
         return kernel(*args)
-    return lax.platform_dependent(
-        *args,
-        cpu=partial(plain, cpu=True),
-        tpu=kernel if settings.kernel else partial(plain, cpu=False),
-        default=partial(plain, cpu=False),
-    )
+    own = {"cpu": partial(plain, cpu=True)}  # every branch is traced, used or not
+    if settings.kernel:
+        own["tpu"] = kernel
+    return lax.platform_dependent(*args, **own, default=partial(plain, cpu=False))
 
 
 def _flatten(batch: int) -> Any:

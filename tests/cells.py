@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxseq
 from tests import reference
@@ -61,6 +62,35 @@ CELLS = {
         3,
     ),
 }
+every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+both_directions = pytest.mark.parametrize("reverse", [False, True])
+
+compiled = partial(
+    jax.jit, static_argnames=("cell", "reverse", "implementation", "remat")
+)
+
+
+@compiled
+def run(cell: Cell, params: Any, x: Any, state: Any = None, **options: Any) -> Any:
+    """`cell.sequence`, compiled once for all tests of a shape and options."""
+    return cell.sequence(params, x, state, **options)
+
+
+@compiled
+def run_and_gradients(
+    cell: Cell, params: Any, x: Any, state: Any = None, **options: Any
+) -> tuple[Any, Any]:
+    """What `cell.sequence` returns under `jax.grad`, and the gradients.
+
+    They are those of `weighted_sum` by `(params, x, state)`.
+    """
+
+    def loss(problem):
+        outputs = cell.sequence(*problem, **options)
+        return weighted_sum(outputs), outputs
+
+    gradients, outputs = jax.grad(loss, has_aux=True)((params, x, state))
+    return outputs, gradients
 
 
 def random_params(cell: Cell, rng: np.random.Generator, D: int, H: int) -> Any:

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,12 +50,16 @@ def test_names():
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)
-def test_docstring_names_every_argument(thing):
+def test_docstring_has_every_argument_and_no_other(thing):
     doc = inspect.getdoc(thing)
     assert doc
     if inspect.isfunction(thing) and not thing.__name__.endswith("_zeros"):
-        assert all(f" {name}:" in doc for name in inspect.signature(thing).parameters)
-        assert "Returns:" in doc and "Raises:" in doc
+        sections = re.findall(r"^(\w+):\n((?:\n| .*\n?)+)", doc, re.MULTILINE)
+        sections = dict(sections)
+        entries = re.findall(r"^ {4}(\w.*?):", sections["Args"], re.MULTILINE)
+        names = ", ".join(entries).split(", ")
+        assert names == list(inspect.signature(thing).parameters)
+        assert sections["Returns"].strip() and sections["Raises"].strip()
 
 
 MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]

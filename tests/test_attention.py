@@ -4,14 +4,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 import pytest
-import torch
 
 import jaxseq
 from tests import reference
 from tests.cells import assert_close
+from tests.models import assert_gradients, assert_second_derivatives
 
 BATCH, T, S, Q, K, V, A = (2, 3), 4, 7, 5, 6, 3, 8
 
@@ -30,12 +29,27 @@ def heads_params(N=2, bias=True):
     return jaxseq.MultiHeadParams(*maps, *(biases if bias else ()))
 
 
+# Compiled once for all tests of the same shapes. What is eager names jaxseq.
+OPTIONS = ("causal", "scale", "implementation")
+additive_attention = jax.jit(jaxseq.additive_attention)
+general_attention = jax.jit(jaxseq.general_attention)
+dot_attention = jax.jit(jaxseq.dot_attention, static_argnames=OPTIONS)
+multi_head_attention = jax.jit(
+    jaxseq.multi_head_attention, static_argnames=("causal", "implementation")
+)
 KINDS = {
-    "additive": (partial(jaxseq.additive_attention, additive_params()), Q),
-    "general": (partial(jaxseq.general_attention, draw(Q, K)), Q),
-    "dot": (partial(jaxseq.dot_attention, scale=1.0), K),
-    "scaled dot": (jaxseq.dot_attention, K),
-    "multi-head": (partial(jaxseq.multi_head_attention, heads_params()), Q),
+    "additive": (partial(additive_attention, additive_params()), Q),
+    "general": (partial(general_attention, draw(Q, K)), Q),
+    "dot": (partial(dot_attention, scale=1.0), K),
+    "scaled dot": (dot_attention, K),
+    "multi-head": (partial(multi_head_attention, heads_params()), Q),
+}
+EAGER = {
+    "additive": partial(jaxseq.additive_attention, additive_params()),
+    "general": partial(jaxseq.general_attention, draw(Q, K)),
+    "dot": partial(jaxseq.dot_attention, scale=1.0),
+    "scaled dot": jaxseq.dot_attention,
+    "multi-head": partial(jaxseq.multi_head_attention, heads_params()),
 }
 SCORES = {
     "additive": lambda q, k: reference.additive_score(*additive_params(), q, k),
@@ -95,13 +109,13 @@ def test_equations(kind, given):
 def test_gradients_by_finite_differences(kind):
     arguments, _ = masks("lengths mask")
     run = KINDS[kind][0]
-    weights = [draw(*a.shape) for a in run(*problem(kind))]
+    weights = [draw(*a.shape) for a in run(*problem(kind), **arguments)]
 
     def loss(*args):
         found = run(*args, **arguments)
         return sum(map(jnp.vdot, weights, found))
 
-    jax.test_util.check_grads(loss, problem(kind), order=2, modes=["fwd", "rev"])
+    assert_second_derivatives(loss, problem(kind))
 
 
 @pytest.mark.parametrize("kind", ["additive", "multi-head"])
@@ -113,7 +127,7 @@ def test_gradients_of_weights_by_finite_differences(kind):
         context, weights = run.func(params, *problem(kind), **arguments)
         return jnp.sin(context).sum() + jnp.cos(weights).sum()
 
-    jax.test_util.check_grads(loss, run.args, order=1, modes=["rev"])
+    assert_gradients(loss, run.args, rtol=1e-5)
 
 
 @every_kind
@@ -126,7 +140,7 @@ def test_padding_reaches_nothing(kind):
         context, weights = run(query, keys, values, lengths=LENGTHS)
         return jnp.sin(context).sum() + (weights**2).sum(), (context, weights)
 
-    both = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)
+    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
     want = both(query, keys, values)
     bad = [np.where(inside, a, np.nan) for a in (keys, values)]
     got = both(query, *bad)
@@ -147,10 +161,10 @@ def test_padding_of_attention_to_itself_reaches_nothing():
     x = draw(*BATCH, S, K)
 
     def loss(x):
-        context, weights = jaxseq.multi_head_attention(params, x, lengths=LENGTHS)
+        context, weights = multi_head_attention(params, x, lengths=LENGTHS)
         return jnp.sin(context).sum() + (weights**2).sum(), (context, weights)
 
-    both = jax.value_and_grad(loss, has_aux=True)
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True))
     found = [both(np.where(inside, x, padding)) for padding in (np.nan, 7.0)]
     jax.tree.map(np.testing.assert_array_equal, *found)
     assert not np.any(np.where(inside, 0, found[0][1]))
@@ -169,6 +183,7 @@ def test_keys_are_the_values_by_default():
 @pytest.mark.parametrize("causal", [True, False])
 def test_multi_head_equals_pytorch(bias, causal):
     """Their mask is True where a key is hidden, their weights a mean of heads."""
+    torch = pytest.importorskip("torch")
     D, N = 8, 2
     params = jaxseq.multi_head_init(jax.random.key(0), D, N, D // N, bias=bias)
     params = jax.tree.map(lambda a: draw(*a.shape), params)
@@ -192,25 +207,39 @@ def test_multi_head_equals_pytorch(bias, causal):
         key_padding_mask=hidden,
         attn_mask=later,
     )
-    context, weights = jaxseq.multi_head_attention(
+    context, weights = multi_head_attention(
         params, query, keys, lengths=lengths, causal=causal
     )
     want = [a.detach().numpy() for a in want]
     assert_close((context, weights.mean(1)), tuple(want))
 
 
+@partial(jax.jit, static_argnums=0)
+def values_and_gradients(function, weights, args, away):
+    arguments, _ = masks("lengths mask")
+
+    def loss(*args):
+        found = function(*weights, *args, **arguments)
+        return (found[0] * away).sum(), found
+
+    grads, found = jax.grad(loss, (0, 1, 2), has_aux=True)(*args)
+    return found, grads
+
+
 def narrow_and_exact(kind, dtype):
-    """The function in `dtype` and in float64, and arguments rounded to `dtype`."""
+    """Values and gradients in `dtype`, and in float64 of arguments so rounded."""
     run, _ = KINDS[kind]
-    if isinstance(run, partial):
-        weights = jax.tree.map(lambda a: jnp.asarray(a / 4, dtype), run.args)
-        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), weights)
-        run, exact = (partial(run.func, *w, **run.keywords) for w in (weights, wide))
-    else:
-        exact = run
+    weights = getattr(run, "args", ())
     # as wide as the keys, so that the attention of JAX runs where it can
-    query, keys, _ = (jnp.asarray(a, dtype) for a in problem(kind))
-    return run, exact, (query, keys, keys[..., :V] if kind == "multi-head" else keys)
+    query, keys, _ = problem(kind)
+    heads = kind == "multi-head"
+    values, width = (keys[..., :V], 9) if heads else (keys, K)
+    weights = jax.tree.map(lambda a: a / 4, weights)
+    given = weights, (query, keys, values), draw(*BATCH, T, width)
+    given = jax.tree.map(lambda a: jnp.asarray(a, dtype), given)
+    wide = jax.tree.map(lambda a: np.asarray(a, np.float64), given)
+    function = run.func if weights else run
+    return (values_and_gradients(function, *both) for both in (given, wide))
 
 
 def assert_near(found, want, dtype, units):
@@ -223,43 +252,24 @@ def assert_near(found, want, dtype, units):
 @every_kind
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_other_dtypes(kind, dtype):
-    run, exact, args = narrow_and_exact(kind, dtype)
-    arguments, _ = masks("lengths mask")
-    want = exact(*(np.asarray(a, np.float64) for a in args), **arguments)
-    assert_near(run(*args, **arguments), want, dtype, 8)
-
-
-@every_kind
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_gradients_in_other_dtypes(kind, dtype):
-    run, exact, args = narrow_and_exact(kind, dtype)
-    arguments, _ = masks("lengths mask")
-
-    def grads(run, *args):
-        def loss(*args):
-            context = run(*args, **arguments)[0]
-            weights = jnp.asarray(draw(*context.shape), dtype).astype(context.dtype)
-            return (context * weights).sum()
-
-        return jax.grad(loss, (0, 1, 2))(*args)
-
-    want = grads(exact, *(np.asarray(a, np.float64) for a in args))
-    assert_near(grads(run, *args), want, dtype, 16)
+    (found, grads), (want, exact) = narrow_and_exact(kind, dtype)
+    assert_near(found, want, dtype, 8)
+    assert_near(grads, exact, dtype, 16)
 
 
 def test_implementation_of_jax_is_the_same():
     query, keys, _ = (jnp.asarray(a, jnp.float32) for a in problem("dot"))
     arguments, _ = masks("lengths mask")
-    run = partial(jaxseq.dot_attention, query, keys, **arguments)
+    run = partial(dot_attention, query, keys, **arguments)
     for a, b in zip(run(implementation="xla"), run(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     params = jaxseq.multi_head_init(jax.random.key(0), K, 2, 4)
-    run = partial(jaxseq.multi_head_attention, params, keys, causal=True)
+    run = partial(multi_head_attention, params, keys, causal=True)
     for a, b in zip(run(implementation="xla"), run(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def by_torch(kind, weights, query, keys, values, mask):
+def by_torch(torch, kind, weights, query, keys, values, mask):
     if kind == "scaled dot":
         run = torch.nn.functional.scaled_dot_product_attention
         return run(query, keys, values, attn_mask=mask)
@@ -274,6 +284,7 @@ def by_torch(kind, weights, query, keys, values, mask):
 
 @pytest.mark.parametrize("kind", ["additive", "general", "scaled dot"])
 def test_values_and_gradients_equal_pytorch(kind):
+    torch = pytest.importorskip("torch")
     run, _ = KINDS[kind]
     args, tree = jax.tree.flatten((getattr(run, "args", ()), *problem(kind)))
     mask = draw(*BATCH, T, S, seed=5) > -0.5
@@ -285,9 +296,9 @@ def test_values_and_gradients_equal_pytorch(kind):
         context = getattr(run, "func", run)(*weights, *arrays, mask=mask)[0]
         return (context * away).sum(), context
 
-    grads, context = jax.grad(loss, range(len(args)), has_aux=True)(*args)
+    grads, context = jax.jit(jax.grad(loss, range(len(args)), has_aux=True))(*args)
     theirs = [torch.tensor(a, requires_grad=True) for a in args]
-    want = by_torch(kind, theirs[:-3], *theirs[-3:], torch.tensor(mask))
+    want = by_torch(torch, kind, theirs[:-3], *theirs[-3:], torch.tensor(mask))
     (want * torch.tensor(away)).sum().backward()
     assert_close(context, want.detach().numpy())
     assert_close(grads, tuple(a.grad.numpy() for a in theirs))
@@ -311,7 +322,7 @@ def test_scores_are_not_rounded_to_16_bits(dtype, big):
 @every_kind
 def test_no_nan_on_the_way(kind):
     arguments, _ = masks("lengths mask")
-    loss = lambda *args: KINDS[kind][0](*args, **arguments)[0].sum()
+    loss = lambda *args: EAGER[kind](*args, **arguments)[0].sum()
     with jax.debug_nans(True):
         jax.grad(loss, (0, 1, 2))(*problem(kind))  # each step is looked at
 
@@ -320,10 +331,10 @@ def test_no_nan_on_the_way(kind):
 def test_transformations(kind):
     run, _ = KINDS[kind]
     args, (arguments, _) = problem(kind), masks("lengths mask")
-    want = run(*args, **arguments)
-    assert_close(jax.jit(run)(*args, **arguments), want)
+    want = EAGER[kind](*args, **arguments)
+    assert_close(run(*args, **arguments), want)
     one = lambda args, arguments: run(*args, **arguments)
-    assert_close(jax.vmap(jax.vmap(one))(args, arguments), want)
+    assert_close(jax.jit(jax.vmap(jax.vmap(one)))(args, arguments), want)
 
 
 def test_unused_weights_are_not_computed():

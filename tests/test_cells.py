@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cells import (
-    CELLS,
     assert_close,
+    both_directions,
+    every_cell,
     expected,
     random_problem,
-    random_state,
+    run,
+    run_and_gradients,
     weighted_sum,
 )
-
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
-both_directions = pytest.mark.parametrize("reverse", [False, True])
 
 LENGTHS = np.array([[0, 1, 7], [4, 6, 3]])
 RESETS = np.random.default_rng(5).random((2, 3, 7)) < 0.3
 RESETS[1, 0] = [True, False, True, False, True, True, False]  # length 4: both ends
+FULL, NO_RESETS = np.full((2, 3), 7), np.zeros((2, 3, 7), bool)
 OPTIONS = {
-    "plain": {},
-    "lengths": {"lengths": LENGTHS},
-    "resets": {"resets": RESETS},
+    "plain": {},  # the others share a program
+    "lengths": {"lengths": LENGTHS, "resets": NO_RESETS},
+    "resets": {"lengths": FULL, "resets": RESETS},
     "both": {"lengths": LENGTHS, "resets": RESETS},
 }
 
@@ -36,19 +36,8 @@ OPTIONS = {
 @pytest.mark.parametrize("T, D, H", [(1, 1, 1), (7, 5, 4), (33, 8, 16)])
 def test_one_sequence_matches_equations(cell, T, D, H, reverse):
     params, x, state = random_problem(cell, T=T, D=D, H=H)
-    got = jax.jit(cell.sequence, static_argnames="reverse")(
-        params, x, state, reverse=reverse
-    )
+    got = run(cell, params, x, state, reverse=reverse)
     assert_close(got, expected(cell, params, x, state, reverse=reverse))
-
-
-@every_cell
-@both_directions
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_batch_matches_equations(cell, options, reverse):
-    params, x, state = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
-    got = cell.sequence(params, x, state, reverse=reverse, **options)
-    assert_close(got, expected(cell, params, x, state, reverse=reverse, **options))
 
 
 @every_cell
@@ -78,35 +67,34 @@ def test_step_is_a_scan_body(cell):
 def test_empty_inputs(cell, batch, T, reverse):
     params, x, state = random_problem(cell, batch=batch, T=T, D=3, H=4)
     options = {"lengths": np.zeros(batch, int), "resets": np.zeros((*batch, T), bool)}
-
-    def loss(params, x, state):
-        end, y = cell.sequence(params, x, state, reverse=reverse, **options)
-        return weighted_sum((end, y))
-
-    end, y = cell.sequence(params, x, state, reverse=reverse, **options)
+    got = run_and_gradients(cell, params, x, state, reverse=reverse, **options)
+    (end, y), (d_params, d_x, _) = got
     chex.assert_trees_all_equal(end, state)
     assert y.shape == (*batch, T, 4)
-    grads = jax.grad(loss, argnums=(0, 1))(params, x, state)
-    chex.assert_trees_all_equal(grads, jax.tree.map(np.zeros_like, (params, x)))
+    chex.assert_trees_all_equal(
+        (d_params, d_x), jax.tree.map(np.zeros_like, (params, x))
+    )
 
 
 @every_cell
 @both_directions
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_gradients_match_finite_differences_of_the_equations(cell, options, reverse):
+def test_batch_matches_equations_and_gradients_their_finite_differences(
+    cell, options, reverse
+):
+    options = {"reverse": reverse, **options}
     problem = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
-
-    def loss(params, x, state):
-        end, y = cell.sequence(params, x, state, reverse=reverse, **options)
-        return weighted_sum((end, y))
+    outputs, gradients = run_and_gradients(cell, *problem, **options)
+    want = expected(cell, *problem, **options)
+    assert_close(outputs, want)
+    assert_close(run(cell, *problem, **options), want)
 
     def reference_loss(problem):
-        return weighted_sum(expected(cell, *problem, reverse=reverse, **options))
+        return weighted_sum(expected(cell, *problem, **options))
 
-    grads = jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*problem))
     leaves, structure = jax.tree.flatten(problem)
     rng = np.random.default_rng(3)
-    for k, grad in enumerate(grads):
+    for k, grad in enumerate(jax.tree.leaves(gradients)):
         direction = rng.standard_normal(grad.shape)
 
         def along(step, k=k, direction=direction):
@@ -128,81 +116,111 @@ def test_padding_reaches_neither_outputs_nor_gradients(cell, reverse):
     # the last valid steps of a segment read backwards are next to the padding
     options = {"lengths": LENGTHS, "resets": RESETS | padding, "reverse": reverse}
 
-    def loss(params, x, state):
-        return weighted_sum(cell.sequence(params, x, state, **options))
+    def everything(junk):
+        problem = params, np.where(padding[..., None], junk, x), state
+        outputs = run(cell, *problem, **options)
+        return outputs, *run_and_gradients(cell, *problem, **options)
 
-    @jax.jit
-    def everything(x):
-        grads = jax.grad(loss, argnums=(0, 1, 2))(params, x, state)
-        return cell.sequence(params, x, state, **options), grads
-
-    clean = everything(np.where(padding[..., None], 0, x))
+    clean = everything(0.0)
     for junk in (np.nan, np.inf, -np.inf):
-        dirty = everything(np.where(padding[..., None], junk, x))
-        chex.assert_trees_all_equal(dirty, clean)
-    (_, y), (_, dx, _) = clean
+        chex.assert_trees_all_equal(everything(junk), clean)
+    (_, y), _, (_, dx, _) = clean
     assert not np.asarray(y)[padding].any()
     assert not np.asarray(dx)[padding].any()
 
 
 @every_cell
-@pytest.mark.parametrize("resets", [None, np.zeros((2, 4), bool)])
+@pytest.mark.parametrize("name", ["lengths", "resets"])
+def test_one_option_alone(cell, name):
+    problem = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
+    option = {name: OPTIONS["both"][name]}
+    want = run_and_gradients(cell, *problem, reverse=False, **OPTIONS[name])
+    got = run_and_gradients(cell, *problem, reverse=False, **option)
+    assert_close(got, want)
+
+
+@every_cell
+@pytest.mark.parametrize("resets", [None, NO_RESETS])
 def test_junk_state_of_an_empty_sequence_reaches_no_weight_gradient(cell, resets):
-    params, x, state = random_problem(cell, batch=(2,), T=4, D=3, H=4)
-    options = {"lengths": np.array([0, 4]), "resets": resets}
-
-    def loss(params, state):
-        return cell.sequence(params, x, state, **options)[1].sum()
-
-    junk = jax.tree.map(lambda s: np.where([[True], [False]], np.nan, s), state)
-    grad = jax.grad(loss)
-    chex.assert_trees_all_equal(grad(params, junk), grad(params, state))
+    params, x, state = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
+    empty = LENGTHS[..., None] == 0
+    junk = jax.tree.map(lambda s: np.where(empty, np.nan, s), state)
+    options = {"lengths": LENGTHS, "resets": resets, "reverse": False}
+    got, want = (
+        run_and_gradients(cell, params, x, s, **options) for s in (junk, state)
+    )
+    chex.assert_trees_all_equal(got[0][1], want[0][1])
+    chex.assert_trees_all_equal(got[1][:2], want[1][:2])
 
 
 @every_cell
 def test_junk_state_before_a_reset_reaches_nothing(cell):
-    params, x, state = random_problem(cell, T=4, D=3, H=4)
-    resets = np.array([True, False, False, False])
+    params, x, state = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
+    resets = RESETS.copy()
+    resets[..., 0] = True
     junk = jax.tree.map(lambda s: np.full_like(s, np.nan), state)
-
-    def loss(params, state):
-        return cell.sequence(params, x, state, resets=resets)[1].sum()
-
-    value_and_grad = jax.value_and_grad(loss)
-    chex.assert_trees_all_equal(
-        value_and_grad(params, junk), value_and_grad(params, state)
+    got, want = (
+        run_and_gradients(cell, params, x, s, resets=resets, reverse=False)
+        for s in (junk, state)
     )
+    chex.assert_trees_all_equal(got, want)
 
 
 @every_cell
 @both_directions
 def test_pieces_of_a_stream_equal_the_whole(cell, reverse):
     params, x, state = random_problem(cell, batch=(2,), T=9, D=3, H=4)
-    whole = cell.sequence(params, x, state, reverse=reverse)
+    whole = run(cell, params, x, state, reverse=reverse)
     pieces = [x[:, :2], x[:, 2:3], x[:, 3:]]
     order = slice(None, None, -1 if reverse else 1)
     outputs = []
     for piece in pieces[order]:
-        state, y = cell.sequence(params, piece, state, reverse=reverse)
+        state, y = run(cell, params, piece, state, reverse=reverse)
         outputs.append(y)
     assert_close((state, np.concatenate(outputs[order], axis=1)), whole)
+
+
+SHAPES = [((), 1, 1, 1), ((3,), 5, 1, 2), ((2, 3), 7, 3, 4), ((1,), 4, 3, 5)]
 
 
 @every_cell
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_any_shapes_lengths_and_resets(cell, data):
-    batch = tuple(data.draw(st.lists(st.integers(0, 3), max_size=2), "batch"))
-    T, D, H = (
-        data.draw(st.integers(low, 5), n) for low, n in [(0, "T"), (1, "D"), (1, "H")]
-    )
-    rng = np.random.default_rng(data.draw(st.integers(0, 99), "seed"))
-    params, x, _ = random_problem(cell, batch=batch, T=T, D=D, H=H)
-    state = random_state(cell, rng, (*batch, H))
-    options = {"reverse": data.draw(st.booleans(), "reverse")}
-    if data.draw(st.booleans(), "with lengths"):
-        options["lengths"] = rng.integers(0, T + 1, batch)
-    if data.draw(st.booleans(), "with resets"):
-        options["resets"] = rng.random((*batch, T)) < 0.4
-    got = cell.sequence(params, x, state, **options)
-    assert_close(got, expected(cell, params, x, state, **options))
+def test_any_lengths_and_resets(cell, data):
+    batch, T, D, H = data.draw(st.sampled_from(SHAPES), "batch, T, D, H")
+    seed = data.draw(st.integers(0, 99), "seed")
+    problem = random_problem(cell, batch=batch, T=T, D=D, H=H, seed=seed)
+    rng = np.random.default_rng(seed)
+    options = {
+        "lengths": rng.integers(0, T + 1, batch),
+        "resets": rng.random((*batch, T)) < data.draw(st.floats(0, 1), "resets"),
+        "reverse": data.draw(st.booleans(), "reverse"),
+    }
+    got = run(cell, *problem, **options)
+    assert_close(got, expected(cell, *problem, **options))
+
+
+@every_cell
+@pytest.mark.parametrize(
+    "batch, T, D, H, names, reverse",
+    [
+        ((), 0, 1, 1, (), False),
+        ((), 5, 2, 1, ("lengths",), True),
+        ((0,), 3, 4, 2, ("resets",), False),
+        ((1,), 1, 5, 5, ("lengths", "resets"), True),
+        ((3, 0), 2, 3, 4, (), True),
+        ((2, 1), 0, 5, 3, ("lengths", "resets"), False),
+        ((3, 3), 4, 1, 3, ("resets",), True),
+        ((1, 2), 5, 3, 2, ("lengths",), False),
+    ],
+)
+def test_odd_shapes(cell, batch, T, D, H, names, reverse):
+    problem = random_problem(cell, batch=batch, T=T, D=D, H=H)
+    rng = np.random.default_rng(1)
+    drawn = {
+        "lengths": rng.integers(0, T + 1, batch),
+        "resets": rng.random((*batch, T)) < 0.4,
+    }
+    options = {"reverse": reverse, **{name: drawn[name] for name in names}}
+    got = run(cell, *problem, **options)
+    assert_close(got, expected(cell, *problem, **options))

@@ -10,6 +10,7 @@ import pytest
 import jaxseq
 from jaxseq import CRFParams
 from tests.cells import assert_close
+from tests.models import assert_second_derivatives
 
 BATCH, T, K = (2, 3), 4, 3
 LENGTHS = np.array([[4, 0, 1], [3, 4, 2]])
@@ -47,22 +48,28 @@ def log_partition(i, n):
     return np.log(np.exp(every(PARAMS, SCORES[i], n)[1]).sum())
 
 
+# Compiled once for all tests of the same shapes. What is eager names jaxseq.
+crf_log_partition = jax.jit(jaxseq.crf_log_partition)
+crf_score = jax.jit(jaxseq.crf_score)
+crf_decode = jax.jit(jaxseq.crf_decode)
+
+
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_log_partition(lengths):
-    found = jax.jit(jaxseq.crf_log_partition)(PARAMS, SCORES, lengths=lengths)
+    found = crf_log_partition(PARAMS, SCORES, lengths=lengths)
     assert_close(found, of_each(log_partition, WHOLE if lengths is None else lengths))
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_score(lengths):
     by_definition = lambda i, n: score(PARAMS, SCORES[i], TAGS[i][:n])
-    found = jax.jit(jaxseq.crf_score)(PARAMS, SCORES, TAGS, lengths=lengths)
+    found = crf_score(PARAMS, SCORES, TAGS, lengths=lengths)
     assert_close(found, of_each(by_definition, WHOLE if lengths is None else lengths))
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_decode(lengths):
-    tags, scores = jax.jit(jaxseq.crf_decode)(PARAMS, SCORES, lengths=lengths)
+    tags, scores = crf_decode(PARAMS, SCORES, lengths=lengths)
     assert tags.dtype == jnp.int32 and tags.shape == (*BATCH, T)
     for i in np.ndindex(BATCH):
         n = T if lengths is None else lengths[i]
@@ -75,7 +82,7 @@ def test_decode(lengths):
 def test_gradient_is_the_probability_of_each_tag():
     """The derivative of the log-partition by a score is that tag's marginal."""
     run = lambda scores: jaxseq.crf_log_partition(PARAMS, scores, lengths=LENGTHS)
-    grads = jax.grad(lambda scores: run(scores).sum())(SCORES)
+    grads = jax.jit(jax.grad(lambda scores: run(scores).sum()))(SCORES)
     for i in np.ndindex(BATCH):
         n = LENGTHS[i]
         ways, scores = every(PARAMS, SCORES[i], n)
@@ -92,8 +99,7 @@ def test_gradients_of_weights_by_finite_differences():
         given = jaxseq.crf_score(params, scores, TAGS, **how)
         return (jaxseq.crf_log_partition(params, scores, **how) - given).sum()
 
-    both = ("fwd", "rev")
-    jax.test_util.check_grads(jax.jit(loss), (PARAMS, SCORES), order=2, modes=both)
+    assert_second_derivatives(loss, (PARAMS, SCORES))
 
 
 def test_padding_reaches_nothing():
@@ -102,18 +108,18 @@ def test_padding_reaches_nothing():
     tags = np.where(inside, TAGS, 99)
 
     def loss(params, scores, tags):
-        given = jaxseq.crf_score(params, scores, tags, lengths=LENGTHS)
-        return (jaxseq.crf_log_partition(params, scores, lengths=LENGTHS) - given).sum()
+        given = crf_score(params, scores, tags, lengths=LENGTHS)
+        return (crf_log_partition(params, scores, lengths=LENGTHS) - given).sum()
 
-    grads = jax.grad(loss, (0, 1))
+    grads = jax.jit(jax.grad(loss, (0, 1)))
     for a, b in zip(
         jax.tree.leaves(grads(PARAMS, scores, tags)),
         jax.tree.leaves(grads(PARAMS, SCORES, TAGS)),
         strict=True,
     ):
         assert_close(a, b)
-    found = jaxseq.crf_decode(PARAMS, scores, lengths=LENGTHS)
-    expected = jaxseq.crf_decode(PARAMS, SCORES, lengths=LENGTHS)
+    found = crf_decode(PARAMS, scores, lengths=LENGTHS)
+    expected = crf_decode(PARAMS, SCORES, lengths=LENGTHS)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -122,16 +128,16 @@ def test_forbidden_transitions():
     transitions = PARAMS.transitions.copy()
     transitions[0, 1] = -np.inf
     params = PARAMS._replace(transitions=transitions)
-    tags, _ = jaxseq.crf_decode(params, SCORES)
+    tags, _ = crf_decode(params, SCORES)
     moves = np.stack([tags[..., :-1], tags[..., 1:]], -1).reshape(-1, 2).tolist()
     assert [0, 1] not in moves
-    found = jaxseq.crf_log_partition(params, SCORES)
+    found = crf_log_partition(params, SCORES)
     expected = of_each(
         lambda i, n: np.log(np.exp(every(params, SCORES[i], n)[1]).sum()), WHOLE
     )
     assert_close(found, expected)
-    loss = lambda params: jaxseq.crf_log_partition(params, SCORES).sum()
-    grads = jax.grad(loss)(params)
+    loss = lambda params: crf_log_partition(params, SCORES).sum()
+    grads = jax.jit(jax.grad(loss))(params)
     assert all(np.isfinite(g).all() for g in grads) and grads.transitions[0, 1] == 0
 
 
@@ -144,13 +150,13 @@ def test_tags_that_nothing_leads_to():
         np.where(allowed, weights, -np.inf)
         for weights, allowed in zip(PARAMS, (onward, first, last), strict=True)
     ))  # fmt: skip
-    loss = lambda params, scores: jaxseq.crf_log_partition(params, scores).sum()
-    some = np.asarray(jaxseq.crf_log_partition(params, SCORES))
+    loss = lambda params, scores: crf_log_partition(params, scores).sum()
+    some = np.asarray(crf_log_partition(params, SCORES))
     expected = of_each(
         lambda i, n: np.log(np.exp(every(params, SCORES[i], n)[1]).sum()), WHOLE
     )
     assert_close(some, expected)
-    grads = jax.grad(loss, (0, 1))(params, SCORES)
+    grads = jax.jit(jax.grad(loss, (0, 1)))(params, SCORES)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     # of each step the probabilities of its tags
     np.testing.assert_allclose(grads[1].sum(-1), 1, rtol=1e-12)
@@ -162,9 +168,9 @@ def test_tags_that_nothing_leads_to():
 def test_dtypes(dtype):
     params, scores = jax.tree.map(lambda a: jnp.asarray(a, dtype), (PARAMS, SCORES))
     wide = jax.tree.map(lambda a: np.asarray(a, float), (params, scores))
-    decoded = lambda *a: jaxseq.crf_decode(*a)[1]
-    given = lambda *a: jaxseq.crf_score(*a, TAGS)
-    for run in (jaxseq.crf_log_partition, decoded, given):
+    decoded = lambda *a: crf_decode(*a)[1]
+    given = lambda *a: crf_score(*a, TAGS)
+    for run in (crf_log_partition, decoded, given):
         found = run(params, scores)
         assert found.dtype == jnp.float32
         np.testing.assert_allclose(found, run(*wide), rtol=1e-5)

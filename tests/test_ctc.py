@@ -15,6 +15,11 @@ from tests.cells import assert_close
 BATCH, T, V = (2, 2), 5, 3
 LENGTHS = np.array([[5, 0], [1, 4]])
 LOGITS = 2 * np.random.default_rng(3).standard_normal((*BATCH, T, V))
+# Compiled once for all tests of the same options. What is eager names jaxseq.
+ctc_greedy = jax.jit(jaxseq.ctc_greedy, static_argnames="blank")
+ctc_beam_search = jax.jit(
+    jaxseq.ctc_beam_search, static_argnames=("blank", "beam", "n_best")
+)
 
 
 def log_softmax(x):
@@ -40,8 +45,7 @@ def every(logits, n, blank):
 @pytest.mark.parametrize("blank", [0, 2])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_greedy_is_the_best_path(blank, lengths):
-    run = jax.jit(jaxseq.ctc_greedy, static_argnames="blank")
-    tokens, n, scores = run(LOGITS, lengths=lengths, blank=blank)
+    tokens, n, scores = ctc_greedy(LOGITS, lengths=lengths, blank=blank)
     for i in np.ndindex(BATCH):
         valid = T if lengths is None else lengths[i]
         _, best, score = every(LOGITS[i], valid, blank)
@@ -53,10 +57,8 @@ def test_greedy_is_the_best_path(blank, lengths):
 @pytest.mark.parametrize("blank", [0, 2])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_a_wide_beam_is_exhaustive(blank, lengths):
-    options = ("blank", "beam", "n_best")
-    run = jax.jit(jaxseq.ctc_beam_search, static_argnames=options)
     how = {"blank": blank, "beam": 80, "n_best": 80}
-    tokens, n, scores = run(LOGITS, lengths=lengths, **how)
+    tokens, n, scores = ctc_beam_search(LOGITS, lengths=lengths, **how)
     for i in np.ndindex(BATCH):
         valid = T if lengths is None else lengths[i]
         sums, _, _ = every(LOGITS[i], valid, blank)
@@ -72,7 +74,7 @@ def test_a_wide_beam_is_exhaustive(blank, lengths):
 def test_a_narrow_beam_has_less_than_all_paths():
     """Never more than the probability of a labelling, and it is one of several."""
     logits = np.random.default_rng(1).standard_normal((200, 6, 4))
-    tokens, n, scores = jaxseq.ctc_beam_search(logits, beam=3, n_best=3)
+    tokens, n, scores = ctc_beam_search(logits, beam=3, n_best=3)
     better = 0
     for i in range(len(logits)):
         sums, greedy, _ = every(logits[i], 6, 0)
@@ -85,7 +87,7 @@ def test_a_narrow_beam_has_less_than_all_paths():
 
 
 def test_the_loss_of_optax_is_the_score():
-    tokens, n, scores = jaxseq.ctc_beam_search(LOGITS, beam=80)
+    tokens, n, scores = ctc_beam_search(LOGITS, beam=80)
     flat = lambda a: jnp.asarray(a).reshape(-1, *a.shape[2:])
     labels, many = flat(tokens)[:, 0], flat(n)[:, 0]
     padding = (np.arange(T) >= np.asarray(many)[:, None]).astype(float)
@@ -104,7 +106,7 @@ def test_padding_reaches_nothing(run):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("run", [jaxseq.ctc_greedy, jaxseq.ctc_beam_search])
+@pytest.mark.parametrize("run", [ctc_greedy, ctc_beam_search])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtypes(run, dtype):
     logits = jnp.asarray(LOGITS, dtype)

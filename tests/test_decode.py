@@ -1,6 +1,6 @@
 """Decoding against search by hand over every sequence of a small vocabulary."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import product
 
 import jax
@@ -15,6 +15,19 @@ PARAMS = jaxseq.gru_init(jax.random.key(0), V, H, dtype=jnp.float64)
 OUT = 1.5 * jax.random.normal(jax.random.key(3), (H, V), jnp.float64)
 STATE = {"h": jax.random.normal(jax.random.key(2), (B, H), jnp.float64)}
 TOKEN = np.array([0, 1, 3])
+# Compiled once for all tests of the same options. What is eager names jaxseq.
+LIMITS = ("max_length", "end")
+greedy = jax.jit(jaxseq.greedy, static_argnums=0, static_argnames=LIMITS)
+beam_search = jax.jit(
+    jaxseq.beam_search,
+    static_argnums=0,
+    static_argnames=(*LIMITS, "beam", "n_best", "length_penalty"),
+)
+sample = jax.jit(
+    jaxseq.sample,
+    static_argnums=0,
+    static_argnames=(*LIMITS, "temperature", "top_k", "top_p"),
+)
 
 
 def step(state, token):
@@ -23,6 +36,7 @@ def step(state, token):
     return {"h": h}, h @ OUT
 
 
+@cache
 def log_probs(b, tokens, *, every=False, step=None):
     """Of each of `tokens` of sequence b, or of all that may follow, by plain steps."""
     step = step or globals()["step"]
@@ -64,7 +78,7 @@ def jitted_step():
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 2.0])
 def test_wide_beam_is_exhaustive(penalty):
-    search = partial(jaxseq.beam_search, max_length=L, end=END, beam=81, n_best=7)
+    search = partial(beam_search, max_length=L, end=END, beam=81, n_best=7)
     found = search(step, STATE, TOKEN, length_penalty=penalty)
     for b in range(B):
         want = exhaustive(b, penalty)[:7]
@@ -76,8 +90,8 @@ def test_wide_beam_is_exhaustive(penalty):
 
 def test_beam_of_one_is_greedy():
     how = {"max_length": 12, "end": END}
-    one = jaxseq.beam_search(step, STATE, TOKEN, beam=1, **how)
-    want = jaxseq.greedy(step, STATE, TOKEN, **how)
+    one = beam_search(step, STATE, TOKEN, beam=1, **how)
+    want = greedy(step, STATE, TOKEN, **how)
     got = jax.tree.map(lambda a: a[:, 0], one)
     np.testing.assert_array_equal(got.tokens, want.tokens)
     np.testing.assert_array_equal(got.lengths, want.lengths)
@@ -85,7 +99,7 @@ def test_beam_of_one_is_greedy():
 
 
 def test_greedy_takes_the_best_of_each_step():
-    found = jaxseq.greedy(step, STATE, TOKEN, max_length=L, end=END)
+    found = greedy(step, STATE, TOKEN, max_length=L, end=END)
     for b in range(B):
         state, before, want, score = {"h": STATE["h"][b]}, TOKEN[b], [], 0.0
         while len(want) < L and END not in want:
@@ -102,7 +116,7 @@ def test_greedy_takes_the_best_of_each_step():
 @pytest.mark.parametrize("beam", [1, 2, 3])
 def test_scores_of_a_beam_are_those_of_its_tokens(beam):
     how = {"max_length": 9, "end": END, "beam": beam, "n_best": beam}
-    found = jaxseq.beam_search(step, STATE, TOKEN, length_penalty=0.8, **how)
+    found = beam_search(step, STATE, TOKEN, length_penalty=0.8, **how)
     for b, i in np.ndindex(B, beam):
         tokens = taken(found, b, i)
         want = sum(log_probs(b, tokens)) / ((5 + len(tokens)) / 6) ** 0.8
@@ -140,8 +154,7 @@ def test_beam_stops_no_earlier_than_it_may(model, end, penalty, beam):
     model = step if model == "gru" else same_each_step
     how = {"max_length": 7, "end": end, "length_penalty": penalty, "beam": beam}
     found = {
-        n: jaxseq.beam_search(model, STATE, TOKEN, n_best=n, **how)
-        for n in range(1, beam + 1)
+        n: beam_search(model, STATE, TOKEN, n_best=n, **how) for n in range(1, beam + 1)
     }
     for b, n in product(range(B), found):
         best, want = found[n], beam_by_hand(model, end, b, beam, penalty, 7)[:n]
@@ -201,7 +214,7 @@ def constant(*logits, dtype=jnp.float32):
 
 
 def test_top_k_among_equals_is_k():
-    run = partial(jaxseq.sample, constant(2, 2, 2, 2), (), np.zeros(500, int))
+    run = partial(sample, constant(2, 2, 2, 2), (), np.zeros(500, int))
     how = {"max_length": 1, "end": None}
     for k in (1, 2, 3):
         found = run(jax.random.key(0), top_k=k, **how)
@@ -235,11 +248,11 @@ def test_scores_of_16_bits_are_float32(dtype):
     model = constant(1.01, 2.03, 0.5, 1.99, dtype=dtype)
     log_p = jax.nn.log_softmax(model((), jnp.zeros(1))[1][0].astype(jnp.float32))
     how, tokens = {"max_length": 9, "end": None}, np.zeros(2, int)
-    greedy = jaxseq.greedy(model, (), tokens, **how)
-    drawn = jaxseq.sample(model, (), tokens, jax.random.key(0), **how)
-    beams = jaxseq.beam_search(model, (), tokens, beam=2, **how)
+    best = greedy(model, (), tokens, **how)
+    drawn = sample(model, (), tokens, jax.random.key(0), **how)
+    beams = beam_search(model, (), tokens, beam=2, **how)
     beams = jax.tree.map(lambda a: a[:, 0], beams)
-    for found in (greedy, drawn, beams):
+    for found in (best, drawn, beams):
         assert found.scores.dtype == jnp.float32
         want = log_p[found.tokens].sum(-1)
         np.testing.assert_allclose(found.scores, want, rtol=1e-6)
@@ -261,7 +274,7 @@ def test_scores_of_16_bits_are_float32(dtype):
 )
 def test_frequencies_of_samples(options, p):
     N = 20_000
-    run = partial(jaxseq.sample, same_each_step, (), max_length=1, end=3, **options)
+    run = partial(sample, same_each_step, (), max_length=1, end=3, **options)
     found = run(np.zeros(N, int), jax.random.key(0))
     counts = np.bincount(found.tokens[:, 0], minlength=V)
     assert (counts[np.equal(p, 0)] == 0).all()
@@ -271,7 +284,7 @@ def test_frequencies_of_samples(options, p):
 
 
 def test_samples_have_their_scores_and_keys():
-    run = partial(jaxseq.sample, step, STATE, TOKEN, max_length=30, end=END)
+    run = partial(sample, step, STATE, TOKEN, max_length=30, end=END)
     found, again = run(jax.random.key(0)), run(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, found, again)
     assert (found.tokens != run(jax.random.key(1)).tokens).any()
@@ -335,9 +348,9 @@ def test_one_compilation_and_an_early_stop():
 def test_no_end_token():
     """Every sequence has all its tokens, whatever they are."""
     how = {"max_length": 6, "end": None}
-    found = jaxseq.greedy(step, STATE, TOKEN, **how)
-    beams = jaxseq.beam_search(step, STATE, TOKEN, beam=5, n_best=5, **how)
-    drawn = jaxseq.sample(step, STATE, TOKEN, jax.random.key(0), **how)
+    found = greedy(step, STATE, TOKEN, **how)
+    beams = beam_search(step, STATE, TOKEN, beam=5, n_best=5, **how)
+    drawn = sample(step, STATE, TOKEN, jax.random.key(0), **how)
     for b in range(B):
         state, before, want = {"h": STATE["h"][b]}, TOKEN[b], []
         for _ in range(6):

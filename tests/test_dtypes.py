@@ -1,5 +1,7 @@
 """Dtypes: kept from input to output; 16 bits in, sums and states in float32."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,8 @@ import numpy as np
 import pytest
 
 import jaxseq
-from tests.cells import CELLS, expected, random_problem, to_jax
+from tests.cells import CELLS, every_cell, expected, random_problem, run, to_jax
 
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
 DTYPES = [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16]
 SIXTEEN = [jnp.bfloat16, jnp.float16]
 
@@ -31,23 +32,28 @@ def problem(cell, dtype, **sizes):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_output_has_the_dtype_of_the_input(cell, dtype):
     (params, x, state), _ = problem(cell, dtype, batch=(2,), T=4, D=3, H=4)
-    for start in (None, state):
-        end, y = cell.sequence(params, x, start)
-        chex.assert_type(y, dtype)
-        chex.assert_type(jax.tree.leaves(end), state_dtype(dtype))
-    chex.assert_type(jax.tree.leaves(cell.zeros(params)), state_dtype(dtype))
-    end, y = cell.step(params, state, x[:, 0])
-    chex.assert_type(y, dtype)
-    chex.assert_type(jax.tree.leaves(end), state_dtype(dtype))
-    chex.assert_type(
-        jax.tree.leaves(cell.init(jax.random.key(0), 3, 4, dtype=dtype)), dtype
-    )
 
     def loss(params, x, state):
         end, y = cell.sequence(params, x, state)
         return y.sum().astype(jnp.float32) + weighted_float32(end)
 
-    grads = jax.grad(loss, argnums=(0, 1, 2))(params, x, state)
+    def everything():
+        outputs = (
+            cell.sequence(params, x),
+            cell.sequence(params, x, state),
+            cell.step(params, state, x[:, 0]),
+        )
+        weights = cell.init(jax.random.key(0), 3, 4, dtype=dtype)
+        grads = jax.grad(loss, argnums=(0, 1, 2))(params, x, state)
+        return outputs, cell.zeros(params), weights, grads
+
+    # the dtypes are known without a run
+    outputs, zeros, weights, grads = jax.eval_shape(everything)
+    for end, y in outputs:
+        chex.assert_type(y, dtype)
+        chex.assert_type(jax.tree.leaves(end), state_dtype(dtype))
+    chex.assert_type(jax.tree.leaves(zeros), state_dtype(dtype))
+    chex.assert_type(jax.tree.leaves(weights), dtype)
     jax.tree.map(lambda g, a: chex.assert_type(g, a.dtype), grads, (params, x, state))
 
 
@@ -59,7 +65,7 @@ def weighted_float32(tree):
 def test_float32_is_close_to_the_equations(cell):
     sizes = {"batch": (2,), "T": 50, "D": 16, "H": 32}
     (params, x, state), wide = problem(cell, jnp.float32, **sizes)
-    got = jax.jit(cell.sequence)(params, x, state)
+    got = run(cell, params, x, state)
     # a few roundings in each of T steps, which a contracting state mostly forgets
     scale = max(1, np.abs(expected(cell, *wide)[1]).max())
     atol = 8 * np.finfo(np.float32).eps * np.sqrt(50) * scale
@@ -76,7 +82,7 @@ def test_only_h_is_rounded_in_16_bits(cell, dtype):
     A step rounds nothing else, so the state differs by float32 roundings alone.
     """
     (params, x, state), wide = problem(cell, dtype, batch=(2,), T=1, D=16, H=32)
-    end, y = cell.step(params, state, x[:, 0])
+    end, y = jax.jit(cell.step)(params, state, x[:, 0])
     hidden = np.asarray(jax.tree.leaves(state)[0])
     rounded = hidden.astype(dtype).astype(np.float64)
     assert (rounded != hidden).any()
@@ -111,10 +117,10 @@ def one_step_with_rounded_h(cell, params, x, state, rounded):
 @every_cell
 @pytest.mark.parametrize("dtype", SIXTEEN)
 def test_pieces_equal_the_whole_in_16_bits(cell, dtype):
-    (params, x, state), _ = problem(cell, dtype, batch=(2,), T=9, D=3, H=4)
-    whole = cell.sequence(params, x, state)
-    middle, y_1 = cell.sequence(params, x[:, :4], state)
-    end, y_2 = cell.sequence(params, x[:, 4:], middle)
+    (params, x, state), _ = problem(cell, dtype, batch=(2,), T=10, D=3, H=4)
+    whole = run(cell, params, x, state)
+    middle, y_1 = run(cell, params, x[:, :5], state)
+    end, y_2 = run(cell, params, x[:, 5:], middle)
     # cut elsewhere, float32 sums round otherwise; and a 16-bit y may round on from it
     chex.assert_trees_all_close(end, whole[0], rtol=1e-6, atol=1e-7)
     y = jnp.concatenate([y_1, y_2], 1).astype(jnp.float32)
@@ -146,7 +152,7 @@ def test_gradients_are_summed_in_float32(dtype):
         _, y = jaxseq.rnn(params, x, activation=lambda z: z)
         return y.astype(jnp.float32).sum()
 
-    grads = jax.grad(loss)(params, x)
+    grads = jax.jit(jax.grad(loss))(params, x)
     want = float(jnp.asarray(T, dtype))
     assert grads.b.astype(jnp.float32).item() == want
     assert grads.w_x.astype(jnp.float32).item() == want
@@ -167,7 +173,7 @@ def test_gradient_reads_the_state_and_not_its_rounded_copy(dtype):
     h = jnp.full(1, 1 + 2**-12, jnp.float32)
     z = 1 / (1 + np.exp(-4.0))
     want = scale * T * z**T * (1 - z) * 2**-12
-    got = jax.grad(loss)(params).b.astype(jnp.float32)[1]
+    got = jax.jit(jax.grad(loss))(params).b.astype(jnp.float32)[1]
     np.testing.assert_allclose(got, want, rtol=2**-7)
 
 
@@ -181,7 +187,7 @@ def test_gradient_of_the_state_is_not_rounded_at_each_step(dtype):
         _, y = jaxseq.rnn(params, x, h, activation=lambda z: z)
         return y.astype(jnp.float32).sum()
 
-    assert jax.grad(loss)(jnp.zeros(1, jnp.float32)).item() == T
+    assert jax.jit(jax.grad(loss))(jnp.zeros(1, jnp.float32)).item() == T
 
 
 def test_overflow_in_float16_is_infinite():
@@ -215,16 +221,26 @@ def test_lengths_of_any_integer_dtype_and_options_as_lists():
     params, x, state = random_problem(cell, batch=(3,), T=300, D=2, H=3)
     lengths = np.array([3, 0, 127])
     resets = np.random.default_rng(0).random((3, 300)) < 0.4
-    run = lambda lengths: cell.sequence(
+    read = lambda lengths: cell.sequence(
         params, x, state, lengths=lengths, resets=resets.tolist()
     )
     want = cell.sequence(params, x, state, lengths=lengths, resets=resets)
     for dtype in ("int8", "uint8", "int32", "uint32", "int64"):
-        chex.assert_trees_all_equal(run(jnp.asarray(lengths, dtype)), want)
-    chex.assert_trees_all_equal(run([3, 0, 127]), want)
-    traced = jax.jit(lambda n: run([n, 0, 127]))(3)
+        chex.assert_trees_all_equal(read(jnp.asarray(lengths, dtype)), want)
+    chex.assert_trees_all_equal(read([3, 0, 127]), want)
+    traced = jax.jit(lambda n: read([n, 0, 127]))(3)
     chex.assert_trees_all_close(traced, want, rtol=0, atol=1e-12)
     assert cell.sequence(params, x[:0], lengths=[])[1].shape == (0, 300, 3)
+
+
+@partial(jax.jit, static_argnames="cell")
+@partial(jax.grad, argnums=(1, 2, 3))
+def gradients(cell, params, x, state):
+    end, y = cell.sequence(params, x, state)
+    y = y.astype(jnp.float64 if y.dtype == jnp.float64 else jnp.float32)
+    rng = np.random.default_rng(0)
+    weigh = lambda a: (a * rng.standard_normal(a.shape).astype(a.dtype)).sum()
+    return weigh(y) + sum(map(weigh, jax.tree.leaves(end)))
 
 
 @every_cell
@@ -232,15 +248,9 @@ def test_lengths_of_any_integer_dtype_and_options_as_lists():
 def test_16_bit_gradients_are_close_to_float64(cell, dtype):
     (params, x, state), wide = problem(cell, dtype, batch=(3,), T=12, D=8, H=16)
 
-    def loss(params, x, state):
-        end, y = cell.sequence(params, x, state)
-        y = y.astype(jnp.float64 if y.dtype == jnp.float64 else jnp.float32)
-        rng = np.random.default_rng(0)
-        weigh = lambda a: (a * rng.standard_normal(a.shape).astype(a.dtype)).sum()
-        return weigh(y) + sum(map(weigh, jax.tree.leaves(end)))
-
-    grad = jax.grad(loss, argnums=(0, 1, 2))
-    got, want = to_jax(grad(params, x, state)), grad(*to_jax(wide))
+    got, want = (
+        to_jax(gradients(cell, *problem)) for problem in ((params, x, state), wide)
+    )
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         # half an ulp of the 16-bit result and of each h that the product read
         assert (

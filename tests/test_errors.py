@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxseq
-from tests.cells import CELLS, random_problem, to_jax
+from tests.cells import CELLS, every_cell, random_problem, to_jax
 
 LSTM = CELLS["lstm"]
 PARAMS, X, STATE = to_jax(random_problem(LSTM, batch=(2,), T=5, D=3, H=4))
@@ -133,7 +133,7 @@ def test_message(message):
     assert message_of(CASES[message]) == message
 
 
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+@every_cell
 def test_every_function_checks_params_and_state(cell):
     params, x, state = to_jax(random_problem(cell, batch=(2,), T=5, D=3, H=4))
     kind, Z = cell.params, cell.gates * 4

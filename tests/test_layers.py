@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import jaxseq
-from tests.cells import CELLS, assert_close, expected, random_problem
+from tests.cells import CELLS, assert_close, every_cell, expected, random_problem
 
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
 LENGTHS = np.array([5, 0, 3])
 RESETS = np.random.default_rng(2).random((3, 5)) < 0.4
 OPTIONS = {"lengths": LENGTHS, "resets": RESETS}

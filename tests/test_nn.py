@@ -1,7 +1,7 @@
 """The modules against the functions, and under every way that Flax runs a module."""
 
 import pickle
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -23,6 +23,11 @@ every_module = pytest.mark.parametrize("name", MODULES)
 X = np.random.default_rng(0).standard_normal((4, 6, 3)).astype(np.float32)
 LENGTHS = np.array([6, 0, 3, 1])
 RESETS = np.random.default_rng(1).random((4, 6)) < 0.3
+compiled = cache(partial(jax.jit, static_argnames="reverse"))
+# Compiled, and once for all tests that have the same shapes.
+call = nnx.jit(lambda module, *args, **how: module(*args, **how))
+surely = nnx.jit(lambda module, x: module(x, deterministic=True))
+in_training = nnx.jit(lambda module, x: module(x, deterministic=False))
 close = partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
 
 
@@ -48,7 +53,7 @@ def test_equals_the_functions(name, bidirectional):
     for layer in range(2):
         ends, ys = zip(
             *(
-                sequence(
+                compiled(sequence)(
                     weights(module, name, layer, d), want, reverse=d == 1, **options
                 )
                 for d in range(2 if bidirectional else 1)
@@ -57,12 +62,12 @@ def test_equals_the_functions(name, bidirectional):
         )
         states.append(ends if bidirectional else ends[0])
         want = jnp.concatenate(ys, axis=-1)
-    assert_close(module(x, **options), (tuple(states), want))
+    assert_close(call(module, x, **options), (tuple(states), want))
     # and from a state, as the functions do
-    again = module(x, tuple(states), **options)
+    again = call(module, x, tuple(states), **options)
     assert not np.allclose(again[1], want)
     start = states[0][0] if bidirectional else states[0]
-    first, _ = sequence(weights(module, name, 0, 0), x, start, **options)
+    first, _ = compiled(sequence)(weights(module, name, 0, 0), x, start, **options)
     assert_close(again[0][0][0] if bidirectional else again[0][0], first)
 
 
@@ -93,8 +98,9 @@ def test_trains_under_nnx_jit_with_optax(name):
             return value
 
         first = train_step(model, optimizer)
+        train_step = nnx.cached_partial(train_step, model, optimizer)
         for _ in range(300):
-            last = train_step(model, optimizer)
+            last = train_step()
     assert last < first / 100
 
 
@@ -104,12 +110,13 @@ def test_needs_no_random_key_to_run(name):
     for options in ({"num_layers": 2}, {"dropout": 0.5}):
         module = MODULES[name][0](3, 5, rngs=nnx.Rngs(0), **options)
         assert not jax.tree.leaves(nnx.state(module, nnx.RngState))
+    want = module(X)  # eager
     graph, state = nnx.split(module)
-    close(jax.jit(lambda x: nnx.merge(graph, state)(x))(X), module(X))
-    close(jax.jit(lambda s, x: nnx.merge(graph, s)(x))(state, X), module(X))
+    close(jax.jit(lambda x: nnx.merge(graph, state)(x))(X), want)
+    close(jax.jit(lambda s, x: nnx.merge(graph, s)(x))(state, X), want)
     dropping = MODULES[name][0](3, 5, num_layers=2, dropout=0.5, rngs=nnx.Rngs(0))
     run = jax.jit(lambda x: dropping(x, deterministic=True))
-    close(run(X), dropping(X, deterministic=True))
+    close(run(X), surely(dropping, X))
 
 
 @every_module
@@ -120,9 +127,10 @@ def test_vmap_makes_an_ensemble(name):
 
     keys = jax.random.split(jax.random.key(0), 3)
     ensemble = make(keys)
-    _, y = nnx.vmap(lambda m, x: m(x), in_axes=(0, None))(ensemble, X)
+    run = nnx.vmap(lambda m, x: m(x), in_axes=(0, None))
+    _, y = nnx.jit(run)(ensemble, X)
     for i, key in enumerate(keys):
-        close(y[i], MODULES[name][0](3, 5, rngs=nnx.Rngs(key))(X)[1])
+        close(y[i], call(MODULES[name][0](3, 5, rngs=nnx.Rngs(key)), X)[1])
     assert not np.allclose(y[0], y[1]) and not np.allclose(y[1], y[2])
 
 
@@ -130,7 +138,7 @@ def test_vmap_makes_an_ensemble(name):
 def test_pickles(name):
     module = MODULES[name][0](3, 5, num_layers=2, dropout=0.5, rngs=nnx.Rngs(0))
     copy = pickle.loads(pickle.dumps(module))
-    chex.assert_trees_all_equal(copy(X), module(X))  # with the same mask
+    chex.assert_trees_all_equal(call(copy, X), call(module, X))  # with the same mask
 
 
 @every_module
@@ -140,25 +148,24 @@ def test_dropout_is_that_of_stack_with_keys_of_its_own_stream(name):
     module = make(3, 64, num_layers=2, dropout=0.25, rngs=rngs())
     key = rngs().dropout.fork()()
     layers = [partial(sequence, weights(module, name, i, 0)) for i in range(2)]
-    module(X, deterministic=True)  # draws none
-    close(module(X), jaxseq.stack(layers, X, dropout=0.25, key=key))
+    surely(module, X)  # draws none
+    close(call(module, X), jaxseq.stack(layers, X, dropout=0.25, key=key))
 
 
 def test_dropout_is_between_layers_and_only_in_training():
     make = partial(jaxseq.nn.LSTM, 3, 64, dropout=0.5)
     one = make(rngs=nnx.Rngs(0))
-    close(one(X)[1], one(X, deterministic=True)[1])
+    close(call(one, X)[1], surely(one, X)[1])
     two = make(num_layers=2, rngs=nnx.Rngs(0))
-    assert not np.allclose(two(X)[1], two(X)[1])  # a new mask each time
-    still = two(X, deterministic=True)
+    assert not np.allclose(call(two, X)[1], call(two, X)[1])  # a new mask each time
+    still = surely(two, X)
     two.eval()
-    close(two(X), still)
-    assert not np.allclose(two(X, deterministic=False)[1], still[1])
+    close(call(two, X), still)
+    assert not np.allclose(in_training(two, X)[1], still[1])
     two.train()
-    assert not np.allclose(two(X)[1], still[1])
-    close(
-        make(num_layers=2, rngs=nnx.Rngs(0))(X), make(num_layers=2, rngs=nnx.Rngs(0))(X)
-    )
+    assert not np.allclose(call(two, X)[1], still[1])
+    twins = (make(num_layers=2, rngs=nnx.Rngs(0)) for _ in range(2))
+    close(*(call(module, X) for module in twins))
 
 
 @every_module
@@ -179,7 +186,7 @@ def test_dtypes(name, dtype, param_dtype):
     assert len(params) == 2 * len(MODULES[name][2]._fields)
     chex.assert_type(params, param_dtype)
     for x_dtype in (jnp.float32, jnp.bfloat16):
-        state, y = module(X.astype(x_dtype))
+        state, y = call(module, X.astype(x_dtype))
         chex.assert_type(y, dtype or x_dtype)
         chex.assert_type(jax.tree.leaves(state), jnp.float32)
 

@@ -1,5 +1,8 @@
 """The modules of attention and of whole models: equal to the functions, trainable."""
 
+import inspect
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +24,19 @@ MASK = np.arange(S) != np.arange(T)[:, None] + np.zeros((B, 1, 1), int)
 TOKENS = RNG.integers(0, 9, (B, S))
 TARGETS = RNG.integers(0, 7, (B, T))
 F64 = {"param_dtype": jnp.float64}
+# Compiled, and once for all tests that have the same shapes.
+call = nnx.jit(lambda model, *args, **how: model(*args, **how))
+encode = nnx.jit(lambda model, *args, **how: model.encode(*args, **how))
+decode = nnx.jit(lambda model, *args, **how: model.decode(*args, **how))
+decode_step = nnx.jit(lambda model, *args: model.decode_step(*args))
+
+
+@cache
+def compiled(function):
+    takes = inspect.signature(function).parameters
+    return jax.jit(
+        function, static_argnames="activation" if "activation" in takes else ()
+    )
 
 
 def test_attention():
@@ -120,14 +136,14 @@ def test_seq2seq():
     )  # fmt: skip
     params = model.params
     assert len(params.decoder) == 2 and params.decoder[0].w_x.shape == (4 + 8, 18)
-    state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
-    assert_close(model.encode(TOKENS, lengths=LENGTHS), state)
-    want = jaxseq.seq2seq_decode(params, state, TARGETS)
-    assert_close(model.decode(state, TARGETS), want)
-    assert_close(model(TOKENS, TARGETS, lengths=LENGTHS), want[1])
+    state = compiled(jaxseq.seq2seq_encode)(params, TOKENS, lengths=LENGTHS)
+    assert_close(encode(model, TOKENS, lengths=LENGTHS), state)
+    want = compiled(jaxseq.seq2seq_decode)(params, state, TARGETS)
+    assert_close(decode(model, state, TARGETS), want)
+    assert_close(call(model, TOKENS, TARGETS, lengths=LENGTHS), want[1])
     assert_close(
-        model.decode_step(state, TARGETS[:, 0]),
-        jaxseq.seq2seq_decode_step(params, state, TARGETS[:, 0]),
+        decode_step(model, state, TARGETS[:, 0]),
+        compiled(jaxseq.seq2seq_decode_step)(params, state, TARGETS[:, 0]),
     )
 
 
@@ -138,20 +154,22 @@ def test_transformer():
     )  # fmt: skip
     params, how = model.params, {"activation": jnp.tanh}
     assert params.w_o.shape == (8, 7) and params.decoder.norm is None
-    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS, **how)
-    assert_close(model.encode(TOKENS, lengths=LENGTHS), memory)
+    memory = compiled(jaxseq.transformer_encode)(params, TOKENS, lengths=LENGTHS, **how)
+    assert_close(encode(model, TOKENS, lengths=LENGTHS), memory)
     lengths = {"memory_lengths": LENGTHS}
-    want = jaxseq.transformer_decode(params, TARGETS, memory, **lengths, **how)
-    assert_close(model.decode(TARGETS, memory, **lengths), want)
-    assert_close(model(TARGETS, TOKENS, lengths=LENGTHS), want[0])
+    want = compiled(jaxseq.transformer_decode)(
+        params, TARGETS, memory, **lengths, **how
+    )
+    assert_close(decode(model, TARGETS, memory, **lengths), want)
+    assert_close(call(model, TARGETS, TOKENS, lengths=LENGTHS), want[0])
     state = jaxseq.transformer_zeros(params, memory, **lengths, max_length=4)
     assert_close(model.zeros(memory, **lengths, max_length=4), state)
     token = TARGETS[:, 0]
-    want = jaxseq.transformer_decode_step(params, state, token, **how)
-    assert_close(model.decode_step(state, token), want)
+    want = compiled(jaxseq.transformer_decode_step)(params, state, token, **how)
+    assert_close(decode_step(model, state, token), want)
     alone = transformer(encoder_layers=0)
-    want = jaxseq.transformer_decode(alone.params, TARGETS)[0]
-    assert_close(alone(TARGETS), want)
+    want = compiled(jaxseq.transformer_decode)(alone.params, TARGETS)[0]
+    assert_close(call(alone, TARGETS), want)
     assert alone.zeros(batch=(3,), max_length=2).position.shape == (3,)
 
 
@@ -214,33 +232,34 @@ def test_options_of_calls():
     model, other = transformer(), transformer(activation=jnp.tanh)
     assert model.activation is jax.nn.relu
     source = np.where(np.arange(S) < LENGTHS[:, None], TOKENS, (TOKENS + 1) % 9)
-    memory = model.encode(TOKENS)
+    memory = encode(model, TOKENS)
     state = model.zeros(memory, max_length=2)
     for run in (
-        lambda m: m.encode(TOKENS),
-        lambda m: m.decode(TARGETS, memory)[0],
-        lambda m: m.decode_step(state, TARGETS[:, 0])[1],
+        lambda m: encode(m, TOKENS),
+        lambda m: decode(m, TARGETS, memory)[0],
+        lambda m: decode_step(m, state, TARGETS[:, 0])[1],
     ):
         assert (run(model) != run(other)).any()
-    for call in (
-        lambda tokens, **how: model(TARGETS, tokens, **how),
-        lambda tokens, **how: seq2seq()(tokens, TARGETS, **how),
+    recurrent = seq2seq()
+    for run in (
+        lambda tokens, **how: call(model, TARGETS, tokens, **how),
+        lambda tokens, **how: call(recurrent, tokens, TARGETS, **how),
     ):
-        cut = [call(tokens, lengths=LENGTHS) for tokens in (TOKENS, source)]
+        cut = [run(tokens, lengths=LENGTHS) for tokens in (TOKENS, source)]
         np.testing.assert_array_equal(*cut)
-        assert (call(TOKENS) != call(source)).any()
+        assert (run(TOKENS) != run(source)).any()
 
 
 @pytest.mark.parametrize("make", [seq2seq, transformer])
 def test_dropout_in_training_only(make):
     model = make(dropout=0.5)
-    call = lambda m: m(TOKENS, TARGETS) if make is seq2seq else m(TARGETS, TOKENS)
-    assert (call(model) != call(model)).any()
+    args = (TOKENS, TARGETS) if make is seq2seq else (TARGETS, TOKENS)
+    assert (call(model, *args) != call(model, *args)).any()
     model.eval()
-    assert_close(call(model), call(model))
-    assert_close(call(model), call(make()))
+    assert_close(call(model, *args), call(model, *args))
+    assert_close(call(model, *args), call(make(), *args))
     model.train()
-    assert (call(model) != call(model)).any()
+    assert (call(model, *args) != call(model, *args)).any()
 
 
 @pytest.mark.parametrize("make", [seq2seq, transformer])
@@ -267,12 +286,10 @@ def test_trains(make):
 def test_dtype_and_split(make):
     model = make(dtype=jnp.bfloat16)
     assert model.params.decoder is not None
-    call = (lambda m: m(TOKENS, TARGETS)) if make is seq2seq else (
-        lambda m: m(TARGETS, TOKENS)
-    )  # fmt: skip
-    assert call(model).dtype == jnp.bfloat16
+    args = (TOKENS, TARGETS) if make is seq2seq else (TARGETS, TOKENS)
+    assert call(model, *args).dtype == jnp.bfloat16
     again = nnx.merge(*nnx.split(model))
-    np.testing.assert_array_equal(call(again), call(model))
+    np.testing.assert_array_equal(call(again, *args), call(model, *args))
     query = jnp.asarray(QUERY, jnp.float32)
     heads = jaxseq.nn.MultiHeadAttention(Q, 2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert heads(query)[0].dtype == jnp.bfloat16

@@ -4,14 +4,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
-import optax
 import pytest
 
 import jaxseq
 from tests import reference
 from tests.cells import assert_close
+from tests.models import assert_gradients, fit
 
 SOURCE, TARGET, E, H, A, S, T = 11, 9, 4, 6, 5, 7, 5
 BATCH = (2, 2)
@@ -19,6 +18,10 @@ LENGTHS = np.array([[7, 1], [3, 5]])
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(0, SOURCE, (*BATCH, S))
 TARGETS = RNG.integers(0, TARGET, (*BATCH, T))
+# Compiled once for all tests of the same shapes. What is eager names jaxseq.
+encode = jax.jit(jaxseq.seq2seq_encode, static_argnames="dropout")
+decode = jax.jit(jaxseq.seq2seq_decode, static_argnames="dropout")
+decode_step = jax.jit(jaxseq.seq2seq_decode_step)
 CELLS = {
     "rnn": (jaxseq.rnn_init, reference.rnn),
     "lstm": (jaxseq.lstm_init, reference.lstm),
@@ -95,8 +98,8 @@ def by_hand(params, cell, tokens, targets, *, luong, feeds):
 
 def check(kind, cell, **options):
     params = make(kind, cell, **options)
-    state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
-    end, logits, weights = jaxseq.seq2seq_decode(params, state, TARGETS)
+    state = encode(params, TOKENS, lengths=LENGTHS)
+    end, logits, weights = decode(params, state, TARGETS)
     assert logits.shape == (*BATCH, T, TARGET if params.target is not None else SOURCE)
     luong = isinstance(params.attention, jaxseq.LuongParams)
     feeds = KINDS[kind].get("feed", False)
@@ -135,11 +138,10 @@ def test_one_direction_and_one_vocabulary(kind):
 @every_kind
 def test_steps_are_the_whole(kind):
     params = make(kind, layers=2)
-    state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
-    end, logits, _ = jaxseq.seq2seq_decode(params, state, TARGETS)
-    step = jax.jit(partial(jaxseq.seq2seq_decode_step, params))
+    state = encode(params, TOKENS, lengths=LENGTHS)
+    end, logits, _ = decode(params, state, TARGETS)
     for t in range(T):
-        state, now = step(state, TARGETS[..., t])
+        state, now = decode_step(params, state, TARGETS[..., t])
         assert_close(now, logits[..., t, :])
     assert_close(state, end)
 
@@ -147,10 +149,10 @@ def test_steps_are_the_whole(kind):
 @pytest.mark.parametrize("kind", ["bahdanau", "luong", "luong fed", "none"])
 def test_decoding_goes_on_from_where_it_stopped(kind):
     params = make(kind)
-    state = jaxseq.seq2seq_encode(params, TOKENS)
-    _, whole, _ = jaxseq.seq2seq_decode(params, state, TARGETS)
-    state, first, _ = jaxseq.seq2seq_decode(params, state, TARGETS[..., :2])
-    _, rest, _ = jaxseq.seq2seq_decode(params, state, TARGETS[..., 2:])
+    state = encode(params, TOKENS)
+    _, whole, _ = decode(params, state, TARGETS)
+    state, first, _ = decode(params, state, TARGETS[..., :2])
+    _, rest, _ = decode(params, state, TARGETS[..., 2:])
     assert_close(jnp.concatenate([first, rest], -2), whole)
 
 
@@ -161,10 +163,22 @@ def test_padding_is_not_read(kind):
     found = []
     for padding in (0, -7, SOURCE + 100):
         tokens = np.where(inside, TOKENS, padding)
-        state = jaxseq.seq2seq_encode(params, tokens, lengths=LENGTHS)
-        found.append(jaxseq.seq2seq_decode(params, state, TARGETS)[1])
+        state = encode(params, tokens, lengths=LENGTHS)
+        found.append(decode(params, state, TARGETS)[1])
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_eager_calls_equal_compiled_ones():
+    params, inside = make("luong fed"), np.arange(S) < LENGTHS[..., None]
+    tokens = np.where(inside, TOKENS, SOURCE + 100)  # of padding no check is made
+    state = jaxseq.seq2seq_encode(params, tokens, lengths=LENGTHS)
+    assert_close(state, encode(params, TOKENS, lengths=LENGTHS))
+    want = decode(params, state, TARGETS)
+    assert_close(jaxseq.seq2seq_decode(params, state, TARGETS), want)
+    token = TARGETS[..., 0]
+    want = decode_step(params, state, token)
+    assert_close(jaxseq.seq2seq_decode_step(params, state, token), want)
 
 
 def test_tokens_are_checked_before_they_wrap():
@@ -187,30 +201,27 @@ def test_nothing_to_read(kind):
     params = make(kind)
     C = TARGET
     for batch, S, T in (((0,), 2, 1), ((2,), 2, 0)):
-        state = jaxseq.seq2seq_encode(params, np.zeros((*batch, S), int))
+        state = encode(params, np.zeros((*batch, S), int))
         tokens = np.zeros((*batch, T), int)
-        end, logits, weights = jaxseq.seq2seq_decode(params, state, tokens)
+        end, logits, weights = decode(params, state, tokens)
         assert logits.shape == (*batch, T, C) and np.isfinite(logits).all()
         assert weights is None or weights.shape[-2:] == (T, S)
         assert jax.tree.map(jnp.shape, end) == jax.tree.map(jnp.shape, state)
-        _, one = jaxseq.seq2seq_decode_step(params, state, np.zeros(batch, int))
+        _, one = decode_step(params, state, np.zeros(batch, int))
         assert one.shape == (*batch, C)
 
 
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
 def test_gradients(kind):
     params = make(kind, "gru")
-    leaves, tree = jax.tree.flatten(params)
 
-    @jax.jit
-    def loss(*leaves):
-        params = jax.tree.unflatten(tree, leaves)
+    def loss(params):
         state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
         _, logits, _ = jaxseq.seq2seq_decode(params, state, TARGETS)
         return jaxseq.cross_entropy(logits, TARGETS).sum()
 
-    jax.test_util.check_grads(loss, leaves, order=1, modes=["rev"], rtol=1e-6)
-    assert all(np.any(g) for g in jax.grad(loss, range(len(leaves)))(*leaves))
+    grads = assert_gradients(loss, (params,), rtol=1e-6)
+    assert all(np.any(g) for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
@@ -228,48 +239,38 @@ def test_overfits_one_batch_and_decodes_it(kind, cell):
     params = jaxseq.seq2seq_init(
         jax.random.key(0), TARGET, TARGET, 16, 32, cell=CELLS[cell][0], **options
     )
-    optimizer = optax.adam(1e-2)
 
     def loss(params):
-        state = jaxseq.seq2seq_encode(params, words, lengths=lengths)
-        _, logits, _ = jaxseq.seq2seq_decode(params, state, inputs)
+        state = encode(params, words, lengths=lengths)
+        _, logits, _ = decode(params, state, inputs)
         losses = jaxseq.cross_entropy(logits, targets, lengths=lengths + 1)
         return losses.sum() / (lengths + 1).sum()
 
-    @jax.jit
-    def fit(params):
-        def step(carry, _):
-            params, state = carry
-            value, grads = jax.value_and_grad(loss)(params)
-            updates, state = optimizer.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), value
-
-        with jax.numpy_dtype_promotion("standard"):
-            carry = params, optimizer.init(params)
-            (params, _), values = jax.lax.scan(step, carry, length=150)
-        return params, values
-
-    params, values = fit(params)
+    params, values = fit(loss, params, rate=1e-2, steps=150)
     assert values[-1] < 0.05 < 1 < values[0]
-    step = partial(jaxseq.seq2seq_decode_step, params)
-    state = jaxseq.seq2seq_encode(params, words, lengths=lengths)
-    first = np.full(N, START)
-    found = jaxseq.greedy(step, state, first, max_length=6, end=END)
+
+    @jax.jit
+    def written(params):
+        state = jaxseq.seq2seq_encode(params, words, lengths=lengths)
+        args = partial(jaxseq.seq2seq_decode_step, params), state, np.full(N, START)
+        how = {"max_length": 6, "end": END}
+        return jaxseq.greedy(*args, **how), jaxseq.beam_search(*args, **how, beam=3)
+
+    found, beams = written(params)
     np.testing.assert_array_equal(found.tokens, targets)
-    beams = jaxseq.beam_search(step, state, first, max_length=6, end=END, beam=3)
     np.testing.assert_array_equal(beams.tokens[:, 0], targets)
 
 
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
 def test_dropout(kind):
     params = make(kind, layers=2)
-    read = partial(jaxseq.seq2seq_encode, params, TOKENS, lengths=LENGTHS)
+    read = partial(encode, params, TOKENS, lengths=LENGTHS)
     keys = jax.random.split(jax.random.key(0))
     states = [read(dropout=0.5, key=key) for key in keys]
     assert (states[0].layers[0].h != states[1].layers[0].h).any()
     assert_close(states[0], read(dropout=0.5, key=keys[0]))
     plain = read()
-    write = partial(jaxseq.seq2seq_decode, params, plain, TARGETS)
+    write = partial(decode, params, plain, TARGETS)
     logits = [write(dropout=0.5, key=key)[1] for key in keys]
     assert (logits[0] != logits[1]).any()
     assert_close(write(dropout=0.0, key=keys[0])[1], write()[1])
@@ -279,15 +280,11 @@ def test_dropout(kind):
         encoder=params.encoder[:1], bridge=params.bridge[:1],
     )  # fmt: skip
     if kind == "none":  # linear behind the dropped values
-        start = jaxseq.seq2seq_encode(flat, TOKENS)
+        start = encode(flat, TOKENS)
         many = jax.random.split(jax.random.key(1), 4000)
-        run = lambda key: jaxseq.seq2seq_decode(
-            flat, start, TARGETS, dropout=0.3, key=key
-        )[1]
+        run = lambda key: decode(flat, start, TARGETS, dropout=0.3, key=key)[1]
         mean = jax.jit(jax.vmap(run))(many).mean(0)
-        np.testing.assert_allclose(
-            mean, jaxseq.seq2seq_decode(flat, start, TARGETS)[1], atol=0.08
-        )
+        np.testing.assert_allclose(mean, decode(flat, start, TARGETS)[1], atol=0.08)
 
 
 ALL = 1 - 1e-12  # a rate at which every value is dropped
@@ -297,7 +294,7 @@ ALL = 1 - 1e-12  # a rate at which every value is dropped
 def test_what_the_encoder_drops(cell):
     """Embeddings, what goes between layers, and the outputs."""
     params = make("luong", cell, layers=2)
-    read = partial(jaxseq.seq2seq_encode, tokens=TOKENS, lengths=LENGTHS)
+    read = partial(encode, tokens=TOKENS, lengths=LENGTHS)
     found = read(params, dropout=ALL, key=jax.random.key(0))
     upper = tuple(p._replace(w_x=0 * p.w_x) for p in params.encoder[1])
     deaf = params._replace(source=0 * params.source)
@@ -316,8 +313,8 @@ def test_what_the_encoder_drops(cell):
 def test_what_the_decoder_drops(kind):
     """Embeddings, what goes between layers, and what the logits are read from."""
     params = make(kind, layers=2)
-    state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
-    write = partial(jaxseq.seq2seq_decode, state=state, tokens=TARGETS)
+    state = encode(params, TOKENS, lengths=LENGTHS)
+    write = partial(decode, state=state, tokens=TARGETS)
     end, logits, _ = write(params, dropout=ALL, key=jax.random.key(0))
     assert_close(logits, np.broadcast_to(params.b_o, logits.shape))
     below, above = params.decoder
@@ -336,9 +333,9 @@ def test_each_step_drops_by_a_mask_of_its_own():
         decoder=tuple(p._replace(w_h=0 * p.w_h) for p in params.decoder),
         attention=params.attention._replace(score=0 * params.attention.score),
     )
-    state = jaxseq.seq2seq_encode(params, TOKENS)
+    state = encode(params, TOKENS)
     how = {"dropout": 0.5, "key": jax.random.key(0)}
-    write = partial(jaxseq.seq2seq_decode, params, state, **how)
+    write = partial(decode, params, state, **how)
     one, two = (write(TARGETS[..., :n])[0].layers for n in (1, 2))
     assert_close(one[0], two[0])
     assert (one[1] != two[1]).any()
@@ -365,16 +362,16 @@ def test_gradients_in_bfloat16():
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
 def test_dtypes(kind, dtype):
     params = make(kind)
-    want_state = jaxseq.seq2seq_encode(params, TOKENS, lengths=LENGTHS)
-    want = jaxseq.seq2seq_decode(params, want_state, TARGETS)[1]
+    want_state = encode(params, TOKENS, lengths=LENGTHS)
+    want = decode(params, want_state, TARGETS)[1]
     narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
-    state = jaxseq.seq2seq_encode(narrow, TOKENS, lengths=LENGTHS)
+    state = encode(narrow, TOKENS, lengths=LENGTHS)
     assert state.layers[0].h.dtype == jnp.float32
-    _, logits, _ = jaxseq.seq2seq_decode(narrow, state, TARGETS)
+    _, logits, _ = decode(narrow, state, TARGETS)
     assert logits.dtype == dtype
     error = abs(np.asarray(logits, float) - want).max()
     assert error < 60 * float(jnp.finfo(dtype).eps)
-    _, one = jaxseq.seq2seq_decode_step(narrow, state, TARGETS[..., 0])
+    _, one = decode_step(narrow, state, TARGETS[..., 0])
     assert one.dtype == dtype
 
 

@@ -5,10 +5,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-import torch
 
 import jaxseq
-from tests.cells import CELLS, assert_close, random_problem, weighted_sum
+from tests.cells import CELLS, assert_close, random_problem, run_and_gradients
+
+torch = pytest.importorskip("torch")
 
 
 def torch_module(cell, name, params):
@@ -49,13 +50,7 @@ def test_values_and_gradients(name):
         loss = loss + (leaf * torch.tensor(rng.standard_normal(leaf.shape))).sum()
     loss.backward()
 
-    def loss_jax(params, x, state):
-        end, y = cell.sequence(params, x, state)
-        return weighted_sum((end, y)), (end, y)
-
-    grads, (end, y) = jax.grad(loss_jax, argnums=(0, 1, 2), has_aux=True)(
-        params, x, state
-    )
+    (end, y), grads = run_and_gradients(cell, params, x, state)
     numpy = lambda t: t.detach().numpy()
     assert_close(y, numpy(y_torch))
     assert_close(tuple(jax.tree.leaves(end)), tuple(numpy(e[0]) for e in ends))
@@ -107,15 +102,19 @@ def test_packed_sequences_in_both_directions_and_two_layers(name):
         y_torch, end_torch = module(packed)
     y_torch, _ = torch.nn.utils.rnn.pad_packed_sequence(y_torch, batch_first=True)
 
-    layers = [
-        partial(
-            jaxseq.bidirectional,
-            partial(cell.sequence, params[layer, ""]),
-            partial(cell.sequence, params[layer, "_reverse"]),
-        )
-        for layer in range(2)
-    ]
-    end, y = jaxseq.stack(layers, x, lengths=lengths)
+    @jax.jit
+    def two_layers(params, x, lengths):
+        layers = [
+            partial(
+                jaxseq.bidirectional,
+                partial(cell.sequence, params[layer, ""]),
+                partial(cell.sequence, params[layer, "_reverse"]),
+            )
+            for layer in range(2)
+        ]
+        return jaxseq.stack(layers, x, lengths=lengths)
+
+    end, y = two_layers(params, x, lengths)
     assert_close(y, y_torch.numpy())
     ends = end_torch if name == "lstm" else (end_torch,)
     got = [jax.tree.leaves(direction) for layer in end for direction in layer]

@@ -406,7 +406,7 @@ def test_compiles_for_a_tpu():
     """In a process of its own: the topology is read when libtpu is loaded."""
     if find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed")
-    command = [sys.executable, "-m", "benchmarks.tpu_compile", "--quick"]
+    command = [sys.executable, "-m", "benchmarks", "compile-tpu", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "compiles" in done.stdout and "fails" not in done.stdout

@@ -4,15 +4,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
-import optax
 import pytest
-import torch
 
 import jaxseq
 from tests import reference
 from tests.cells import assert_close
+from tests.models import assert_gradients, fit
 
 SOURCE, TARGET, D, N, F, S, T = 11, 9, 8, 2, 12, 6, 5
 BATCH = (2, 2)
@@ -22,6 +20,11 @@ TOKENS = RNG.integers(0, SOURCE, (*BATCH, S))
 TARGETS = RNG.integers(0, TARGET, (*BATCH, T))
 POSITIONS = ("sinusoidal", "learned", "rotary")
 BOTH = {"source": SOURCE, "target": TARGET, "encoder_layers": 2, "decoder_layers": 2}
+# Compiled once for all tests of the same shapes. What is eager names jaxseq.
+encode = jax.jit(jaxseq.transformer_encode, static_argnames=("activation", "dropout"))
+decode = jax.jit(jaxseq.transformer_decode, static_argnames=("activation", "dropout"))
+decode_step = jax.jit(jaxseq.transformer_decode_step, static_argnames="activation")
+cross_entropy = jax.jit(jaxseq.cross_entropy)
 every_form = pytest.mark.parametrize(
     ("positions", "pre_norm"), [(p, n) for p in POSITIONS for n in (True, False)]
 )
@@ -66,10 +69,8 @@ def by_hand(params, tokens, targets, activation=reference.relu):
 @pytest.mark.parametrize("tied", [True, False])
 def test_equations(positions, pre_norm, tied):
     params = make(**BOTH, positions=positions, pre_norm=pre_norm, tied=tied)
-    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
-    logits, weights = jaxseq.transformer_decode(
-        params, TARGETS, memory, memory_lengths=LENGTHS
-    )
+    memory = encode(params, TOKENS, lengths=LENGTHS)
+    logits, weights = decode(params, TARGETS, memory, memory_lengths=LENGTHS)
     assert logits.shape == (*BATCH, T, TARGET) and len(weights) == 2
     for i in np.ndindex(BATCH):
         n = LENGTHS[i]
@@ -86,7 +87,7 @@ def test_equations(positions, pre_norm, tied):
 def test_decoder_alone(positions, pre_norm):
     options = {"positions": positions, "pre_norm": pre_norm}
     params = make(target=TARGET, decoder_layers=3, **options)
-    logits, weights = jaxseq.transformer_decode(params, TARGETS)
+    logits, weights = decode(params, TARGETS)
     assert weights is None and params.encoder is None
     for i in np.ndindex(BATCH):
         assert_close(logits[i], by_hand(params, None, TARGETS[i])[1])
@@ -95,20 +96,20 @@ def test_decoder_alone(positions, pre_norm):
 def test_encoder_alone_and_one_vocabulary():
     params = make(source=SOURCE, encoder_layers=1)
     assert params.decoder is None
-    found = jaxseq.transformer_encode(params, TOKENS)
+    found = encode(params, TOKENS)
     for i in np.ndindex(BATCH):
         assert_close(found[i], by_hand(params, TOKENS[i], None)[0])
     params = make(source=SOURCE, encoder_layers=1, decoder_layers=1)
     assert params.decoder.embed is None
-    memory = jaxseq.transformer_encode(params, TOKENS)
-    logits, _ = jaxseq.transformer_decode(params, TARGETS, memory)
+    memory = encode(params, TOKENS)
+    logits, _ = decode(params, TARGETS, memory)
     for i in np.ndindex(BATCH):
         assert_close(logits[i], by_hand(params, TOKENS[i], TARGETS[i])[1])
 
 
 def test_activation():
     params = make(source=SOURCE, encoder_layers=1)
-    found = jaxseq.transformer_encode(params, TOKENS[0, 0], activation=jnp.tanh)
+    found = encode(params, TOKENS[0, 0], activation=jnp.tanh)
     x = params.encoder.embed[TOKENS[0, 0]] * np.sqrt(D) + reference.waves(S, D)
     how = {"causal": False, "rotary": False, "activation": np.tanh}
     assert_close(found, reference.transformer(params.encoder, x, None, **how)[0])
@@ -142,7 +143,7 @@ def test_a_state_that_is_full():
     assert np.isnan(logits[1]).all()
 
 
-def load_layer(theirs, layer):
+def load_layer(torch, theirs, layer):
     """Writes the weights of a layer into one of PyTorch's."""
 
     def attention(module, p):
@@ -170,6 +171,7 @@ def load_layer(theirs, layer):
 
 @pytest.mark.parametrize("pre_norm", [True, False])
 def test_pytorch(pre_norm):
+    torch = pytest.importorskip("torch")
     params = make(**BOTH, positions="learned", pre_norm=pre_norm)
     how = {"dropout": 0.0, "batch_first": True, "norm_first": pre_norm}
     how["dtype"] = torch.float64
@@ -188,17 +190,17 @@ def test_pytorch(pre_norm):
 
     for layer in params.encoder.layers:
         theirs = torch.nn.TransformerEncoderLayer(D, N, F, **how)
-        load_layer(theirs, layer)
+        load_layer(torch, theirs, layer)
         x = theirs(x, src_key_padding_mask=pad)
     x = end(params.encoder, x)
     for layer in params.decoder.layers:
         theirs = torch.nn.TransformerDecoderLayer(D, N, F, **how)
-        load_layer(theirs, layer)
+        load_layer(torch, theirs, layer)
         y = theirs(y, x, tgt_mask=causal, memory_key_padding_mask=pad)
     want = end(params.decoder, y).detach().numpy() @ params.decoder.embed.T
-    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
+    memory = encode(params, TOKENS, lengths=LENGTHS)
     how = {"memory_lengths": LENGTHS}
-    logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+    logits, _ = decode(params, TARGETS, memory, **how)
     assert_close(logits.reshape(want.shape), want)
 
 
@@ -209,14 +211,13 @@ def test_steps_are_the_whole(positions, pre_norm, alone):
     params = make(**options, positions=positions, pre_norm=pre_norm)
     memory, how = None, {}
     if not alone:
-        memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
+        memory = encode(params, TOKENS, lengths=LENGTHS)
         how = {"memory_lengths": LENGTHS}
-    logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+    logits, _ = decode(params, TARGETS, memory, **how)
     how |= {"max_length": 7, "batch": BATCH}
     state = jaxseq.transformer_zeros(params, memory, **how)
-    step = jax.jit(partial(jaxseq.transformer_decode_step, params))
     for t in range(T):
-        state, now = step(state, TARGETS[..., t])
+        state, now = decode_step(params, state, TARGETS[..., t])
         assert_close(now, logits[..., t, :])
     assert (state.position == T).all()
 
@@ -235,7 +236,6 @@ def test_prefill_and_beam_search():
         state, token = jaxseq.prefill(step, state, prompts, lengths=lengths)
         return jaxseq.beam_search(step, state, token, **how)
 
-    decode = jax.jit(lambda tokens: jaxseq.transformer_decode(params, tokens)[0])
     found = run(prompts, lengths)
     for b, n in enumerate(lengths):
         alone = run(prompts[b : b + 1, :n], lengths[b : b + 1])
@@ -243,26 +243,25 @@ def test_prefill_and_beam_search():
         for k in range(2):
             tokens = np.asarray(found.tokens[b, k, : found.lengths[b, k]])
             whole = np.concatenate([prompts[b, :n], tokens])
-            losses = jaxseq.cross_entropy(decode(whole[:-1]), whole[1:])
-            assert_close(found.scores[b, k], -losses[n - 1 :].sum())
+            last = len(whole) - 1
+            padded = np.pad(whole, (0, 12 - len(whole)))  # no token sees a later one
+            logits, _ = decode(params, padded[:-1])
+            losses = cross_entropy(logits, padded[1:], lengths=last)
+            assert_close(found.scores[b, k], -np.asarray(losses)[n - 1 :].sum())
 
 
 def test_padding_is_not_read():
     params = make()
     other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, SOURCE + 100)
     inside = (np.arange(S) < LENGTHS[..., None])[..., None]
-    memories = [
-        jaxseq.transformer_encode(params, tokens, lengths=LENGTHS)
-        for tokens in (TOKENS, other)
-    ]
+    memories = [encode(params, tokens, lengths=LENGTHS) for tokens in (TOKENS, other)]
     np.testing.assert_array_equal(*memories)
     assert not np.where(inside, 0, memories[0]).any()
-    memories[1] = jnp.where(inside, memories[1], jnp.nan)
-    decode = partial(jaxseq.transformer_decode, params, TARGETS)
-    found = [decode(m, memory_lengths=LENGTHS)[0] for m in memories]
-    np.testing.assert_array_equal(*found)
-    loss = lambda m: decode(m, memory_lengths=LENGTHS)[0].sum()
-    assert np.isfinite(jax.grad(loss)(memories[1])).all()
+    memories[1] = np.where(inside, memories[1], np.nan)
+    write = lambda m: decode(params, TARGETS, m, memory_lengths=LENGTHS)[0]
+    np.testing.assert_array_equal(*map(write, memories))
+    grads = jax.jit(jax.grad(lambda m: write(m).sum()))(memories[1])
+    assert np.isfinite(grads).all()
 
 
 def test_a_source_of_no_token_gives_numbers():
@@ -275,7 +274,7 @@ def test_a_source_of_no_token_gives_numbers():
         logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
         return (logits**2).sum()
 
-    value, grads = jax.value_and_grad(loss)(params)
+    value, grads = jax.jit(jax.value_and_grad(loss))(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves((value, grads)))
 
 
@@ -295,19 +294,15 @@ def test_rotary_attention_depends_on_distances():
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_gradients(positions, pre_norm):
     params = make(**BOTH, positions=positions, pre_norm=pre_norm, tied=False)
-    leaves, tree = jax.tree.flatten(params)
 
-    @jax.jit
-    def loss(*leaves):
-        params = jax.tree.unflatten(tree, leaves)
+    def loss(params):
         how = {"activation": jnp.tanh}  # no kinks
         memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS, **how)
         how["memory_lengths"] = LENGTHS
         logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
         return jaxseq.cross_entropy(logits, TARGETS).mean()
 
-    check = partial(jax.test_util.check_grads, order=1, modes=["rev"])
-    check(loss, leaves, rtol=1e-5, eps=1e-5)
+    assert_gradients(loss, (params,), rtol=1e-5, eps=1e-5)
 
 
 @pytest.mark.parametrize("pre_norm", [True, False])
@@ -320,53 +315,45 @@ def test_overfits_one_batch_and_decodes_it(pre_norm):
     params = jaxseq.transformer_init(
         jax.random.key(0), 16, 2, 32, **{**BOTH, "source": TARGET}, pre_norm=pre_norm
     )
-    optimizer = optax.adam(5e-3)  # post-norm would need a warm-up for more
 
     def loss(params):
         memory = jaxseq.transformer_encode(params, words)
         logits, _ = jaxseq.transformer_decode(params, inputs, memory)
         return jaxseq.cross_entropy(logits, targets).mean()
 
-    @jax.jit
-    def fit(params):
-        def step(carry, _):
-            params, state = carry
-            value, grads = jax.value_and_grad(loss)(params)
-            updates, state = optimizer.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), value
-
-        with jax.numpy_dtype_promotion("standard"):
-            carry = params, optimizer.init(params)
-            (params, _), values = jax.lax.scan(step, carry, length=250)
-        return params, values
-
-    params, values = fit(params)
+    params, values = fit(
+        loss, params, rate=5e-3, steps=250
+    )  # post-norm would need a warm-up for more
     assert values[-1] < 0.05 < 1 < values[0]
-    memory = jaxseq.transformer_encode(params, words)
-    state = jaxseq.transformer_zeros(params, memory, max_length=6)
-    step = partial(jaxseq.transformer_decode_step, params)
-    found = jaxseq.greedy(step, state, np.full(B, START), max_length=6, end=END)
-    np.testing.assert_array_equal(found.tokens, targets)
+
+    @jax.jit
+    def written(params):
+        memory = jaxseq.transformer_encode(params, words)
+        state = jaxseq.transformer_zeros(params, memory, max_length=6)
+        step = partial(jaxseq.transformer_decode_step, params)
+        return jaxseq.greedy(step, state, np.full(B, START), max_length=6, end=END)
+
+    np.testing.assert_array_equal(written(params).tokens, targets)
 
 
 def test_dropout():
     params = make()
     keys = jax.random.split(jax.random.key(0))
-    read = partial(jaxseq.transformer_encode, params, TOKENS)
+    read = partial(encode, params, TOKENS)
     found = [read(dropout=0.5, key=key) for key in keys]
     assert (found[0] != found[1]).any()
     assert_close(found[0], read(dropout=0.5, key=keys[0]))
     assert_close(read(dropout=0.0, key=keys[0]), read())
-    write = partial(jaxseq.transformer_decode, params, TARGETS, read())
+    write = partial(decode, params, TARGETS, read())
     logits = [write(dropout=0.5, key=key)[0] for key in keys]
     assert (logits[0] != logits[1]).any()
     # post-norm with no layer's weight: the embeddings dropped, then normalised
     rate, many = 0.25, jax.random.split(jax.random.key(1), 500)
     empty = params._replace(encoder=params.encoder._replace(layers=(), norm=None))
-    run = lambda key: jaxseq.transformer_encode(empty, TOKENS, dropout=rate, key=key)
+    run = lambda key: encode(empty, TOKENS, dropout=rate, key=key)
     x = np.asarray(jax.vmap(run)(many))
     assert (x == 0).mean() == pytest.approx(rate, abs=0.01)
-    kept = np.broadcast_to(jaxseq.transformer_encode(empty, TOKENS), x.shape)
+    kept = np.broadcast_to(encode(empty, TOKENS), x.shape)
     assert_close(x[x != 0], kept[x != 0] / (1 - rate))
 
 
@@ -383,9 +370,9 @@ def test_what_is_dropped(pre_norm):
                 x = x if norm is None else reference.layer_norm(x, *norm)
         return reference.layer_norm(x, *stack.norm) if pre_norm else x
 
-    found = jaxseq.transformer_encode(params, TOKENS, **how)
+    found = encode(params, TOKENS, **how)
     assert_close(found, np.broadcast_to(left(params.encoder), found.shape))
-    logits, _ = jaxseq.transformer_decode(params, TARGETS, 1.0 * found, **how)
+    logits, _ = decode(params, TARGETS, 1.0 * found, **how)
     want = left(params.decoder) @ params.decoder.embed.T
     assert_close(logits, np.broadcast_to(want, logits.shape))
 
@@ -409,24 +396,25 @@ def test_gradients_in_bfloat16():
     assert np.linalg.norm(found - want) < 0.1 * np.linalg.norm(want)
 
 
+@jax.jit
+def read_and_write(params):
+    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
+    how = {"memory_lengths": LENGTHS}
+    return memory, jaxseq.transformer_decode(params, TARGETS, memory, **how)[0]
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_dtypes(positions, dtype):
     params = make(**BOTH, positions=positions)
     narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
     how = {"memory_lengths": LENGTHS}
-
-    @jax.jit
-    def run(p):
-        memory = jaxseq.transformer_encode(p, TOKENS, lengths=LENGTHS)
-        return memory, jaxseq.transformer_decode(p, TARGETS, memory, **how)[0]
-
-    (_, expected), (memory, found) = run(params), run(narrow)
+    (_, expected), (memory, found) = read_and_write(params), read_and_write(narrow)
     assert found.dtype == memory.dtype == dtype
     error = abs(np.asarray(found, float) - expected).max()
     assert error < 200 * float(jnp.finfo(dtype).eps)
     state = jaxseq.transformer_zeros(narrow, memory, **how, max_length=3)
-    _, one = jaxseq.transformer_decode_step(narrow, state, TARGETS[..., 0])
+    _, one = decode_step(narrow, state, TARGETS[..., 0])
     assert one.dtype == dtype
 
 

@@ -1,33 +1,57 @@
-"""Flax: `nnx.RNN`, split outside `jax.jit` and merged inside it."""
+"""Flax: `nnx.RNN`, split outside `jax.jit` and merged inside it.
 
+In 16 bits the weights stay float32, as Flax's documents have it.
+"""
+
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from benchmarks.device import Device
-from benchmarks.prepare import Layer, Prepared, compile_layer
-from benchmarks.problem import Problem
+from benchmarks.contender import Layer, compose
+from benchmarks.errors import Unsupported
+from benchmarks.problem import Problem, Weights
 
-CELLS = {"rnn": nnx.SimpleCell, "lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell}
+CELLS: Any = {
+    "rnn": nnx.SimpleCell,
+    "lstm": nnx.OptimizedLSTMCell,
+    "gru": nnx.GRUCell,
+}
 
 
-def prepare(problem: Problem, mode: str, device: Device) -> Prepared:
-    _, _, D, H = problem.shape
-    cell = CELLS[problem.op](D, H, rngs=nnx.Rngs(0))
-    biased = "dense_h" if problem.op == "lstm" else "dense_i"
-    cell.dense_i.kernel = nnx.Param(jnp.asarray(problem.w_x))
-    cell.dense_h.kernel = nnx.Param(jnp.asarray(problem.w_h))
-    getattr(cell, biased).bias = nnx.Param(jnp.asarray(problem.b))
-    graph, weights = nnx.split(nnx.RNN(cell, rngs=False))
+def one(problem: Problem, weights: Weights) -> Layer:
+    case = problem.case
+    if case.resets:
+        raise Unsupported("no resets; `linen` has a scan of one's own")
+    dtype = problem.x.dtype
+    cell = CELLS[case.op](weights.w_x.shape[0], case.H, dtype=dtype, rngs=nnx.Rngs(0))
+    biased = "dense_h" if case.op == "lstm" else "dense_i"
+    param = lambda a: nnx.Param(jnp.asarray(a.astype(np.float32)))
+    cell.dense_i.kernel = param(weights.w_x)
+    cell.dense_h.kernel = param(weights.w_h)
+    getattr(cell, biased).bias = param(weights.b)
+    rnn: Any = nnx.RNN(cell, rngs=False)
+    graph, state = nnx.split(rnn)
 
-    def apply(weights: Any, x: Any) -> Any:
+    def apply(state: Any, x: Any, lengths: Any, resets: Any) -> Any:
         # a carry of zeros is made with a key, which must come from this trace
-        return nnx.merge(graph, weights)(x, rngs=nnx.Rngs(0))
+        model: Any = nnx.merge(graph, state)
+        return model(x, seq_lengths=lengths, rngs=nnx.Rngs(0)).astype(dtype)
+
+    def step(state: Any, carry: Any, x: Any) -> Any:
+        model: Any = nnx.merge(graph, state)
+        return model.cell(carry, x)
 
     def restore(gradients: Any) -> dict[str, Any]:
         g = nnx.to_pure_dict(gradients)["cell"]
         w_x, w_h = g["dense_i"]["kernel"], g["dense_h"]["kernel"]
         return {"w_x": w_x, "w_h": w_h, "b": g[biased]["bias"]}
 
-    return compile_layer(Layer(apply, weights, restore), problem, mode, device)
+    zeros = cell.initialize_carry((case.B, case.D), nnx.Rngs(0))
+    eager = partial(rnn, seq_lengths=problem.lengths, rngs=nnx.Rngs(0))
+    return Layer(apply, state, restore, step, zeros, eager=eager)
+
+
+layer = partial(compose, one)

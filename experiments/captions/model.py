@@ -56,6 +56,10 @@ class Captioner(nnx.Module):
         return self.decode(self.start(images), tokens)[1]
 
 
+def make(settings: Settings, facts: dict[str, Any]) -> Captioner:
+    return Captioner(settings, rngs=nnx.Rngs(settings.seed))
+
+
 def loss(model: Captioner, batch: Any) -> tuple[Array, Array]:
     """The sum of the cross-entropies of all letters, and how many there are."""
     logits = model(batch.images, batch.inputs)

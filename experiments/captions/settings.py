@@ -2,18 +2,31 @@
 
 from dataclasses import dataclass
 
+from experiments.frame.options import (
+    learning_rate,
+    option,
+    seed,
+    steps,
+    weight_decay,
+)
+
 ENCODERS = ("rows", "pixels")
 
 
 @dataclass(frozen=True)
 class Settings:
-    encoder: str = "rows"
-    hidden: int = 96
-    embedding: int = 32
-    dropout: float = 0.2
-    beam: int = 4
-    batch: int = 64
-    steps: int = 1500
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    seed: int = 0
+    encoder: str = option(
+        "rows",
+        "an LSTM that reads the rows, or one layer over all pixels",
+        choices=ENCODERS,
+        fixed=True,
+    )
+    hidden: int = option(96, "width of the vector and of the states", fixed=True)
+    embedding: int = option(32, "width of a letter's vector", fixed=True)
+    dropout: float = option(0.2, "probability", high=0.95)
+    beam: int = option(4, "names kept in the search, when tested", fixed=True)
+    batch: int = option(64, "images of a batch, each with one language", fixed=True)
+    steps: int = steps(1500)
+    learning_rate: float = learning_rate(3e-3)
+    weight_decay: float = weight_decay(0.01)
+    seed: int = seed("of weights, order and dropout")

@@ -1,7 +1,6 @@
 """Compiles the layers, times them side by side, and keeps a row of each."""
 
 from collections.abc import Callable
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from jax import Array
 from tqdm import tqdm
 
 import jaxseq
+from benchmarks.contender import Contender, compile_call, temp_mb
 from benchmarks.device import commit, device_name
-from benchmarks.timing import interleave, median_iqr
-from experiments import results
+from benchmarks.timing import median_iqr, take_turns
 from experiments.cost.settings import HEADS, Case, Settings, cases, flops
+from experiments.frame import results
 
 Row = dict[str, Any]
 KEYS = (*Case._fields, "rounds", "device", "temp_mb", "median_ms", "weights")
@@ -51,36 +51,30 @@ def compiled(case: Case) -> tuple[Any, Any]:
     """The compiled layer, or its gradient, and its arguments, as shapes."""
     params, run = layer(case)
 
-    def gradient(params: Any, x: Array, dy: Array) -> Any:
-        return jax.vjp(run, params, x)[1](dy)
-
+    gradient = lambda params, x, dy: jax.vjp(run, params, x)[1](dy)
     x = jax.ShapeDtypeStruct((case.B, case.T, case.H), jnp.float32)
     forward = case.mode == "forward"
     args = (params, x) if forward else (params, x, x)
-    return jax.jit(run if forward else gradient).lower(*args).compile(), params
-
-
-def inputs(case: Case) -> Array:
-    return jax.random.normal(jax.random.key(1), (case.B, case.T, case.H))
+    return compile_call(run if forward else gradient, args)[0], params
 
 
 def measure(group: list[Case], rounds: int, most_mb: int) -> list[Row]:
     """Rows of cases of one shape, timed in turns; without a time if too large."""
-    rows, runs, x = [], {}, None
+    rows, contenders, x = [], {}, None
     for case in group:
         function, params = compiled(case)
-        memory = function.memory_analysis()
-        temp = None if memory is None else memory.temp_size_in_bytes / 1e6
+        temp = temp_mb(function)
         if temp is None or temp <= most_mb:
-            x = inputs(case) if x is None else x
+            if x is None:
+                x = jax.random.normal(jax.random.key(1), (case.B, case.T, case.H))
             args = (params, x) if case.mode == "forward" else (params, x, x)
-            run = lambda f, args: jax.block_until_ready(f(*args))
-            runs[str(len(rows))] = partial(run, function, args)
+            launch = lambda f=function, args=args: f(*args)
+            contenders[str(len(rows))] = Contender(launch, dict)
         weights = sum(w.size for w in jax.tree.leaves(params))
         weights -= case.H if case.model == "transformer" else 0  # its one token
         row = {**case._asdict(), "gflop": flops(case) / 1e9, "temp_mb": temp}
         rows.append(row | {"weights": weights, "median_ms": None, "iqr_ms": None})
-    for i, times in interleave(runs, rounds).items():
+    for i, times in take_turns(contenders, rounds, sample_ms=20).items():
         ms, iqr = median_iqr(times)
         rows[int(i)] |= {"median_ms": ms, "iqr_ms": iqr}
     return rows

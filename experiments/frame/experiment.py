@@ -175,8 +175,9 @@ def open_run(
 def saved_settings(kind: type, facts: dict[str, Any], out: Path) -> Any:
     """The settings that a checkpoint was made with, as a `kind`."""
     try:
+        [row["loss"] for row in facts["train"]]
         return kind(**facts["settings"])
-    except TypeError as e:
+    except (KeyError, TypeError) as e:
         raise InputError(f"{out}: holds a run of another experiment or version") from e
 
 

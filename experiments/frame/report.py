@@ -37,7 +37,7 @@ def row_of(facts: dict[str, Any], result: dict[str, Any]) -> Row:
         "weights": facts["weights"],
         "minutes": round(facts["seconds"] / 60, 1),
         **{name: facts.get(name) for name in ("cores", "device", "jax", "commit")},
-        "held_out": held_out[-1]["loss"] if held_out else None,
+        "held_out": held_out[-1].get("loss") if held_out else None,
     }
 
 

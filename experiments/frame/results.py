@@ -89,14 +89,14 @@ def score_rows(
     rows = []
     for name, group in named.items():
         cells = []
-        for score in scores:
-            values = [row["scores"].get(score) for row in group]
+        columns = [[row["scores"].get(score) for row in group] for score in scores]
+        columns.append([row["minutes"] for row in group])
+        for score, values in zip([*scores, "minutes"], columns, strict=True):
             there = [value for value in values if value is not None]
             some = f" ({len(there)} of {len(group)})" * (len(there) < len(group))
             cells.append(spread(there, digits.get(score, 1)) + some if there else "")
-        minutes = spread([row["minutes"] for row in group])
-        weights = f"{group[0]['weights']:,}"
-        rows.append([name, len(group), *cells, weights, minutes])
+        cells.insert(-1, f"{group[0]['weights']:,}")
+        rows.append([name, len(group), *cells])
     return head, rows
 
 

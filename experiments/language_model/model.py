@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
 
 import jaxseq
 import jaxseq.nn
+from experiments.frame.trainer import Loss
+from experiments.language_model.data import Batch
+from experiments.language_model.settings import Settings
 
 CELLS = {"rnn": jaxseq.nn.RNN, "lstm": jaxseq.nn.LSTM, "gru": jaxseq.nn.GRU}
 
@@ -15,32 +20,38 @@ CELLS = {"rnn": jaxseq.nn.RNN, "lstm": jaxseq.nn.LSTM, "gru": jaxseq.nn.GRU}
 class LanguageModel(nnx.Module):
     """Maps tokens `(..., T)` to logits `(..., T, vocabulary)` of the next ones."""
 
-    def __init__(
-        self,
-        vocabulary: int,
-        *,
-        cell: str,
-        layers: int,
-        hidden: int,
-        embedding: int,
-        dropout: float,
-        rngs: nnx.Rngs,
-    ):
-        self.embed = nnx.Embed(vocabulary, embedding, rngs=rngs)
-        self.recurrent = CELLS[cell](
-            embedding, hidden, num_layers=layers, dropout=dropout, rngs=rngs
+    def __init__(self, settings: Settings, vocabulary: int, rngs: nnx.Rngs):
+        E, H, dropout = settings.embedding, settings.hidden, settings.dropout
+        self.embed = nnx.Embed(vocabulary, E, rngs=rngs)
+        self.recurrent = CELLS[settings.cell](
+            E, H, num_layers=settings.layers, dropout=dropout, rngs=rngs
         )
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
-        self.head = nnx.Linear(hidden, vocabulary, rngs=rngs)
+        self.head = nnx.Linear(H, vocabulary, rngs=rngs)
 
     def __call__(self, tokens: Array, state: Any = None) -> tuple[Any, Array]:
         state, y = self.recurrent(self.embed(tokens), state)
         return state, self.head(self.dropout(y))
 
 
-def nats(logits: Array, targets: Array) -> Array:
-    """Negative log-likelihood of each target, `(..., T)`, in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+def make(settings: Settings, facts: dict[str, Any]) -> LanguageModel:
+    vocabulary = len(facts["vocabulary"])
+    return LanguageModel(settings, vocabulary, nnx.Rngs(settings.seed))
+
+
+def start(model: LanguageModel, batch: Batch) -> Any:
+    """The state of zeros, which a run over no step returns."""
+    return model(jnp.asarray(batch.tokens[:, :0]))[0]
+
+
+def loss(model: LanguageModel, batch: Batch, carry: Any) -> Loss:
+    """Negative log-likelihoods in nats, with the state that the next batch goes on."""
+    carry = jax.tree.map(lambda c: jnp.where(batch.fresh, 0, c), carry)
+    carry, logits = model(jnp.asarray(batch.tokens), carry)
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    if batch.mask is None:
+        return Loss(nats.sum(), jnp.asarray(nats.size), carry=carry)
+    return Loss((nats * batch.mask).sum(), batch.mask.sum(), carry=carry)
 
 
 @nnx.jit(static_argnames=("temperature", "top_p", "length"))

@@ -1,20 +1,45 @@
 """What a run is made of; it stands in the checkpoint."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from experiments.frame.options import (
+    file_or_name,
+    learning_rate,
+    option,
+    seed,
+    steps,
+    weight_decay,
+)
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: str | None = None
-    held_out: float = 0.1
-    cell: str = "lstm"
-    layers: int = 1
-    hidden: int = 256
-    embedding: int = 32
-    dropout: float = 0.2
-    batch: int = 32
-    window: int = 64
-    steps: int = 2600
-    learning_rate: float = 6e-3
-    weight_decay: float = 0.01
-    seed: int = 0
+    data: str | None = option(
+        None,
+        "UTF-8 text file, tinyshakespeare or warpeace; without it, Python's own "
+        "documentation",
+        kind=file_or_name,
+    )
+    held_out: float = option(
+        0.1, "share of the text, at its end", high=0.9, above=True, fixed=True
+    )
+    cell: str = option(
+        "lstm", "rnn, lstm or gru", choices=("rnn", "lstm", "gru"), fixed=True
+    )
+    layers: int = option(1, "layers, one over the other", fixed=True)
+    hidden: int = option(256, "width of the state", fixed=True)
+    embedding: int = option(32, "width of a character's vector", fixed=True)
+    dropout: float = option(
+        0.2, "probability, between layers and at the head", high=0.95
+    )
+    batch: int = option(32, "streams of text read side by side", fixed=True)
+    window: int = option(64, "steps of truncated backpropagation", fixed=True)
+    steps: int = steps(2600)
+    learning_rate: float = learning_rate(6e-3)
+    weight_decay: float = weight_decay(0.01)
+    seed: int = seed("of weights, text offsets, dropout and sample")
+
+
+def preset(given: dict[str, Any]) -> Settings:
+    return Settings()

@@ -9,8 +9,8 @@ from flax import nnx
 from jax import Array
 
 import jaxseq.nn
+from experiments.memory.data import WIDTHS, Batch
 from experiments.memory.settings import Settings
-from experiments.memory.tasks import WIDTHS, Batch
 
 
 def make_recurrent(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -51,6 +51,10 @@ class Memory(nnx.Module):
     def __call__(self, x: Array) -> Array:
         _, y = self.recurrent(x)
         return self.head(y[:, -1] if self.last else y)
+
+
+def make(settings: Settings, facts: dict[str, Any]) -> Memory:
+    return Memory(settings, rngs=nnx.Rngs(settings.seed))
 
 
 def loss(model: Memory, batch: Batch) -> tuple[Array, Array]:

@@ -3,6 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.frame.options import (
+    learning_rate,
+    option,
+    seed,
+    steps,
+    weight_decay,
+)
+
 TASKS = ("adding", "copy")
 CELLS = ("rnn", "rnn-relu", "irnn", "lstm", "gru")
 # cells and how they begin, as `sweep` names them; chrono's --span is the length
@@ -11,21 +19,31 @@ BEGINNINGS: dict[str, dict[str, Any]] = {
     "lstm-chrono": {"cell": "lstm", "span": "length"},
     "gru-chrono": {"cell": "gru", "span": "length"},
 }
+OF_A_CELL = ("cell", "forget_bias", "span")  # what a beginning says
 
 
 @dataclass(frozen=True)
 class Settings:
-    task: str = "adding"
-    length: int = 100
-    cell: str = "lstm"
-    hidden: int = 64
-    forget_bias: float = 1.0
-    span: int | None = None
-    batch: int = 50
-    steps: int = 1500
-    learning_rate: float = 1e-2
-    weight_decay: float = 0.0
-    seed: int = 0
+    task: str = option("adding", "the problem", choices=TASKS, fixed=True)
+    length: int = option(
+        100, "steps to add over, or between the symbols and their copy", fixed=True
+    )
+    cell: str = option(
+        "lstm", "irnn is relu that begins with the identity", choices=CELLS, fixed=True
+    )
+    hidden: int = option(64, "width of the state", fixed=True)
+    forget_bias: float = option(1.0, "of an LSTM", low=-100, fixed=True)
+    span: int | None = option(
+        None,
+        "chrono: gates of an LSTM or a GRU that stay open for up to so many steps",
+        low=2,
+        fixed=True,
+    )
+    batch: int = option(50, "sequences of a batch", fixed=True)
+    steps: int = steps(1500)
+    learning_rate: float = learning_rate(1e-2, "; 0.001 for cells without gates")
+    weight_decay: float = weight_decay(0.0)
+    seed: int = seed("of weights and sequences")
 
 
 # what differs from the above for a task, and for cells without gates
@@ -38,7 +56,9 @@ UNGATED: dict[str, Any] = {"learning_rate": 1e-3}
 SMALL: dict[str, Any] = {"length": 60, "hidden": 32, "steps": 600}
 
 
-def defaults(task: str, cell: str) -> Settings:
+def preset(given: dict[str, Any]) -> Settings:
     """The settings of a task and a cell, where the user gives no others."""
+    task = given.get("task", Settings.task)
+    cell = given.get("cell", Settings.cell)
     own = PRESETS[task] | ({} if cell in ("lstm", "gru") else UNGATED)
     return Settings(**own, task=task, cell=cell)

@@ -11,7 +11,7 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 from scipy.sparse import csr_array
 
-from experiments.errors import InputError
+from experiments.frame.errors import InputError
 
 RATE = 8000  # samples a second
 WINDOW, HOP = 200, 80  # 25 and 10 ms

@@ -3,27 +3,50 @@
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.frame.options import (
+    learning_rate,
+    option,
+    seed,
+    steps,
+    weight_decay,
+)
+
 DATA = ("morse", "fsdd")
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: str = "morse"
-    speaker: str | None = None
-    digits: int = 3
-    strings: int = 500
-    stack: int = 3
-    center: bool = True
-    layers: int = 1
-    hidden: int = 96
-    dropout: float = 0.1
-    augment: bool = False
-    beam: int = 16
-    batch: int = 32
-    steps: int = 1000
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.01
-    seed: int = 0
+    data: str = option(
+        "morse",
+        "Morse code, made here, or the Free Spoken Digit Dataset, a folder of which "
+        "--data-dir names",
+        choices=DATA,
+        fixed=True,
+    )
+    speaker: str | None = option(
+        None,
+        "of fsdd, who is heard in the test only; without it the test has recordings 0 "
+        "to 4 of each speaker and digit",
+        fixed=True,
+    )
+    digits: int = option(3, "most digits of a string", low=2, fixed=True)
+    strings: int = option(500, "strings that the test has", low=4, fixed=True)
+    stack: int = option(
+        3, "frames of 10 ms that are one step of the network", fixed=True
+    )
+    center: bool = option(True, "take each band's mean over the sound off", fixed=True)
+    layers: int = option(1, "bidirectional layers", fixed=True)
+    hidden: int = option(96, "width of the state, of each direction", fixed=True)
+    dropout: float = option(0.1, "probability", high=0.95)
+    augment: bool = option(
+        False, "train on other speeds, on noise and with bands left out", fixed=True
+    )
+    beam: int = option(16, "strings kept in the search, when tested", fixed=True)
+    batch: int = option(32, "strings of a batch", fixed=True)
+    steps: int = steps(1000)
+    learning_rate: float = learning_rate(5e-3)
+    weight_decay: float = weight_decay(0.01)
+    seed: int = seed("of weights, training strings and dropout")
 
 
 # what differs from the above for a data set
@@ -34,6 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def defaults(data: str) -> Settings:
+def preset(given: dict[str, Any]) -> Settings:
     """The settings of a data set, where the user gives no others."""
+    data = given.get("data", Settings.data)
     return Settings(**{**PRESETS[data], "data": data})

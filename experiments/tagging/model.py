@@ -10,7 +10,7 @@ from jax import Array
 
 import jaxseq
 import jaxseq.nn
-from experiments.tagging.corpus import PAD, UNKNOWN, Vocabulary
+from experiments.tagging.data import PAD, UNKNOWN, Vocabulary
 from experiments.tagging.settings import Settings
 
 
@@ -68,6 +68,12 @@ class Tagger(nnx.Module):
             x = jnp.concatenate([x, spelt[batch.forms]], -1)
         _, y = self.recurrent(self.dropout(x), lengths=batch.lengths)
         return self.head(self.dropout(y))
+
+
+def make(settings: Settings, facts: dict[str, Any]) -> Tagger:
+    """The model for the vocabulary among the facts."""
+    vocabulary = Vocabulary(**facts["vocabulary"])
+    return Tagger(settings, vocabulary, rngs=nnx.Rngs(settings.seed))
 
 
 def loss(model: Tagger, batch: Any) -> tuple[Array, Array]:

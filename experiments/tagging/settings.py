@@ -1,7 +1,17 @@
 """What a run is made of; it stands in the checkpoint."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+from experiments.frame.options import (
+    file_or_name,
+    learning_rate,
+    option,
+    seed,
+    steps,
+    weight_decay,
+)
 
 PARTS_OF_SPEECH = ("ud_en_ewt", "ud_ko_gsd", "ud_ko_kaist")
 ENTITIES = ("wnut17", "kmou_ner")
@@ -11,27 +21,52 @@ OF_LETTERS = ("jamo", "letter_hidden", "letter_embedding", "longest_word")
 
 @dataclass(frozen=True)
 class Settings:
-    data: str = "python"
-    dev: str | None = None
-    test: str | None = None
-    letters: bool = False
-    jamo: bool = False
-    crf: bool = False
-    layers: int = 1
-    hidden: int = 96
-    embedding: int = 32
-    letter_hidden: int = 48
-    letter_embedding: int = 32
-    least: int = 2
-    longest: int = 256
-    longest_word: int = 16
-    dropout: float = 0.1
-    word_dropout: float = 0.0
-    batch: int = 2048
-    steps: int = 3600
-    learning_rate: float = 6e-3
-    weight_decay: float = 0.01
-    seed: int = 0
+    data: str = option(
+        "python",
+        f"python (the source of its library), {', '.join(PARTS_OF_SPEECH)}, "
+        f"{', '.join(ENTITIES)}, or a CoNLL file: first column the word, last the tag "
+        "(.conllu: FORM and UPOS)",
+        kind=file_or_name,
+        fixed=True,
+    )
+    dev: str | None = option(
+        None,
+        "such a file to validate on; else a tenth of --data",
+        kind=file_or_name,
+        fixed=True,
+    )
+    test: str | None = option(
+        None,
+        "such a file to test on; else a tenth of --data",
+        kind=file_or_name,
+        fixed=True,
+    )
+    letters: bool = option(
+        False, "read the letters of each word by a BiLSTM of their own", fixed=True
+    )
+    jamo: bool = option(
+        False, "read the parts of each letter too, such as jamo", fixed=True
+    )
+    crf: bool = option(
+        False, "score whole sequences by a CRF, not each tag by a softmax", fixed=True
+    )
+    layers: int = option(1, "recurrent layers over the words", fixed=True)
+    hidden: int = option(96, "width of their state, of each direction", fixed=True)
+    embedding: int = option(32, "width of a word's vector", fixed=True)
+    letter_hidden: int = option(
+        48, "width of the state over letters, of each direction", fixed=True
+    )
+    letter_embedding: int = option(32, "width of a letter's vector", fixed=True)
+    least: int = option(2, "times that a word of the vocabulary is met", fixed=True)
+    longest: int = option(256, "words that are read at a time", low=8, fixed=True)
+    longest_word: int = option(16, "letters of a word that are read", low=2, fixed=True)
+    dropout: float = option(0.1, "probability", high=0.95)
+    word_dropout: float = option(0.0, "probability that a word is unknown", high=0.95)
+    batch: int = option(2048, "words of a batch, padding included", fixed=True)
+    steps: int = steps(3600)
+    learning_rate: float = learning_rate(6e-3)
+    weight_decay: float = weight_decay(0.01)
+    seed: int = seed("of weights, order and dropout")
 
 
 WORDS: dict[str, Any] = {
@@ -57,6 +92,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def defaults(data: str) -> Settings:
-    """The settings of a data set, where the user gives no others."""
-    return Settings(**{**PRESETS.get(data, WORDS), "data": data})
+def preset(given: Mapping[str, Any]) -> Settings:
+    """The settings of the data set, where the user gives no others."""
+    data = given.get("data", Settings.data)
+    found = Settings(**{**PRESETS.get(data, WORDS), "data": data})
+    return found if given.get("letters", True) else replace(found, jamo=False)

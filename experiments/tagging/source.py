@@ -8,8 +8,8 @@ import token
 import tokenize
 from pathlib import Path
 
-from experiments import data
-from experiments.errors import InputError
+from experiments import datasets
+from experiments.frame.errors import InputError
 
 # in every release from 3.11 on; no module is in two parts
 MODULES = {
@@ -62,7 +62,7 @@ def modules() -> dict[str, list[tuple[str, list[str]]]]:
     parts = {}
     for part, names in MODULES.items():
         paths = [folder / f"{module}.py" for module in names.split()]
-        texts = [data.read(path) for path in paths if path.is_file()]
+        texts = [datasets.read(path) for path in paths if path.is_file()]
         if not texts:
             raise InputError(f"--data python: no source of Python's library: {folder}")
         parts[part] = [(text, tags_of(text)) for text in texts]

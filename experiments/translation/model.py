@@ -1,93 +1,77 @@
-"""The four models, each as the same four functions over its weights."""
+"""The models of the library, as the training and the search use them."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 
 import jaxseq
+from experiments.frame.trainer import Loss
+from experiments.translation.data import Batch
 from experiments.translation.settings import Settings
+from experiments.translation.vocabulary import of_facts
+from jaxseq.nn import Seq2Seq, Transformer
 
 CELLS = {"rnn": jaxseq.rnn_init, "lstm": jaxseq.lstm_init, "gru": jaxseq.gru_init}
 
 
-class Model(NamedTuple):
+class EncoderDecoder(nnx.Module):
     """Shapes: sources (B, S), lengths (B,), inputs (B, T), tokens (B,)."""
 
-    # (key) -> weights
-    init: Callable[[Array], Any]
-    # (weights, sources, lengths, inputs, dropout=, key=) -> logits (B, T, V),
-    # weights of attention (B, T, S) or None
-    forward: Callable[..., tuple[Array, Array | None]]
-    # (weights, sources, lengths, max_length) -> state
-    start: Callable[..., Any]
-    # (weights, state, tokens) -> state, logits (B, V)
-    step: Callable[..., tuple[Any, Array]]
+    def __init__(self, settings: Settings, source: int, target: int, rngs: nnx.Rngs):
+        self.label_smoothing = settings.label_smoothing
+        H, layers, heads = settings.hidden, settings.layers, settings.heads
+        how: Any = {"dropout": settings.dropout, "rngs": rngs}
+        if settings.model == "transformer":
+            self.net = Transformer(
+                H, heads, 2 * H, source_size=source, target_size=target,
+                encoder_layers=layers, decoder_layers=layers, **how,
+            )  # fmt: skip
+        else:
+            attention = None if settings.model == "plain" else settings.model
+            self.net = Seq2Seq(
+                source, target, settings.embedding, H, cell=CELLS[settings.cell],
+                num_layers=layers, attention=attention, score=settings.score,
+                feed=settings.feed, num_heads=heads, **how,
+            )  # fmt: skip
+
+    def __call__(
+        self, sources: Array, lengths: Array, inputs: Array
+    ) -> tuple[Array, Array | None]:
+        """Logits `(B, T, V)`, and weights of attention `(B, T, S)` if it attends."""
+        if isinstance(self.net, Seq2Seq):
+            state = self.net.encode(sources, lengths=lengths)
+            return self.net.decode(state, inputs)[1:]
+        memory = self.net.encode(sources, lengths=lengths)
+        logits, weights = self.net.decode(inputs, memory, memory_lengths=lengths)
+        assert weights is not None
+        return logits, jnp.stack(weights).mean((0, -3))  # over layers and heads
+
+    def start(self, sources: Array, lengths: Array, max_length: int) -> Any:
+        """The state of a search."""
+        if isinstance(self.net, Seq2Seq):
+            return self.net.encode(sources, lengths=lengths)
+        memory = self.net.encode(sources, lengths=lengths)
+        how: Any = {"memory_lengths": lengths, "max_length": max_length}
+        return self.net.zeros(memory, **how)
+
+    def step(self, state: Any, tokens: Array) -> tuple[Any, Array]:
+        return self.net.decode_step(state, tokens)
 
 
-def make_model(settings: Settings, source: int, target: int) -> Model:
-    """The model of the settings for vocabularies of these sizes."""
-    if settings.model == "transformer":
-        return transformer(settings, source, target)
-    return recurrent(settings, source, target)
+def make(settings: Settings, facts: dict[str, Any]) -> EncoderDecoder:
+    source, target = map(len, of_facts(facts))
+    return EncoderDecoder(settings, source, target, nnx.Rngs(settings.seed))
 
 
-def recurrent(settings: Settings, source: int, target: int) -> Model:
-    init = partial(
-        jaxseq.seq2seq_init,
-        source=source,
-        target=target,
-        E=settings.embedding,
-        H=settings.hidden,
-        cell=CELLS[settings.cell],
-        layers=settings.layers,
-        attention=None if settings.model == "plain" else settings.model,
-        score=settings.score,
-        heads=settings.heads,
-        feed=settings.feed,
+def loss(model: EncoderDecoder, batch: Batch) -> Loss:
+    """Sums of smoothed cross-entropies; what is shown is not smoothed."""
+    logits, _ = model(*map(jnp.asarray, batch[:3]))
+    args = logits, jnp.asarray(batch.targets)
+    lengths = jnp.asarray(batch.target_lengths)
+    smoothed, plain = (
+        jaxseq.cross_entropy(*args, lengths=lengths, label_smoothing=s).sum()
+        for s in (model.label_smoothing, 0.0)
     )
-
-    def forward(weights, sources, lengths, inputs, *, dropout=0.0, key=None):
-        keys = (None, None) if key is None else jax.random.split(key)
-        read = partial(jaxseq.seq2seq_encode, lengths=lengths, dropout=dropout)
-        state = read(weights, sources, key=keys[0])
-        how = {"dropout": dropout, "key": keys[1]}
-        _, logits, attended = jaxseq.seq2seq_decode(weights, state, inputs, **how)
-        return logits, attended
-
-    def start(weights, sources, lengths, max_length):
-        return jaxseq.seq2seq_encode(weights, sources, lengths=lengths)
-
-    return Model(init, forward, start, jaxseq.seq2seq_decode_step)
-
-
-def transformer(settings: Settings, source: int, target: int) -> Model:
-    init = partial(
-        jaxseq.transformer_init,
-        D=settings.hidden,
-        N=settings.heads,
-        F=2 * settings.hidden,
-        source=source,
-        target=target,
-        encoder_layers=settings.layers,
-        decoder_layers=settings.layers,
-    )
-
-    def forward(weights, sources, lengths, inputs, *, dropout=0.0, key=None):
-        keys = (None, None) if key is None else jax.random.split(key)
-        read = partial(jaxseq.transformer_encode, lengths=lengths, dropout=dropout)
-        memory = read(weights, sources, key=keys[0])
-        how = {"memory_lengths": lengths, "dropout": dropout, "key": keys[1]}
-        logits, attended = jaxseq.transformer_decode(weights, inputs, memory, **how)
-        assert attended is not None
-        return logits, jnp.stack(attended).mean((0, -3))  # over layers and heads
-
-    def start(weights, sources, lengths, max_length):
-        memory = jaxseq.transformer_encode(weights, sources, lengths=lengths)
-        how = {"memory_lengths": lengths, "max_length": max_length}
-        return jaxseq.transformer_zeros(weights, memory, **how)
-
-    return Model(init, forward, start, jaxseq.transformer_decode_step)
+    return Loss(smoothed, lengths.sum(), plain)

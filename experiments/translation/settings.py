@@ -3,67 +3,115 @@
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.frame.options import (
+    file_or_name,
+    learning_rate,
+    option,
+    seed,
+    steps,
+    weight_decay,
+)
+
 MODELS = ("plain", "bahdanau", "luong", "transformer")
+DATA = ("dates", "multi30k", "tatoeba_ko", "chatbot_ko")
 MULTI30K_TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: str = "dates"
-    target: str | None = None
-    header: bool = False
-    lower: bool = False
-    joined: int = 1
-    pieces: int = 0
-    longest: int = 100
-    model: str = "bahdanau"
-    cell: str = "lstm"
-    layers: int = 1
-    hidden: int = 96
-    embedding: int = 48
-    heads: int = 4
-    score: str | None = None
-    feed: bool = False
-    dropout: float = 0.1
-    label_smoothing: float = 0.0
-    tokens: int = 2048
-    steps: int = 400
-    warmup: int = 100
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.01
-    held_out: float = 0.05
-    seed: int = 0
+    data: str = option(
+        "dates",
+        f"{', '.join(DATA)}, a table of two columns (.tsv, .csv), or the sources' "
+        "file, with --target",
+        kind=file_or_name,
+        fixed=True,
+    )
+    target: str | None = option(
+        None,
+        "file of the targets, line by line those of --data",
+        kind=file_or_name,
+        fixed=True,
+    )
+    header: bool = option(
+        False, "the first line of a table names its columns", fixed=True
+    )
+    lower: bool = option(False, "in lower case", fixed=True)
+    joined: int = option(1, "most sentences joined to one", fixed=True)
+    pieces: int = option(
+        0, "subwords in each vocabulary; 0 for characters", low=0, fixed=True
+    )
+    longest: int = option(
+        100, "tokens of the longest sentence taken, its end counted", fixed=True
+    )
+    model: str = option("bahdanau", "the model", choices=MODELS, fixed=True)
+    cell: str = option(
+        "lstm", "of a recurrent model", choices=("rnn", "lstm", "gru"), fixed=True
+    )
+    layers: int = option(1, "layers, of the encoder and of the decoder", fixed=True)
+    hidden: int = option(96, "width of the states, or of the Transformer", fixed=True)
+    embedding: int = option(
+        48, "width of a token's vector, in a recurrent model", fixed=True
+    )
+    heads: int = option(4, "heads of the Transformer, or of multi_head", fixed=True)
+    score: str | None = option(
+        None,
+        "of the attention; the paper's concat is additive (default: additive with "
+        "bahdanau, general with luong)",
+        choices=("additive", "general", "multi_head"),
+        fixed=True,
+    )
+    feed: bool = option(False, "input feeding (luong)", fixed=True)
+    dropout: float = option(0.1, "probability", high=0.95)
+    label_smoothing: float = option(
+        0.0, "probability spread over all tokens", high=0.95
+    )
+    tokens: int = option(2048, "tokens of a batch, padding counted", fixed=True)
+    steps: int = steps(400)
+    warmup: int = option(
+        100, "steps in which the learning rate rises, at most a tenth of all", low=0
+    )
+    learning_rate: float = learning_rate(4e-3)
+    weight_decay: float = weight_decay(0.01)
+    held_out: float = option(
+        0.05,
+        "share held out of own data, and as much to test",
+        high=0.3,
+        above=True,
+        fixed=True,
+    )
+    seed: int = seed("of weights, order and dropout")
 
 
+MULTI30K: dict[str, Any] = {
+    "lower": True,
+    "pieces": 4000,
+    "longest": 220,
+    "hidden": 256,
+    "embedding": 256,
+    "dropout": 0.25,
+    "label_smoothing": 0.1,
+    "tokens": 1024,
+    "steps": 5500,
+    "warmup": 200,
+    "learning_rate": 4e-3,
+}
 # what differs from the above for a data set, and for a model on it
 PRESETS: dict[str, dict[str, Any]] = {
     "dates": {},
-    "multi30k": {
-        "lower": True,
-        "pieces": 4000,
-        "longest": 220,
-        "hidden": 256,
-        "embedding": 256,
-        "dropout": 0.25,
-        "label_smoothing": 0.1,
-        "tokens": 1024,
-        "steps": 5500,
-        "warmup": 200,
-        "learning_rate": 4e-3,
-    },
+    "multi30k": MULTI30K,
+    "tatoeba_ko": {**MULTI30K, "pieces": 2000, "dropout": 0.4, "steps": 1500},
+    "chatbot_ko": {**MULTI30K, "lower": False, "steps": 2000},
 }
-PRESETS["tatoeba_ko"] = {**PRESETS["multi30k"], "pieces": 2000, "dropout": 0.4,
-                         "steps": 1500}  # fmt: skip
-PRESETS["chatbot_ko"] = {**PRESETS["multi30k"], "lower": False, "steps": 2000}
-OWN = {**PRESETS["multi30k"], "lower": False}  # data of the user's
+OWN = {**MULTI30K, "lower": False}  # data of the user's
 TRANSFORMER = {"hidden": 192, "layers": 3, "dropout": 0.15, "learning_rate": 2e-3}
 # the score "general" is lost under Adam: see the README
 LUONG = {"score": "additive", "feed": True}
 
 
-def defaults(data: str, model: str) -> Settings:
+def preset(given: dict[str, Any]) -> Settings:
     """The settings of a data set and a model, where the user gives no others."""
-    preset = PRESETS.get(data, OWN)
+    data, model = (given.get(k, getattr(Settings, k)) for k in ("data", "model"))
     more = TRANSFORMER if model == "transformer" and data != "dates" else {}
     more = LUONG if model == "luong" else more
-    return Settings(**{**preset, **more, "data": data, "model": model})
+    own = PRESETS.get(data, OWN)
+    return Settings(**{**own, **more, "data": data, "model": model})

@@ -1,31 +1,45 @@
 """Translation with a trained model, by beam search."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax import Array
 from tqdm import tqdm
 
 import jaxseq
-from experiments.buckets import bound
-from experiments.checkpoint import Checkpoints, has_checkpoints
-from experiments.errors import InputError
-from experiments.training import saved_settings
-from experiments.translation import batches
-from experiments.translation.model import Model, make_model
-from experiments.translation.settings import Settings
-from experiments.translation.train import make_state
-from experiments.translation.vocabulary import END, START, UNKNOWN, Vocabulary
-
-VOCABULARIES = ("source.model", "target.model")
+from experiments.frame.buckets import bound
+from experiments.frame.errors import InputError
+from experiments.frame.experiment import Run
+from experiments.translation import data
+from experiments.translation.model import EncoderDecoder
+from experiments.translation.vocabulary import END, START, UNKNOWN, of_facts
 
 
 class Search(NamedTuple):
     beam: int = 5
-    n_best: int = 1
     length_penalty: float = 1.0
+    n_best: int = 1
+
+
+@nnx.jit(static_argnames=("longest", "how"))
+def search(
+    model: EncoderDecoder, sources: Any, lengths: Any, longest: int, how: Search
+) -> jaxseq.Decoded:
+    graph, weights = nnx.split(model)
+
+    def step(state: Any, token: Array) -> tuple[Any, Array]:
+        state, logits = nnx.merge(graph, weights).step(state, token)
+        return state, logits.at[:, jnp.array([UNKNOWN, START])].set(-jnp.inf)
+
+    start = model.start(sources, lengths, longest), jnp.full(len(sources), START)
+    how_long: Any = {"max_length": longest, "end": END}
+    return jaxseq.beam_search(step, *start, **how_long, **how._asdict())
+
+
+attend = nnx.jit(EncoderDecoder.__call__)
 
 
 class Translation(NamedTuple):
@@ -37,42 +51,20 @@ class Translation(NamedTuple):
 class Translator:
     """A model and its vocabularies."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        weights: Any,
-        vocabularies: tuple[Vocabulary, Vocabulary],
-    ):
-        self.settings, self.weights = settings, weights
-        self.source, self.target = vocabularies
-        self.model: Model = make_model(settings, *map(len, vocabularies))
-        self.search = jax.jit(self._search, static_argnums=(3, 4))
-        self.forward = jax.jit(self.model.forward)
-
-    def _search(
-        self, weights: Any, sources: Any, lengths: Any, max_length: int, how: Search
-    ) -> jaxseq.Decoded:
-        state = self.model.start(weights, sources, lengths, max_length)
-        first = jnp.full(len(sources), START)
-
-        def step(state: Any, token: Any) -> tuple[Any, Any]:
-            state, logits = self.model.step(weights, state, token)
-            return state, logits.at[:, jnp.array([UNKNOWN, START])].set(-jnp.inf)
-
-        how_long: Any = {"max_length": max_length, "end": END}
-        return jaxseq.beam_search(step, state, first, **how_long, **how._asdict())
+    def __init__(self, run: Run):
+        self.settings, self.model = run.settings, run.model
+        self.source, self.target = of_facts(run.facts)
 
     def check(self, text: str, place: str) -> None:
         """That a text is not longer than what the model was trained on."""
-        n, limit = len(self.source.encode(self.prepared(text))), self.limit
+        n, limit = len(self.encode(text)), self.settings.longest
         if n >= limit:
             raise InputError(
                 f"{place}: a sentence of {n} tokens; the model takes {limit - 1}"
             )
 
-    @property
-    def limit(self) -> int:
-        return self.settings.longest
+    def encode(self, text: str) -> list[int]:
+        return self.source.encode(self.prepared(text))
 
     def unknown(self, text: str) -> str | None:
         """What to say of characters that the model does not know, if there are any."""
@@ -89,15 +81,15 @@ class Translator:
         self, texts: list[str], how: Search, *, progress: bool = False
     ) -> list[list[Translation]]:
         """The n best translations of each text."""
-        examples = [(self.source.encode(self.prepared(text)), []) for text in texts]
+        examples = [(self.encode(text), []) for text in texts]
         found: list[list[Translation]] = [[] for _ in texts]
         # a batch of training at a time; the states of the search are `beam` times that
         tokens = self.settings.tokens if len(texts) > 1 else 1
         bar = tqdm(total=len(texts), unit="sentence", disable=not progress)
-        for batch, places in batches.once(examples, tokens):
+        for batch, places in data.once(examples, tokens):
             width = batch.sources.shape[1]
-            most = min(2 * width + 10, self.limit)
-            decoded = self.search(self.weights, batch.sources, batch.lengths, most, how)
+            most = min(2 * width + 10, self.settings.longest)
+            decoded = search(self.model, batch.sources, batch.lengths, most, how)
             decoded = jax.tree.map(np.asarray, decoded)
             for row, place in enumerate(places):
                 found[place] = [
@@ -115,47 +107,13 @@ class Translator:
 
     def attention(self, text: str, tokens: list[int]) -> tuple[Any, list, list] | None:
         """Weights `(target, source)` and the pieces on both sides, if there are any."""
-        source = self.source.encode(self.prepared(text))
-        width = bound(1 + max(len(source), len(tokens)), batches.FEWER)
-        batch = batches.collate([(source, tokens)], 1, width, width)
-        _, weights = self.forward(
-            self.weights, batch.sources, batch.lengths, batch.inputs
-        )
+        source = self.encode(text)
+        width = bound(1 + max(len(source), len(tokens)), data.FEWER)
+        batch = data.collate([(source, tokens)], 1, width, width)
+        _, weights = attend(self.model, *map(jnp.asarray, batch[:3]))
         if weights is None:
             return None
         sources = [*self.source.words(source), "⟨end⟩"]
         targets = [*self.target.words(tokens), "⟨end⟩"]
         shown = np.asarray(weights)[0, : len(targets), : len(sources)]
         return shown, sources, targets
-
-
-def read_vocabularies(run: Path, digests: list[str]) -> tuple[Vocabulary, Vocabulary]:
-    """The vocabularies of a run, which must be those its checkpoint was made with."""
-    found = []
-    for name, digest in zip(VOCABULARIES, digests, strict=True):
-        path = run / name
-        try:
-            made = Vocabulary(path.read_bytes())
-        except OSError as e:
-            raise InputError(f"{path}: {e.strerror}") from e
-        except RuntimeError as e:  # SentencePiece's
-            raise InputError(f"{path}: not a vocabulary") from e
-        if made.digest != digest:
-            raise InputError(
-                f"{path}: another vocabulary than that of the checkpoint in {run}"
-            )
-        found.append(made)
-    return found[0], found[1]
-
-
-def load(run: Path) -> tuple[Translator, dict[str, Any]]:
-    """The newest checkpoint in the folder `run`, and its facts."""
-    checkpoints = Checkpoints(run, read_only=True) if has_checkpoints(run) else None
-    if checkpoints is None or checkpoints.newest is None:
-        raise InputError(f"--run {run}: no checkpoint there")
-    facts = checkpoints.facts()
-    settings = saved_settings(Settings, facts, run)
-    vocabularies = read_vocabularies(run, facts["vocabularies"])
-    model = make_model(settings, *map(len, vocabularies))
-    state = checkpoints.arrays(make_state(model, settings))
-    return Translator(settings, state.weights, vocabularies), facts

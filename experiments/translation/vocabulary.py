@@ -1,12 +1,13 @@
 """Subword vocabularies, by SentencePiece."""
 
-import hashlib
+import base64
 import io
 from collections.abc import Iterable
+from typing import Any
 
 import sentencepiece
 
-from experiments.errors import InputError
+from experiments.frame.errors import InputError
 
 END, UNKNOWN, START = 0, 1, 2
 
@@ -20,10 +21,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return self.pieces.vocab_size()
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.model).hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
         return self.pieces.encode(text)
@@ -72,3 +69,14 @@ def train(texts: list[str], model: io.BytesIO, size: int) -> None:
         minloglevel=2,
         num_threads=1,
     )
+
+
+def to_text(vocabularies: Iterable[Vocabulary]) -> list[str]:
+    """As they stand among the facts of a checkpoint."""
+    return [base64.b64encode(made.model).decode() for made in vocabularies]
+
+
+def of_facts(facts: dict[str, Any]) -> tuple[Vocabulary, Vocabulary]:
+    """Of sources and of targets."""
+    source, target = map(base64.b64decode, facts["vocabularies"])
+    return Vocabulary(source), Vocabulary(target)

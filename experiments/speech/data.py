@@ -1,0 +1,226 @@
+"""Strings of digits as sound: recordings joined, or Morse code."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.frame import buckets
+from experiments.frame.buckets import Bucket
+from experiments.frame.data import Data, digest
+from experiments.frame.errors import InputError
+from experiments.speech import audio, morse
+from experiments.speech.audio import RATE, read_wav
+from experiments.speech.settings import Settings
+
+NAME = re.compile(r"(\d)_([^_]+)_(\d+)(?:\.wav)?")
+TEST, VALIDATION = range(5), range(5, 7)  # recordings of each digit and speaker
+ROOM = 0.01  # noise between recordings, to their mean loudness
+WIDTHS = (64, 128, 192)  # steps
+
+
+class Recording(NamedTuple):
+    sound: np.ndarray  # (n,), between -1 and 1
+    digit: int
+    speaker: str
+    number: int
+
+
+class Example(NamedTuple):
+    sound: np.ndarray
+    digits: list[int]
+
+
+class Batch(NamedTuple):
+    x: np.ndarray  # (B, T, D)
+    lengths: np.ndarray  # (B,), 0 for what only fills the batch
+    labels: np.ndarray  # (B, N), tokens
+    sizes: np.ndarray  # (B,), their number
+
+
+def features(
+    sound: np.ndarray, settings: Settings, chance: np.random.Generator | None = None
+) -> np.ndarray:
+    """What the network is given of a sound, `(T, D)`, changed by `chance` if given."""
+    if chance is not None:
+        sound = audio.changed(chance, sound)
+    frames = audio.log_mel(sound, settings.center)
+    if chance is not None:
+        frames = audio.masked(chance, frames)
+    return audio.stacked(frames, settings.stack)
+
+
+def batch(
+    rows: Sequence[tuple[np.ndarray, list[int]]], size: int, width: int, most: int
+) -> Batch:
+    """Features and digits padded to `size` rows, `width` steps and `most` digits."""
+    xs, strings = zip(*rows, strict=True)
+    tokens = [np.array(digits, np.int32) + 1 for digits in strings]
+    return Batch(*buckets.pad(xs, size, width), *buckets.pad(tokens, size, most))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Endless training batches, each drawn by its number: strings of one length."""
+
+    draw: Callable[..., Example]  # from a generator, of so many digits
+    settings: Settings
+
+    def __getitem__(self, step: int) -> Batch:
+        settings = self.settings
+        chance = np.random.default_rng([settings.seed, step])
+        n = 1 + int(chance.integers(settings.digits))
+        drawn = (self.draw(chance, n) for _ in range(settings.batch))
+        change = chance if settings.augment else None
+        rows = [(features(sound, settings, change), digits) for sound, digits in drawn]
+        width = buckets.bound(max(len(x) for x, _ in rows), WIDTHS)
+        return batch(rows, settings.batch, width, settings.digits)
+
+
+def batches(
+    examples: list[Example], settings: Settings
+) -> list[tuple[Batch, list[int]]]:
+    """Every example once, as batches and the numbers of what is in them."""
+    rows = [(features(e.sound, settings), e.digits) for e in examples]
+    size, most = settings.batch, max(1, *(len(digits) for _, digits in rows))
+
+    def collate(width: int, numbers: Sequence[int]) -> Batch:
+        return batch([rows[i] for i in numbers], size, width, most)
+
+    widths = buckets.by_width([len(x) for x, _ in rows], WIDTHS).items()
+    return buckets.once([Bucket(own, size, partial(collate, w)) for w, own in widths])
+
+
+def load(settings: Settings, data_dir: Path | None) -> Data:
+    if settings.data == "morse":
+        draws, known, size = [of_senders] * 3, None, "senders without number"
+        singles = strings(of_senders, 1, settings.strings, 1, 1)
+    else:
+        parts = split(recordings(data_dir), settings.speaker)
+        draws = [partial(joined, by_speaker(part)) for part in parts]
+        singles = [Example(r.sound, [r.digit]) for r in parts[2]]
+        size, known = f"{len(parts[0]):,} recordings", [r.sound for r in parts[0]]
+    test = strings(draws[2], 2, settings.strings, 2, settings.digits)
+    validation = strings(draws[1], 3, settings.strings // 4, 1, settings.digits)
+    tests = {"single digits": singles, "strings": test}
+    mark = lambda examples: digest([[len(e.sound), e.digits] for e in examples])
+    digests = {name: mark(part) for name, part in tests.items()}
+    digests["all"] = digest([size, known, mark(validation), digests])
+    sizes = " and ".join(f"{len(part):,} {name}" for name, part in tests.items())
+    return Data(
+        train=Drawn(draws[0], settings),
+        held_out=[batch for batch, _ in batches(validation, settings)],
+        tests=tests,
+        digests=digests,
+        facts={},
+        about=f"{title(settings)}: strings of 1 to {settings.digits} digits, {size} to "
+        f"train on, to test {sizes}.",
+        per_step=settings.batch,
+        unit="string",
+    )
+
+
+def title(settings: Settings) -> str:
+    if settings.speaker is None:
+        return settings.data
+    return f"{settings.data}, {settings.speaker} not in training"
+
+
+def strings(
+    draw: Callable[..., Example], seed: int, count: int, least: int, most: int
+) -> list[Example]:
+    """The same strings of `least` to `most` digits each time."""
+    chance = np.random.default_rng([2**31, seed])  # which no --seed takes
+    return [draw(chance, int(chance.integers(least, most + 1))) for _ in range(count)]
+
+
+def of_senders(chance: np.random.Generator, n: int) -> Example:
+    """A string of `n` digits in Morse code, of a sender of its own."""
+    digits = chance.integers(0, 10, n).tolist()
+    return Example(morse.sent(chance, digits), digits)
+
+
+def by_speaker(part: list[Recording]) -> list[list[Recording]]:
+    names = sorted({r.speaker for r in part})
+    return [[r for r in part if r.speaker == name] for name in names]
+
+
+def joined(
+    speakers: list[list[Recording]], chance: np.random.Generator, n: int
+) -> Example:
+    """A string of `n` recordings of one speaker, with short pauses between them."""
+    own = speakers[chance.integers(len(speakers))]
+    found = [own[i] for i in chance.integers(0, len(own), n)]
+    loudness = sum(float(np.std(r.sound)) for r in found) / n
+    parts = []
+    for r in found:
+        pause = chance.standard_normal(round(RATE * chance.uniform(0.03, 0.2)))
+        parts += [(ROOM * loudness * pause).astype(np.float32), r.sound]
+    return Example(np.concatenate(parts[1:]), [r.digit for r in found])
+
+
+def split(
+    found: list[Recording], speaker: str | None
+) -> tuple[list[Recording], list[Recording], list[Recording]]:
+    """Training, validation and test recordings: the official test, or a speaker."""
+    names = sorted({r.speaker for r in found})
+    if speaker is not None and speaker not in names:
+        known = ", ".join(names)
+        raise InputError(f"--speaker {speaker}: the recordings are of {known}")
+    if speaker is not None and len(names) == 1:
+        raise InputError(f"--speaker {speaker}: there is no other to train on")
+    if speaker is None:
+        is_test = lambda r: r.number in TEST
+    else:
+        is_test = lambda r: r.speaker == speaker
+    test = [r for r in found if is_test(r)]
+    rest = [r for r in found if not is_test(r)]
+    validation = [r for r in rest if r.number in VALIDATION]
+    train = [r for r in rest if r.number not in VALIDATION]
+    for part, what in ((test, "0 to 4"), (validation, "5 to 6"), (train, "7 and up")):
+        if not part:
+            raise InputError(f"--data-dir: no recording with a number of {what} there")
+    return train, validation, test
+
+
+def recordings(data_dir: Path | None) -> list[Recording]:
+    """All that is in a folder: sound files, or one packed file of them."""
+    source = "as in the repository Jakobovski/free-spoken-digit-dataset"
+    if data_dir is None:
+        raise InputError(f"fsdd: --data-dir takes a folder with recordings, {source}")
+    folders = [data_dir / "fsdd", data_dir]
+    for folder in [*folders, *(folder / "recordings" for folder in folders)]:
+        paths = sorted(folder.glob("*.wav"))
+        found = [(m, p) for p in paths if (m := NAME.fullmatch(p.name))]
+        if found:
+            return [of_name(m, read_wav(p)) for m, p in found]
+        if (folder / "fsdd.npz").is_file():
+            return packed(folder / "fsdd.npz")
+    raise InputError(
+        f"--data-dir {data_dir}: no recordings there, {{digit}}_{{speaker}}_{{number}}"
+        f".wav {source}"
+    )
+
+
+def of_name(match: Any, sound: np.ndarray) -> Recording:
+    digit, speaker, number = match.groups()
+    return Recording(sound, int(digit), speaker, int(number))
+
+
+def packed(path: Path) -> list[Recording]:
+    """Recordings in one file: all samples, where each starts, and the names."""
+    try:
+        with np.load(path) as file:
+            audio, offsets, names = (file[k] for k in ("audio", "offsets", "names"))
+        sounds = np.split(audio.astype(np.float32) / 32768, offsets[1:-1])
+        matches = [NAME.fullmatch(str(name)) for name in names]
+        if not all(matches) or not all(map(len, sounds)):
+            raise ValueError
+        pairs = zip(matches, sounds, strict=True)
+        return [of_name(match, sound) for match, sound in pairs]
+    except (OSError, EOFError, KeyError, ValueError) as e:
+        raise InputError(f"{path}: not the recordings in one file") from e

@@ -1,0 +1,332 @@
+"""Sentences with a tag for each word, and words and tags as numbers."""
+
+import random
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import datasets
+from experiments.frame import buckets
+from experiments.frame.buckets import Bucket
+from experiments.frame.data import Data, digest
+from experiments.frame.errors import InputError
+from experiments.tagging import source
+from experiments.tagging.settings import ENTITIES, PARTS_OF_SPEECH, Settings
+
+PAD, UNKNOWN = 0, 1
+PARTS = ("train", "validation", "test")
+FILES = {
+    "ud_en_ewt": [f"en_ewt-ud-{part}.conllu" for part in ("train", "dev", "test")],
+    "ud_ko_gsd": [f"ko-gsd-ud-{part}.conllu" for part in ("train", "dev", "test")],
+    "ud_ko_kaist": [f"kaist.{part}.tsv" for part in ("train", "dev", "test")],
+    "wnut17": ["wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"],
+    "kmou_ner": ["ner.train", "ner.dev", "ner.test"],
+}
+
+
+class Sentence(NamedTuple):
+    words: Sequence[str]  # of source its characters, a str
+    tags: list[str]
+
+
+class Vocabulary(NamedTuple):
+    """Words and letters from UNKNOWN + 1 on, tags from 0 on."""
+
+    words: list[str]
+    letters: list[str]
+    tags: list[str]
+
+
+class Corpus(NamedTuple):
+    train: list[Sentence]
+    validation: list[Sentence]
+    test: list[Sentence]
+    vocabulary: Vocabulary
+
+    @property
+    def truth(self) -> list[list[str]]:
+        """The tags of the test."""
+        return [sentence.tags for sentence in self.test]
+
+
+def load(settings: Settings, data_dir: Path | None) -> Data:
+    """The three parts, and the vocabulary of the first."""
+    parts = sentences(settings, data_dir)
+    tags = sorted({tag for part in parts for s in part for tag in s.tags})
+    if len(tags) < 2:
+        raise InputError(f"--data {settings.data}: all words have the tag {tags}")
+    vocabulary = Vocabulary(*known(parts[0], settings), tags)
+    joined = [[["\t".join(s.words), " ".join(s.tags)] for s in p] for p in parts]
+    rows, letters = encode(parts[0], vocabulary, settings)
+    train = bucketed(cut(rows, settings), letters, settings)
+    words = sum(len(row.words) for row in rows)
+    rows, letters = encode(parts[1], vocabulary, settings)
+    held_out = buckets.once(bucketed(cut(rows, settings), letters, settings))
+    sizes = "{:,} texts to train on, {:,} held out, {:,} to test".format(
+        *map(len, parts)
+    )
+    return Data(
+        train=buckets.endless(train, settings.seed),
+        held_out=[batch for batch, _ in held_out],
+        tests={"test": Corpus(parts[0], parts[1], parts[2], vocabulary)},
+        digests={"all": digest(joined), "test": digest(joined[2])},
+        facts={"vocabulary": vocabulary._asdict()},
+        about=f"{title(settings)}: {sizes}; {len(tags)} tags, "
+        f"{len(vocabulary.words):,} words, {len(vocabulary.letters):,} letters.",
+        per_step=round(words / sum(len(own.rows) / own.size for own in train)),
+        unit="character" if settings.data == "python" else "word",
+    )
+
+
+def title(settings: Settings) -> str:
+    return Path(settings.data).name
+
+
+def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]:
+    """Training, validation and test sentences."""
+    name = settings.data
+    more = [settings.dev, settings.test]
+    if (settings.dev is None) != (settings.test is None):
+        raise InputError("--dev and --test: both are needed, or neither")
+    if settings.dev is not None and name in ("python", *FILES):
+        raise InputError("--dev, --test: belong to a file of one's own in --data")
+    if name == "python":
+        found = source.modules()
+        return [[Sentence(*text) for text in found[part]] for part in PARTS]
+    if name in FILES:
+        return [read(name, datasets.fetch(name, f, data_dir)) for f in FILES[name]]
+    path = Path(name)
+    if not path.is_file():
+        choices = ", ".join(("python", *PARTS_OF_SPEECH, *ENTITIES))
+        raise InputError(f"--data {path}: neither a file nor one of {choices}")
+    rows = read(name, path)
+    if settings.dev is None:
+        if len(rows) < 10:
+            raise InputError(f"--data {path}: {len(rows)} sentences, 10 needed")
+        return [*datasets.split(rows, 0.1, 0, lambda s: tuple(s.words))]
+    parts = [rows, *(read(p, Path(p)) for p in more if p is not None)]
+    for part, file in zip(parts, (name, *more), strict=True):
+        if not part:
+            raise InputError(f"{file}: no sentence there")
+    return parts
+
+
+def read(name: str, path: Path) -> list[Sentence]:
+    """The sentences of a file of the data set, or of one's own: first, last column."""
+    columns, comments = (0, -1), ()
+    if name == "kmou_ner":
+        # the sentence itself stands before its words, and once more with marks
+        columns, comments = (1, -1), (";", "$")
+    if name == "wnut17":
+        columns = (0, 1)
+    if name == "ud_ko_kaist":
+        comments = ("# ",)
+    conllu = path.name.removesuffix(".gz").removesuffix(".xz").endswith(".conllu")
+    if conllu:
+        rows = [[token[:2] for token in row] for row in datasets.conllu(path)]
+    else:
+        rows = datasets.conll(path, columns, comments=comments)
+    pairs = [(list(w), list(t)) for w, t in (zip(*r, strict=True) for r in rows if r)]
+    if name == "kmou_ner":
+        pairs = [(words, typed(tags)) for words, tags in pairs]
+    return [Sentence(*pair) for pair in pairs]
+
+
+def typed(tags: Iterable[str]) -> list[str]:
+    """B_PS as B-PS, and the I after it, which has no type of its own, as I-PS."""
+    found, kind = [], ""
+    for tag in tags:
+        kind = tag[2:] if tag[:2] == "B_" else kind
+        found.append({"B": f"B-{kind}", "I": f"I-{kind}"}.get(tag[0], tag))
+    return found
+
+
+def has_entities(tags: Iterable[str]) -> bool:
+    """Whether these are tags of entities: B-type, I-type and O."""
+    tags = list(tags)
+    known = all(tag == "O" or re.fullmatch("[BI]-.+", tag) for tag in tags)
+    return known and any(tag[0] == "B" for tag in tags)
+
+
+# words and letters as numbers
+
+
+def plain(word: str, settings: Settings) -> str:
+    """The word as the vocabulary has it; case is for the letters to tell."""
+    return word if settings.data == "python" else word.lower()
+
+
+def spelling(word: str, settings: Settings) -> str:
+    """The letters that are read: of a long word its beginning and its end."""
+    n = settings.longest_word
+    return word if len(word) <= n else word[: n - n // 2] + word[len(word) - n // 2 :]
+
+
+def parts_of(letter: str, settings: Settings) -> str:
+    """The letter, and with `jamo` what it is made of, such as 한 of ᄒ, ᅡ and ᆫ."""
+    made = unicodedata.normalize("NFD", letter) if settings.jamo else letter
+    return letter if made == letter else letter + made[: width_of(settings) - 1]
+
+
+def width_of(settings: Settings) -> int:
+    """Numbers for a letter."""
+    return 4 if settings.jamo else 1
+
+
+def known(train: list[Sentence], settings: Settings) -> tuple[list[str], list[str]]:
+    """Words met `least` times, and letters met in as many distinct words."""
+    met = Counter(w for s in train for w in s.words)
+    words: Counter[str] = Counter()
+    for form, n in met.items():
+        words[plain(form, settings)] += n
+    forms = sorted(met) if settings.letters else []
+    letters = Counter(
+        part
+        for form in forms
+        for part in {p for c in spelling(form, settings) for p in parts_of(c, settings)}
+    )
+    often = lambda counts: [
+        x for n, x in sorted((-n, x) for x, n in counts.items()) if -n >= settings.least
+    ]
+    return often(words), often(letters)
+
+
+class Encoded(NamedTuple):
+    words: np.ndarray  # (T,)
+    forms: np.ndarray  # (T,) rows of the table of letters
+    tags: np.ndarray  # (T,)
+
+
+class Letters(NamedTuple):
+    """The letters of all distinct words; row 0 is of none."""
+
+    parts: np.ndarray  # (N, L, P)
+    lengths: np.ndarray  # (N,)
+
+
+def encode(
+    rows: Sequence[Sentence], vocabulary: Vocabulary, settings: Settings
+) -> tuple[list[Encoded], Letters]:
+    """Sentences as numbers. Tags may be left out."""
+    number = lambda names, first: {name: i for i, name in enumerate(names, first)}
+    words = number(vocabulary.words, UNKNOWN + 1)
+    tags = number(vocabulary.tags, 0)
+    forms: dict[str, int] = {}
+    numbers = lambda values: np.array(values, np.int32)
+    own = [
+        numbers([forms.setdefault(w, len(forms) + 1) for w in r.words]) for r in rows
+    ]
+    ids = numbers([PAD, *(words.get(plain(form, settings), UNKNOWN) for form in forms)])
+    found = [
+        Encoded(ids[form], form, numbers([tags[t] for t in row.tags] or 0 * form))
+        for form, row in zip(own, rows, strict=True)
+    ]
+    if not settings.letters:
+        forms = {}
+    letters = number(vocabulary.letters, UNKNOWN + 1)
+    shape = len(forms) + 1, settings.longest_word, width_of(settings)
+    table = Letters(np.full(shape, PAD, np.int32), np.zeros(len(forms) + 1, np.int32))
+    for form, row in forms.items():
+        spelt = spelling(form, settings)
+        table.lengths[row] = len(spelt)
+        for i, letter in enumerate(spelt):
+            parts = [letters.get(p, UNKNOWN) for p in parts_of(letter, settings)]
+            table.parts[row, i, : len(parts)] = parts
+    return found, table
+
+
+def windows(n: int, width: int, margin: int) -> list[tuple[int, int, int, int]]:
+    """Where a sequence of `n` is read and kept: (start, end, low, high).
+
+    What is kept of a window is `margin` away from its ends, if the sequence goes on
+    there, so that it is known what stands around it.
+    """
+    if n <= width:
+        return [(0, n, 0, n)]
+    starts = [*range(0, n - width, width - 2 * margin), n - width]
+    lows = [0, *(start + margin for start in starts[1:])]
+    highs = [*lows[1:], n]
+    return [
+        (start, start + width, low, high)
+        for start, low, high in zip(starts, lows, highs, strict=True)
+    ]
+
+
+def cut(rows: Iterable[Encoded], settings: Settings) -> list[Encoded]:
+    """Sequences of at most `longest`, as they are trained on."""
+    part: Callable[[Any, int], Any] = lambda row, at: Encoded(
+        *(x[at : at + settings.longest] for x in row)
+    )
+    return [
+        part(row, at)
+        for row in rows
+        for at in range(0, len(row.words), settings.longest)
+    ]
+
+
+def widths(settings: Settings) -> tuple[int, ...]:
+    """Those that sequences are padded to."""
+    short = () if settings.data == "python" else (16, 40)
+    return (*(w for w in short if w < settings.longest), settings.longest)
+
+
+# batches
+
+
+class Batch(NamedTuple):
+    words: np.ndarray  # (B, T)
+    lengths: np.ndarray  # (B,), 0 for what only fills the batch
+    tags: np.ndarray  # (B, T)
+    forms: np.ndarray | None  # (B, T) rows of the letters
+    letters: np.ndarray | None  # (N, L, P) of the distinct words of the batch
+    letter_lengths: np.ndarray | None  # (N,)
+
+
+def bucketed(
+    rows: Sequence[Encoded], letters: Letters, settings: Settings
+) -> list[Bucket]:
+    """Batches of about `settings.batch` words, of sentences of like length."""
+
+    def bucket(width: int, own: list[int]) -> Bucket:
+        size = max(1, settings.batch // width)
+        most = most_distinct([rows[i].forms for i in own], size)
+
+        def collate(chosen: Any) -> Batch:
+            fields = zip(*(rows[i] for i in chosen), strict=True)
+            padded = [buckets.pad(field, size, width) for field in fields]
+            (words, lengths), (forms, _), (tags, _) = padded
+            spelt = (None, None, None)
+            if settings.letters:
+                spelt = distinct(forms, letters, most)
+            return Batch(words, lengths, tags, *spelt)
+
+        return Bucket(own, size, collate)
+
+    lengths = [len(row.words) for row in rows]
+    by_width = buckets.by_width(lengths, widths(settings))
+    return [bucket(width, own) for width, own in by_width.items()]
+
+
+def most_distinct(forms: list[np.ndarray], size: int) -> int:
+    """Distinct words that a batch is hardly ever above, from some batches by chance."""
+    chance = random.Random(0)
+    draw = lambda: chance.sample(forms, min(size, len(forms)))
+    most = max(len(np.unique(np.concatenate(draw()))) for _ in range(50))
+    return 1 + most + most // 8  # and one for what fills the batch
+
+
+def distinct(
+    forms: np.ndarray, letters: Letters, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the letters of the distinct words, and these, filled up to `most`."""
+    found, rows = np.unique(forms, return_inverse=True)
+    # one shape to compile for, and seldom a second one
+    own = np.zeros(most if len(found) <= most else forms.size + 1, np.int32)
+    own[: len(found)] = found
+    rows = rows.reshape(forms.shape).astype(np.int32)
+    return rows, letters.parts[own], letters.lengths[own]
