@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.frame.errors import InputError
@@ -80,9 +79,7 @@ class Checkpoints:
         parts = {k: ocp.args.StandardRestore(tree) for k, tree in shapes.items()}
         with self.told("read"):
             found = self.manager.restore(self.newest, args=ocp.args.Composite(**parts))
-        # not tied to a device, like those of a new run: JAX then compiles nothing anew
-        free = lambda array: jax.numpy.array(np.asarray(array))
-        return {name: jax.tree.map(free, found[name]) for name in like}
+            return {name: found[name] for name in like}
 
     def save(self, step: int, facts: Mapping[str, Any], **arrays: Any) -> None:
         # before Orbax begins, which leaves pieces and many lines where it cannot end

@@ -30,8 +30,7 @@ TINY: dict = {
     "longest": 12, "longest_word": 6, "batch": 240, "steps": 2,
 }  # fmt: skip
 SMALL = [str(x) for k, v in TINY.items() for x in ("--" + k.replace("_", "-"), v)]
-# a library of few modules, for the data python
-FEW = {"train": "bisect", "validation": "sched", "test": "this"}
+WORDS = "--hidden 8 --embedding 8 --longest 12 --batch 240".split()
 
 
 def made_up(n, seed=0):
@@ -103,11 +102,11 @@ def test_train_tag_report(files, tmp_path, capsys, monkeypatch):
         assert [word for word, _ in pairs] == words
         right += [said == tag for (_, said), tag in zip(pairs, tags, strict=True)]
     assert 100 * np.mean(right) == pytest.approx(found["accuracy"])
-    # and what is typed, a line at a time; and into a file
-    typed = "\n".join(lines.read_text().splitlines()[:3]).encode()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
+    # and what is typed; and into a file
+    typed = io.TextIOWrapper(io.BytesIO(lines.read_bytes()))
+    monkeypatch.setattr(sys, "stdin", typed)
     assert main(["tag", "--run", str(out), "--out", str(tmp_path / "tagged")]) == 0
-    assert (tmp_path / "tagged").read_text().splitlines() == written[:3]
+    assert (tmp_path / "tagged").read_text().splitlines() == written
     both = tmp_path / "both"
     assert main(["report", "--runs", str(out), "--out", str(both)]) == 0
     printed = capsys.readouterr().out
@@ -123,20 +122,13 @@ def test_train_tag_report(files, tmp_path, capsys, monkeypatch):
     assert "was trained on other data" in line
 
 
-@pytest.fixture(scope="module")
-def of_source(tmp_path_factory):
-    """A short run on source, and its options."""
-    out = tmp_path_factory.mktemp("tagging") / "run"
-    options = "--longest 64 --batch 1024 --hidden 8 --embedding 8 --crf --steps 5"
-    options = [*options.split(), "--dropout", "0.3", "--word-dropout", "0.1"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "MODULES", FEW)
-        assert main(["train", "--out", str(out), *options]) == 0
-    return out, options
-
-
-def test_source_is_coloured(of_source, tmp_path):
-    out, _ = of_source
+def test_source_is_coloured(tmp_path, capsys, monkeypatch):
+    modules = {"train": "bisect", "validation": "sched", "test": "this"}
+    monkeypatch.setattr(source, "MODULES", modules)
+    out = tmp_path / "run"
+    options = ["--longest", 64, "--batch", 1024]
+    assert main([*map(str, ("train", "--out", out, "--steps", 2, "--hidden", 8,
+                            *options))]) == 0  # fmt: skip
     assert [*result_of(out)["scores"]] == ["accuracy"]
     assert "Source of the test" in (out / "report.html").read_text()
     text = "def f(x):\n    return x < 'größer & <b>'  # 3\n" * 4
@@ -146,12 +138,6 @@ def test_source_is_coloured(of_source, tmp_path):
     page = (out / "tagged.html").read_text()
     shown = page[page.index("<pre>") + 5 : page.index("</pre>")]
     assert html.unescape(re.sub("<.*?>", "", shown)) == text
-
-
-def test_a_stopped_run_goes_on(of_source, tmp_path, monkeypatch):
-    out, options = of_source
-    monkeypatch.setattr(source, "MODULES", FEW)
-    resumes(main, out, tmp_path / "cut", *options)
 
 
 def test_colours():
@@ -423,13 +409,19 @@ def test_entities_of_ones_own(tmp_path, capsys):
     path = tmp_path / "own.conll"
     path.write_text("\n\n".join("\n".join(row) for row in rows))
     out = tmp_path / "run"
-    options = "--no-letters --hidden 8 --embedding 8 --longest 12 --batch 240 --steps 2"
-    command = ["train", "--out", str(out), "--data", str(path), *options.split()]
-    assert main(command) == 0
+    assert run(out, "--data", path, "--letters") == 0
     assert {"accuracy", "F1", "precision", "recall"} <= result_of(out)["scores"].keys()
     page = (out / "report.html").read_text()
     assert "Types of entities" in page and "weights of the CRF" not in page
     assert "48 texts to train on, 6 held out, 6 to test" in capsys.readouterr().out
+
+
+def test_a_stopped_run_goes_on(files, tmp_path):
+    whole = tmp_path / "whole"
+    options = [*files, *WORDS, "--no-letters", "--crf", "--dropout", 0.3]
+    options = [*map(str, options), "--steps", "6"]
+    assert main(["train", "--out", str(whole), *options]) == 0
+    resumes(main, whole, tmp_path / "cut", *options)
 
 
 def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):
