@@ -94,7 +94,7 @@ def test_the_tests_of_a_file(monkeypatch):
     stems = lambda path: [t.stem for t in tool.tests_of(Path(path))]
     assert stems("jaxseq/_decode.py")[0] == "test_decode"
     assert stems("experiments/speech/audio.py") == ["test_speech"]
-    assert "test_tagging" in stems("experiments/fit.py")  # by those that use it
+    assert "test_tagging" in stems("experiments/frame/buckets.py")  # which it uses
     for stem in tool.TESTS:
         assert tool.tests_of(Path("jaxseq", stem).with_suffix(".py"))
 
