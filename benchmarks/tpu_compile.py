@@ -29,12 +29,12 @@ from benchmarks.rows import Row, append
 from jaxseq import _tpu, _tpu_scan
 from jaxseq._gru import gru_update
 from jaxseq._lstm import LSTMState, lstm_update
-from jaxseq._rnn import rnn_update
+from jaxseq._rnn import RNNUpdate
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 EIGHT = "v5e:2x4"  # over which a batch is split
 CELLS: dict[str, tuple[Any, int]] = {
-    "rnn": (partial(rnn_update, activation=jnp.tanh), 1),
+    "rnn": (RNNUpdate(jnp.tanh), 1),
     "lstm": (lstm_update, 4),
     "gru": (gru_update, 3),
 }

@@ -12,7 +12,7 @@ The state `s` is an array `h` or a NamedTuple whose first field is `h`. Only
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -130,20 +130,30 @@ class Form(NamedTuple):
     saves: tuple[bool, ...]  # those of them that do not follow from y
 
 
+@partial(jax.jit, static_argnums=0, inline=True)
 def pull(
     update: Update, z_x: Array, z_h: Array, old: Any, d_new: Any
 ) -> tuple[Array, Array, Any]:
+    """The pullback of an update that holds no arrays, traced once for all steps."""
     return jax.vjp(update, z_x, z_h, old)[1](d_new)
 
 
 def pullback(update: Update, z: Any, state: Any) -> Any:
     """The jaxpr of `pull`, for arrays of one row or their shapes."""
-    row = lambda a: jax.ShapeDtypeStruct(a.shape[-1:], a.dtype)
-    z, state = jax.tree.map(row, (z, state))
-    return jax.make_jaxpr(partial(pull, update))(z, z, state, state)
+    z, state = jax.tree.map(_row, (z, state))
+    return jax.make_jaxpr(partial(pull.__wrapped__, update))(z, z, state, state)
+
+
+def _row(a: Any) -> Any:
+    return jax.ShapeDtypeStruct(a.shape[-1:], a.dtype)
 
 
 def form(update: Update, z: Any, state: Any, dtype: Any) -> Form:
+    return _form(update, *jax.tree.map(_row, (z, state)), jnp.dtype(dtype))
+
+
+@lru_cache(maxsize=256)
+def _form(update: Update, z: Any, state: Any, dtype: Any) -> Form:
     jaxpr = pullback(update, z, state).jaxpr
     used = {id(v) for e in jaxpr.eqns for v in e.invars} | set(map(id, jaxpr.outvars))
     old = jaxpr.invars[2 : 2 + len(jax.tree.leaves(state))]

@@ -43,12 +43,11 @@ class Settings(NamedTuple):
     save: bool = False
 
 
-def tpu_limit(update: Update, maps: Maps, x: Array, state: Any) -> str | None:
+def tpu_limit(update: Update, z_x: Any, state: Any, dtype: Any) -> str | None:
     """The limit of the TPU kernel that this run would pass, or None."""
     from jaxseq import _tpu  # late, for Pallas takes a while to import
 
-    z_x = jax.ShapeDtypeStruct((*x.shape[:-1], maps.w_h.shape[1]), maps.w_h.dtype)
-    return _tpu.limit(update, z_x, state, x.dtype)
+    return _tpu.limit(update, z_x, state, dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -29,10 +29,13 @@ class RNNParams(NamedTuple):
     b: Array | None  # (H,)
 
 
-def rnn_update(
-    z_x: Array, z_h: Array, h: Array, *, activation: Callable[[Array], Array]
-) -> Array:
-    return activation(z_x + z_h)
+class RNNUpdate(NamedTuple):
+    """The update of an RNN; two with one activation are equal."""
+
+    activation: Callable[[Array], Array]
+
+    def __call__(self, z_x: Array, z_h: Array, h: Array) -> Array:
+        return self.activation(z_x + z_h)
 
 
 def rnn_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> RNNParams:
@@ -84,7 +87,7 @@ def rnn_step(
         ValueError: if a shape or dtype does not fit.
     """
     params = check_params(params, RNNParams, 1)
-    update = partial(rnn_update, activation=activation)
+    update = RNNUpdate(activation)
     return run_step(update, Maps(*params), partial(rnn_zeros, params), state, x)
 
 
@@ -129,7 +132,7 @@ def rnn(
     """
     params = check_params(params, RNNParams, 1)
     return run(
-        partial(rnn_update, activation=activation),
+        RNNUpdate(activation),
         Maps(*params),
         partial(rnn_zeros, params),
         x,

@@ -16,6 +16,7 @@ from jaxseq._cell import (
     make_masks,
     pullback,
     recurrent,
+    state_dtype,
     widen,
 )
 from jaxseq._check import (
@@ -70,7 +71,36 @@ def run(
 
     if remat is not None:
         remat = check_remat(remat)
+    Z = maps.w_h.shape[1]
+    z = jax.ShapeDtypeStruct((*batch, T, Z), state_dtype(maps.w_h.dtype))
+    # an activation may hold arrays to be differentiated by, which no rule sees
+    holds = bool(pullback(update, z, state).consts)
+    if remat is not None:
+        got = f"{remat} with an activation that holds arrays"
+        check(not holds, "remat", "None", got)
+    settings = None
+    if implementation == "pallas" or (implementation is None and T > 0 and not holds):
+        limit = tpu_limit(update, z, state, x.dtype)
+        only = implementation == "pallas"
+        check(not only or limit is None, "implementation", "None or 'scan' here", limit)
+        settings = Settings(update, reverse, limit is None, not only)
+    over = over_time if holds else traced_once
+    return over(update, settings, reverse, remat, maps, x, state, lengths, resets)
 
+
+def over_time(
+    update: Update,
+    settings: Settings | None,
+    reverse: bool,
+    remat: int | None,
+    maps: Maps,
+    x: Array,
+    state: Any,
+    lengths: Array | None,
+    resets: Array | None,
+) -> tuple[Any, Array]:
+    """Runs over time, by the plain scan if there are no settings of another path."""
+    T = x.shape[-2]
     masks = make_masks(lengths, resets, T, reverse)
     maps = widen(maps)
     state = lay_out(state, x, (maps, masks))
@@ -78,24 +108,18 @@ def run(
     def plain(maps: Maps, x: Array, state: Any, masks: Masks) -> tuple[Any, Array]:
         return scan(update, maps, x, state, masks, reverse)
 
-    # an activation may hold arrays to be differentiated by, which no rule sees
-    holds = bool(pullback(update, maps.w_h, state).consts)
-    if implementation == "scan" or (implementation is None and (T == 0 or holds)):
-        piece = plain
-    else:
-        limit = tpu_limit(update, maps, x, state)
-        only = implementation == "pallas"
-        check(not only or limit is None, "implementation", "None or 'scan' here", limit)
-        settings = Settings(update, reverse, limit is None, not only)
-        piece = lambda *args: recurrence(settings, *args)[:2]
+    def fast(*args: Any) -> tuple[Any, Array]:
+        return recurrence(settings, *args)[:2]
 
-    if remat is not None:
-        got = f"{remat} with an activation that holds arrays"
-        check(not holds, "remat", "None", got)
+    piece = plain if settings is None else fast
     if remat is None or remat >= T:
         return piece(maps, x, state, masks)
     maps = vary(maps, (x, state, masks))
     return over_pieces(piece, plain, remat, reverse, maps, x, state, masks)
+
+
+# what runs a cell at the same shapes again is neither traced nor compiled again
+traced_once = jax.jit(over_time, static_argnums=(0, 1, 2, 3))
 
 
 def lay_out(state: Any, x: Array, others: Any) -> Any:

@@ -14,6 +14,7 @@ import jaxseq
 from jaxseq import _fused
 from jaxseq._cell import Maps, affine, form, hidden, make_masks, select, widen
 from jaxseq._recurrence import Settings, complete, previous, recurrence
+from jaxseq._rnn import RNNUpdate
 from jaxseq._scan import scan, scan_tangents
 from tests.cells import (
     CELLS,
@@ -253,7 +254,7 @@ def numpy(tree):
 def pieces_of(cell, params):
     """The update and the widened maps of a cell."""
     if cell.params is jaxseq.RNNParams:
-        update = partial(jaxseq._rnn.rnn_update, activation=jnp.tanh)
+        update = RNNUpdate(jnp.tanh)
         return update, widen(Maps(*params))
     if cell.params is jaxseq.GRUParams:
         return jaxseq._gru.gru_update, widen(jaxseq._gru.gru_maps(params))
@@ -261,10 +262,9 @@ def pieces_of(cell, params):
 
 
 PAIR = jaxseq.LSTMState(F, F)
-RNN_UPDATE = jaxseq._rnn.rnn_update
 FORMS = {
-    "rnn": (partial(RNN_UPDATE, activation=jnp.tanh), 1, F, (True, (False,))),
-    "relu": (partial(RNN_UPDATE, activation=jax.nn.relu), 1, F, (True, (False,))),
+    "rnn": (RNNUpdate(jnp.tanh), 1, F, (True, (False,))),
+    "relu": (RNNUpdate(jax.nn.relu), 1, F, (True, (False,))),
     "lstm": (jaxseq._lstm.lstm_update, 4, PAIR, (True, (False, True))),
     "gru": (jaxseq._gru.gru_update, 3, F, (False, (True,))),
     "product": (lambda z_x, z_h, h: z_x * z_h, 1, F, (False, (False,))),

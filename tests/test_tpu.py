@@ -26,15 +26,15 @@ from jaxseq._fused import Residuals
 from jaxseq._gru import gru_maps, gru_update
 from jaxseq._lstm import lstm_update
 from jaxseq._recurrence import complete, previous
-from jaxseq._rnn import rnn_update
+from jaxseq._rnn import RNNUpdate
 from jaxseq._tpu import limit
 from jaxseq._tpu_scan import Bytes, Chip, tiles
 from tests.cells import CELLS, expected, random_problem
 
 ROOT = Path(__file__).parent.parent
 UPDATES = {
-    "rnn": partial(rnn_update, activation=jnp.tanh),
-    "rnn_relu": partial(rnn_update, activation=jax.nn.relu),
+    "rnn": RNNUpdate(jnp.tanh),
+    "rnn_relu": RNNUpdate(jax.nn.relu),
     "lstm": lstm_update,
     "gru": gru_update,
 }
@@ -373,7 +373,7 @@ def test_limits_are_named(case):
 
 def test_limits_of_the_update():
     z, (h, _) = shapes(128, gates=1)
-    elman = lambda f: partial(rnn_update, activation=f)
+    elman = lambda f: RNNUpdate(f)
     of = lambda f: limit(elman(f), z, h, jnp.float32, V5E)
     assert of(jax.nn.gelu) is None
     assert of(jax.nn.elu) == "no kernel has expm1"
