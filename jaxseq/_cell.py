@@ -148,13 +148,28 @@ def _row(a: Any) -> Any:
     return jax.ShapeDtypeStruct(a.shape[-1:], a.dtype)
 
 
+class HoldsArraysError(Exception):
+    """An update has arrays that are not its arguments."""
+
+
+def holds_arrays(update: Update, z: Any, state: Any) -> bool:
+    try:
+        form(update, z, state, hidden(state).dtype)
+    except HoldsArraysError:
+        return True
+    return False
+
+
 def form(update: Update, z: Any, state: Any, dtype: Any) -> Form:
     return _form(update, *jax.tree.map(_row, (z, state)), jnp.dtype(dtype))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # which keeps no update that holds arrays: it raises
 def _form(update: Update, z: Any, state: Any, dtype: Any) -> Form:
-    jaxpr = pullback(update, z, state).jaxpr
+    closed = pullback(update, z, state)
+    if closed.consts:
+        raise HoldsArraysError
+    jaxpr = closed.jaxpr
     used = {id(v) for e in jaxpr.eqns for v in e.invars} | set(map(id, jaxpr.outvars))
     old = jaxpr.invars[2 : 2 + len(jax.tree.leaves(state))]
     d_x, d_h, *_ = jaxpr.outvars

@@ -13,8 +13,8 @@ from jaxseq._cell import (
     Zeros,
     affine,
     hidden,
+    holds_arrays,
     make_masks,
-    pullback,
     recurrent,
     state_dtype,
     widen,
@@ -74,7 +74,7 @@ def run(
     Z = maps.w_h.shape[1]
     z = jax.ShapeDtypeStruct((*batch, T, Z), state_dtype(maps.w_h.dtype))
     # an activation may hold arrays to be differentiated by, which no rule sees
-    holds = bool(pullback(update, z, state).consts)
+    holds = holds_arrays(update, z, state)
     if remat is not None:
         got = f"{remat} with an activation that holds arrays"
         check(not holds, "remat", "None", got)

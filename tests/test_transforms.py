@@ -50,6 +50,20 @@ def test_one_trace_per_shape(cell):
 
 
 @every_cell
+@pytest.mark.parametrize("implementation", [None, "scan"])
+def test_a_second_call_compiles_nothing(cell, implementation, caplog):
+    problem = random_problem(cell, batch=(3,), T=4, D=2, H=3)
+    options = {"lengths": LENGTHS, "resets": RESETS, "implementation": implementation}
+    with jax.log_compiles():
+        first = cell.sequence(*problem, **options)
+        assert "Compiling jit(over_time)" in caplog.text
+        caplog.clear()
+        second = cell.sequence(*problem, **options)
+    assert "Compiling" not in caplog.text and "Finished tracing" not in caplog.text
+    chex.assert_trees_all_equal(first, second)
+
+
+@every_cell
 def test_vmap_over_everything(cell):
     """An ensemble: each member its own weights, input, state, lengths and resets."""
     problems = [random_problem(cell, T=4, D=2, H=3, seed=s) for s in range(3)]
