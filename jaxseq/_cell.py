@@ -130,18 +130,20 @@ class Form(NamedTuple):
     saves: tuple[bool, ...]  # those of them that do not follow from y
 
 
-@partial(jax.jit, static_argnums=0, inline=True)
-def pull(
+def _pull(
     update: Update, z_x: Array, z_h: Array, old: Any, d_new: Any
 ) -> tuple[Array, Array, Any]:
-    """The pullback of an update that holds no arrays, traced once for all steps."""
     return jax.vjp(update, z_x, z_h, old)[1](d_new)
+
+
+# traced once for all steps
+pull = jax.jit(_pull, static_argnums=0, inline=True)
 
 
 def pullback(update: Update, z: Any, state: Any) -> Any:
     """The jaxpr of `pull`, for arrays of one row or their shapes."""
     z, state = jax.tree.map(_row, (z, state))
-    return jax.make_jaxpr(partial(pull.__wrapped__, update))(z, z, state, state)
+    return jax.make_jaxpr(partial(_pull, update))(z, z, state, state)
 
 
 def _row(a: Any) -> Any:
