@@ -34,6 +34,9 @@ def known(flags: tuple[str, ...]) -> str:
 
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = known(QUICK)
+quick = QUICK[0] in os.environ["XLA_FLAGS"]
+# it is about how users compile; other tests check the same and more
+collect_ignore = ["test_defaults.py"] if quick else []
 
 # The workers and the commands that tests start share what one of them has compiled.
 # (With JAX_COMPILATION_CACHE_MAX_SIZE each write would read the age of every entry. An

@@ -19,10 +19,11 @@ from tests.cells import (
     weighted_sum,
 )
 
-LENGTHS = np.array([[0, 1, 7], [4, 6, 3]])
-RESETS = np.random.default_rng(5).random((2, 3, 7)) < 0.3
-RESETS[1, 0] = [True, False, True, False, True, True, False]  # length 4: both ends
-FULL, NO_RESETS = np.full((2, 3), 7), np.zeros((2, 3, 7), bool)
+T = 5  # a chunk of the gradient, and a step more
+LENGTHS = np.array([[0, 1, 5], [4, 3, 2]])
+RESETS = np.random.default_rng(5).random((2, 3, T)) < 0.3
+RESETS[1, 0] = [True, False, True, True, True]  # length 4: both ends
+FULL, NO_RESETS = np.full((2, 3), T), np.zeros((2, 3, T), bool)
 OPTIONS = {
     "plain": {},  # the others share a program
     "lengths": {"lengths": LENGTHS, "resets": NO_RESETS},
@@ -83,7 +84,7 @@ def test_batch_matches_equations_and_gradients_their_finite_differences(
     cell, options, reverse
 ):
     options = {"reverse": reverse, **options}
-    problem = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
+    problem = random_problem(cell, batch=(2, 3), T=T, D=3, H=4)
     outputs, gradients = run_and_gradients(cell, *problem, **options)
     want = expected(cell, *problem, **options)
     assert_close(outputs, want)
@@ -111,8 +112,8 @@ def test_batch_matches_equations_and_gradients_their_finite_differences(
 @every_cell
 @both_directions
 def test_padding_reaches_neither_outputs_nor_gradients(cell, reverse):
-    params, x, state = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
-    padding = np.arange(7) >= LENGTHS[..., None]
+    params, x, state = random_problem(cell, batch=(2, 3), T=T, D=3, H=4)
+    padding = np.arange(T) >= LENGTHS[..., None]
     # the last valid steps of a segment read backwards are next to the padding
     options = {"lengths": LENGTHS, "resets": RESETS | padding, "reverse": reverse}
 
@@ -133,7 +134,7 @@ def test_padding_reaches_neither_outputs_nor_gradients(cell, reverse):
 @both_directions
 @pytest.mark.parametrize("name", ["lengths", "resets"])
 def test_one_option_alone(cell, name, reverse):
-    problem = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
+    problem = random_problem(cell, batch=(2, 3), T=T, D=3, H=4)
     option = {name: OPTIONS["both"][name]}
     want = run_and_gradients(cell, *problem, reverse=reverse, **OPTIONS[name])
     got = run_and_gradients(cell, *problem, reverse=reverse, **option)
@@ -143,7 +144,7 @@ def test_one_option_alone(cell, name, reverse):
 @every_cell
 @pytest.mark.parametrize("resets", [None, NO_RESETS])
 def test_junk_state_of_an_empty_sequence_reaches_no_weight_gradient(cell, resets):
-    params, x, state = random_problem(cell, batch=(2, 3), T=7, D=3, H=4)
+    params, x, state = random_problem(cell, batch=(2, 3), T=T, D=3, H=4)
     empty = LENGTHS[..., None] == 0
     junk = jax.tree.map(lambda s: np.where(empty, np.nan, s), state)
     options = {"lengths": LENGTHS, "resets": resets, "reverse": False}
@@ -157,7 +158,7 @@ def test_junk_state_of_an_empty_sequence_reaches_no_weight_gradient(cell, resets
 @every_cell
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_junk_state_before_a_reset_reaches_nothing(cell, batch):
-    params, x, state = random_problem(cell, batch=batch, T=7, D=3, H=4)
+    params, x, state = random_problem(cell, batch=batch, T=T, D=3, H=4)
     resets = (RESETS if batch else RESETS[0, 1]).copy()
     resets[..., 0] = True
     junk = jax.tree.map(lambda s: np.full_like(s, np.nan), state)

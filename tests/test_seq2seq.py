@@ -429,9 +429,7 @@ def test_init_of_scores(attention):
 
 def test_bad_states():
     params, fed, bare = make("bahdanau"), make("luong fed"), make("none")
-    state, of_fed, of_bare = (
-        encode(p, TOKENS) for p in (params, fed, bare)
-    )
+    state, of_fed, of_bare = (encode(p, TOKENS) for p in (params, fed, bare))
     feed = lambda state: state._replace(feed=of_fed.feed)
     short = jax.tree.map(lambda a: a[:1], state)
     mixed = state._replace(memory=short.memory)

@@ -27,7 +27,7 @@ from tests.experiments.helpers import SHARED, error, real, resumes
 # one width to compile for
 TINY: dict = {
     "hidden": 8, "embedding": 8, "letter_hidden": 8, "letter_embedding": 8,
-    "longest": 12, "longest_word": 6, "batch": 240, "steps": 2,
+    "longest": 8, "longest_word": 4, "batch": 240, "steps": 2,
 }  # fmt: skip
 SMALL = [str(x) for k, v in TINY.items() for x in ("--" + k.replace("_", "-"), v)]
 WORDS = "--hidden 8 --embedding 8 --longest 12 --batch 240".split()
@@ -40,7 +40,7 @@ def made_up(n, seed=0):
     rows = []
     for _ in range(n):
         words, tags = [], []
-        for _ in range(chance.randint(2, 5)):
+        for _ in range(chance.randint(2, 4)):
             ends = chance.random() < 0.5
             word = "".join(chance.choice("bcdfaeiou") for _ in range(3))
             word += chance.choice("aeiou" if ends else "bcdf")
@@ -291,10 +291,10 @@ def test_every_word_is_in_a_batch_with_its_letters():
     vocabulary = Vocabulary([], [*"abcdefiotu"], ["C", "TOC", "TOV", "V"])
     encoded, letters = data.encode(rows, vocabulary, settings)
     pieces = data.cut(encoded, settings)
-    assert len(pieces) > len(rows) and max(len(p.words) for p in pieces) == 12
+    assert len(pieces) > len(rows) and max(len(p.words) for p in pieces) == 8
     seen = []
     for batch, _ in buckets.once(data.bucketed(pieces, letters, settings)):
-        assert batch.words.shape == (20, 12) and len(batch.letters) <= 241
+        assert batch.words.shape == (30, 8) and len(batch.letters) <= 241
         for b, n in enumerate(batch.lengths):
             for t in range(n):
                 form = batch.forms[b, t]
@@ -320,7 +320,7 @@ def test_windows():
 
 def test_long_sentences_are_tagged_whole():
     """In windows; a word's tag depends on what is near alone in this model."""
-    settings = Settings(**{**TINY, "data": "x", "batch": 24})
+    settings = Settings(**{**TINY, "data": "x", "longest": 12, "batch": 24})
     vocabulary = Vocabulary(["a", "b"], [], ["A", "B"])
     model = Tagger(settings, vocabulary, rngs=nnx.Rngs(0))
     answers = experiment.Answers(model, settings, vocabulary)

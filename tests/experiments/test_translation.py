@@ -144,7 +144,9 @@ def test_a_stopped_run_ends_as_the_whole_one(whole, options, tmp_path):
 
 def test_learns_dates():
     """All that there is to know of a date's format, in a few hundred small steps."""
-    settings = replace(preset({}), hidden=64, embedding=32, steps=300, tokens=512)
+    settings = replace(
+        preset({}), hidden=48, embedding=32, steps=200, tokens=512, learning_rate=1e-2
+    )
     loaded = data.load(settings, None)
     source, target = made = vocabulary.of_facts(loaded.facts)
     parts = data.read(settings, None)
@@ -164,7 +166,7 @@ def test_learns_dates():
         trainer.advance()
     run = Run(None, settings, loaded.facts, trainer.model, loaded, {})
     short = [pair for pair in parts[2] if len(pair.source) < 11]
-    result = result_of(run, short[:200], "test", Search(beam=2))
+    result = result_of(run, short[:100], "test", Search(beam=2))
     assert result.scores["exact match"] > 80
     row, translator = result.more["sentences"][0], Translator(run)
     weights, sources, targets = translator.attention(row["source"], row["tokens"])
