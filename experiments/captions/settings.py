@@ -2,13 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.frame.options import (
-    learning_rate,
-    option,
-    seed,
-    steps,
-    weight_decay,
-)
+from experiments.frame.options import learning_rate, option, seed, steps, weight_decay
 
 ENCODERS = ("rows", "pixels")
 
@@ -19,13 +13,12 @@ class Settings:
         "rows",
         "an LSTM that reads the rows, or one layer over all pixels",
         choices=ENCODERS,
-        fixed=True,
     )
-    hidden: int = option(96, "width of the vector and of the states", fixed=True)
-    embedding: int = option(32, "width of a letter's vector", fixed=True)
-    dropout: float = option(0.2, "probability", high=0.95)
-    beam: int = option(4, "names kept in the search, when tested", fixed=True)
-    batch: int = option(64, "images of a batch, each with one language", fixed=True)
+    hidden: int = option(96, "width of the vector and of the states")
+    embedding: int = option(32, "width of a letter's vector")
+    dropout: float = option(0.2, "probability", high=0.95, fixed=False)
+    beam: int = option(4, "names kept in the search, when tested")
+    batch: int = option(64, "images of a batch, each with one language")
     steps: int = steps(1500)
     learning_rate: float = learning_rate(3e-3)
     weight_decay: float = weight_decay(0.01)

@@ -29,28 +29,21 @@ class Settings:
         "digits",
         f"{', '.join((*IMAGES, *TEXTS))}, or a table of texts and labels (.tsv)",
         kind=file_or_name,
-        fixed=True,
     )
-    model: str = option(
-        "lstm", "each and bag are feed-forward", choices=MODELS, fixed=True
+    model: str = option("lstm", "each and bag are feed-forward", choices=MODELS)
+    pooling: str = option("last", "over time, of a recurrent model", choices=POOLINGS)
+    layers: int = option(1, "recurrent layers")
+    hidden: int = option(64, "width of the state, of each direction")
+    embedding: int = option(64, "width of a token's vector")
+    units: str = option("words", "what a token is", choices=("words", "characters"))
+    least: int = option(2, "times that a token of the vocabulary is met")
+    longest: int = option(128, "tokens of a text that are read")
+    shuffled: bool = option(False, "put the words of each text in an order of chance")
+    dropout: float = option(0.2, "probability", high=0.95, fixed=False)
+    word_dropout: float = option(
+        0.0, "probability that a token is unknown", high=0.95, fixed=False
     )
-    pooling: str = option(
-        "last", "over time, of a recurrent model", choices=POOLINGS, fixed=True
-    )
-    layers: int = option(1, "recurrent layers", fixed=True)
-    hidden: int = option(64, "width of the state, of each direction", fixed=True)
-    embedding: int = option(64, "width of a token's vector", fixed=True)
-    units: str = option(
-        "words", "what a token is", choices=("words", "characters"), fixed=True
-    )
-    least: int = option(2, "times that a token of the vocabulary is met", fixed=True)
-    longest: int = option(128, "tokens of a text that are read", fixed=True)
-    shuffled: bool = option(
-        False, "put the words of each text in an order of chance", fixed=True
-    )
-    dropout: float = option(0.2, "probability", high=0.95)
-    word_dropout: float = option(0.0, "probability that a token is unknown", high=0.95)
-    batch: int = option(50, "examples of a batch", fixed=True)
+    batch: int = option(50, "examples of a batch")
     steps: int = steps(1000)
     learning_rate: float = learning_rate(3e-3)
     weight_decay: float = weight_decay(0.01)

@@ -2,8 +2,8 @@
 
     @dataclass(frozen=True)
     class Settings:
-        hidden: int = option(96, "width of the state", fixed=True)
-        dropout: float = option(0.1, "probability", high=0.95)
+        hidden: int = option(96, "width of the state")
+        dropout: float = option(0.1, "probability", high=0.95, fixed=False)
 
 is `--hidden` and `--dropout`, in a checkpoint as in `Settings`. A checkpoint cannot go
 on with another value of an option that is `fixed`.
@@ -47,7 +47,7 @@ def file_or_name(text: str) -> str:
 
 
 def option(
-    default: Any, text: str, *, kind: Callable | None = None, fixed: bool = False,
+    default: Any, text: str, *, kind: Callable | None = None, fixed: bool = True,
     choices: Sequence[str] | None = None, **limits: Any,
 ) -> Any:  # fmt: skip
     """A field of settings that is an option.
@@ -60,19 +60,19 @@ def option(
 
 
 def steps(default: int) -> Any:
-    return option(default, "updates of the weights")
+    return option(default, "updates of the weights", fixed=False)
 
 
 def learning_rate(default: float, more: str = "") -> Any:
-    return option(default, f"its peak, after the warm-up{more}")
+    return option(default, f"its peak, after the warm-up{more}", fixed=False)
 
 
 def weight_decay(default: float) -> Any:
-    return option(default, "of AdamW")
+    return option(default, "of AdamW", fixed=False)
 
 
 def seed(text: str) -> Any:
-    return option(0, text, kind=SEED, fixed=True)
+    return option(0, text, kind=SEED)
 
 
 def fixed(settings: Any) -> list[str]:

@@ -20,21 +20,18 @@ class Settings:
         "UTF-8 text file, tinyshakespeare or warpeace; without it, Python's own "
         "documentation",
         kind=file_or_name,
+        fixed=False,
     )
-    held_out: float = option(
-        0.1, "share of the text, at its end", high=0.9, above=True, fixed=True
-    )
-    cell: str = option(
-        "lstm", "rnn, lstm or gru", choices=("rnn", "lstm", "gru"), fixed=True
-    )
-    layers: int = option(1, "layers, one over the other", fixed=True)
-    hidden: int = option(256, "width of the state", fixed=True)
-    embedding: int = option(32, "width of a character's vector", fixed=True)
+    held_out: float = option(0.1, "share of the text, at its end", high=0.9, above=True)
+    cell: str = option("lstm", "rnn, lstm or gru", choices=("rnn", "lstm", "gru"))
+    layers: int = option(1, "layers, one over the other")
+    hidden: int = option(256, "width of the state")
+    embedding: int = option(32, "width of a character's vector")
     dropout: float = option(
-        0.2, "probability, between layers and at the head", high=0.95
+        0.2, "probability, between layers and at the head", high=0.95, fixed=False
     )
-    batch: int = option(32, "streams of text read side by side", fixed=True)
-    window: int = option(64, "steps of truncated backpropagation", fixed=True)
+    batch: int = option(32, "streams of text read side by side")
+    window: int = option(64, "steps of truncated backpropagation")
     steps: int = steps(2600)
     learning_rate: float = learning_rate(6e-3)
     weight_decay: float = weight_decay(0.01)

@@ -12,14 +12,7 @@ from jax import Array
 from experiments import datasets
 from experiments.frame.checkpoint import refuse_run, refuse_runs
 from experiments.frame.errors import InputError, refuse
-from experiments.frame.experiment import (
-    Evaluation,
-    Experiment,
-    Result,
-    Run,
-    fit,
-    load,
-)
+from experiments.frame.experiment import Evaluation, Experiment, Result, Run, fit, load
 from experiments.frame.files import make_folder
 from experiments.frame.report import report
 from experiments.frame.results import write_rows

@@ -13,14 +13,7 @@ from matplotlib.ticker import LogLocator
 from experiments.frame.experiment import Evaluation, Run
 from experiments.frame.page import grid, save_figure
 from experiments.frame.results import groups
-from experiments.memory.data import (
-    REMEMBERED,
-    UNITS,
-    Batch,
-    baseline,
-    solved,
-    title,
-)
+from experiments.memory.data import REMEMBERED, UNITS, Batch, baseline, solved, title
 from experiments.memory.settings import Settings
 
 NAMES = {"rnn": "RNN (tanh)", "rnn-relu": "RNN (relu)", "irnn": "IRNN",

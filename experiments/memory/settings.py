@@ -3,13 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.frame.options import (
-    learning_rate,
-    option,
-    seed,
-    steps,
-    weight_decay,
-)
+from experiments.frame.options import learning_rate, option, seed, steps, weight_decay
 
 TASKS = ("adding", "copy")
 CELLS = ("rnn", "rnn-relu", "irnn", "lstm", "gru")
@@ -24,22 +18,21 @@ OF_A_CELL = ("cell", "forget_bias", "span")  # what a beginning says
 
 @dataclass(frozen=True)
 class Settings:
-    task: str = option("adding", "the problem", choices=TASKS, fixed=True)
+    task: str = option("adding", "the problem", choices=TASKS)
     length: int = option(
-        100, "steps to add over, or between the symbols and their copy", fixed=True
+        100, "steps to add over, or between the symbols and their copy"
     )
     cell: str = option(
-        "lstm", "irnn is relu that begins with the identity", choices=CELLS, fixed=True
+        "lstm", "irnn is relu that begins with the identity", choices=CELLS
     )
-    hidden: int = option(64, "width of the state", fixed=True)
-    forget_bias: float = option(1.0, "of an LSTM", low=-100, fixed=True)
+    hidden: int = option(64, "width of the state")
+    forget_bias: float = option(1.0, "of an LSTM", low=-100)
     span: int | None = option(
         None,
         "chrono: gates of an LSTM or a GRU that stay open for up to so many steps",
         low=2,
-        fixed=True,
     )
-    batch: int = option(50, "sequences of a batch", fixed=True)
+    batch: int = option(50, "sequences of a batch")
     steps: int = steps(1500)
     learning_rate: float = learning_rate(1e-2, "; 0.001 for cells without gates")
     weight_decay: float = weight_decay(0.0)

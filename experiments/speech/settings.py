@@ -3,13 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.frame.options import (
-    learning_rate,
-    option,
-    seed,
-    steps,
-    weight_decay,
-)
+from experiments.frame.options import learning_rate, option, seed, steps, weight_decay
 
 DATA = ("morse", "fsdd")
 
@@ -21,28 +15,24 @@ class Settings:
         "Morse code, made here, or the Free Spoken Digit Dataset, a folder of which "
         "--data-dir names",
         choices=DATA,
-        fixed=True,
     )
     speaker: str | None = option(
         None,
         "of fsdd, who is heard in the test only; without it the test has recordings 0 "
         "to 4 of each speaker and digit",
-        fixed=True,
     )
-    digits: int = option(3, "most digits of a string", low=2, fixed=True)
-    strings: int = option(500, "strings that the test has", low=4, fixed=True)
-    stack: int = option(
-        3, "frames of 10 ms that are one step of the network", fixed=True
-    )
-    center: bool = option(True, "take each band's mean over the sound off", fixed=True)
-    layers: int = option(1, "bidirectional layers", fixed=True)
-    hidden: int = option(96, "width of the state, of each direction", fixed=True)
-    dropout: float = option(0.1, "probability", high=0.95)
+    digits: int = option(3, "most digits of a string", low=2)
+    strings: int = option(500, "strings that the test has", low=4)
+    stack: int = option(3, "frames of 10 ms that are one step of the network")
+    center: bool = option(True, "take each band's mean over the sound off")
+    layers: int = option(1, "bidirectional layers")
+    hidden: int = option(96, "width of the state, of each direction")
+    dropout: float = option(0.1, "probability", high=0.95, fixed=False)
     augment: bool = option(
-        False, "train on other speeds, on noise and with bands left out", fixed=True
+        False, "train on other speeds, on noise and with bands left out"
     )
-    beam: int = option(16, "strings kept in the search, when tested", fixed=True)
-    batch: int = option(32, "strings of a batch", fixed=True)
+    beam: int = option(16, "strings kept in the search, when tested")
+    batch: int = option(32, "strings of a batch")
     steps: int = steps(1000)
     learning_rate: float = learning_rate(5e-3)
     weight_decay: float = weight_decay(0.01)

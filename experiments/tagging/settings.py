@@ -27,42 +27,35 @@ class Settings:
         f"{', '.join(ENTITIES)}, or a CoNLL file: first column the word, last the tag "
         "(.conllu: FORM and UPOS)",
         kind=file_or_name,
-        fixed=True,
     )
     dev: str | None = option(
-        None,
-        "such a file to validate on; else a tenth of --data",
-        kind=file_or_name,
-        fixed=True,
+        None, "such a file to validate on; else a tenth of --data", kind=file_or_name
     )
     test: str | None = option(
-        None,
-        "such a file to test on; else a tenth of --data",
-        kind=file_or_name,
-        fixed=True,
+        None, "such a file to test on; else a tenth of --data", kind=file_or_name
     )
     letters: bool = option(
-        False, "read the letters of each word by a BiLSTM of their own", fixed=True
+        False, "read the letters of each word by a BiLSTM of their own"
     )
-    jamo: bool = option(
-        False, "read the parts of each letter too, such as jamo", fixed=True
-    )
+    jamo: bool = option(False, "read the parts of each letter too, such as jamo")
     crf: bool = option(
-        False, "score whole sequences by a CRF, not each tag by a softmax", fixed=True
+        False, "score whole sequences by a CRF, not each tag by a softmax"
     )
-    layers: int = option(1, "recurrent layers over the words", fixed=True)
-    hidden: int = option(96, "width of their state, of each direction", fixed=True)
-    embedding: int = option(32, "width of a word's vector", fixed=True)
+    layers: int = option(1, "recurrent layers over the words")
+    hidden: int = option(96, "width of their state, of each direction")
+    embedding: int = option(32, "width of a word's vector")
     letter_hidden: int = option(
-        48, "width of the state over letters, of each direction", fixed=True
+        48, "width of the state over letters, of each direction"
     )
-    letter_embedding: int = option(32, "width of a letter's vector", fixed=True)
-    least: int = option(2, "times that a word of the vocabulary is met", fixed=True)
-    longest: int = option(256, "words that are read at a time", low=8, fixed=True)
-    longest_word: int = option(16, "letters of a word that are read", low=2, fixed=True)
-    dropout: float = option(0.1, "probability", high=0.95)
-    word_dropout: float = option(0.0, "probability that a word is unknown", high=0.95)
-    batch: int = option(2048, "words of a batch, padding included", fixed=True)
+    letter_embedding: int = option(32, "width of a letter's vector")
+    least: int = option(2, "times that a word of the vocabulary is met")
+    longest: int = option(256, "words that are read at a time", low=8)
+    longest_word: int = option(16, "letters of a word that are read", low=2)
+    dropout: float = option(0.1, "probability", high=0.95, fixed=False)
+    word_dropout: float = option(
+        0.0, "probability that a word is unknown", high=0.95, fixed=False
+    )
+    batch: int = option(2048, "words of a batch, padding included")
     steps: int = steps(3600)
     learning_rate: float = learning_rate(6e-3)
     weight_decay: float = weight_decay(0.01)

@@ -24,60 +24,44 @@ class Settings:
         f"{', '.join(DATA)}, a table of two columns (.tsv, .csv), or the sources' "
         "file, with --target",
         kind=file_or_name,
-        fixed=True,
     )
     target: str | None = option(
-        None,
-        "file of the targets, line by line those of --data",
-        kind=file_or_name,
-        fixed=True,
+        None, "file of the targets, line by line those of --data", kind=file_or_name
     )
-    header: bool = option(
-        False, "the first line of a table names its columns", fixed=True
-    )
-    lower: bool = option(False, "in lower case", fixed=True)
-    joined: int = option(1, "most sentences joined to one", fixed=True)
-    pieces: int = option(
-        0, "subwords in each vocabulary; 0 for characters", low=0, fixed=True
-    )
-    longest: int = option(
-        100, "tokens of the longest sentence taken, its end counted", fixed=True
-    )
-    model: str = option("bahdanau", "the model", choices=MODELS, fixed=True)
-    cell: str = option(
-        "lstm", "of a recurrent model", choices=("rnn", "lstm", "gru"), fixed=True
-    )
-    layers: int = option(1, "layers, of the encoder and of the decoder", fixed=True)
-    hidden: int = option(96, "width of the states, or of the Transformer", fixed=True)
-    embedding: int = option(
-        48, "width of a token's vector, in a recurrent model", fixed=True
-    )
-    heads: int = option(4, "heads of the Transformer, or of multi_head", fixed=True)
+    header: bool = option(False, "the first line of a table names its columns")
+    lower: bool = option(False, "in lower case")
+    joined: int = option(1, "most sentences joined to one")
+    pieces: int = option(0, "subwords in each vocabulary; 0 for characters", low=0)
+    longest: int = option(100, "tokens of the longest sentence taken, its end counted")
+    model: str = option("bahdanau", "the model", choices=MODELS)
+    cell: str = option("lstm", "of a recurrent model", choices=("rnn", "lstm", "gru"))
+    layers: int = option(1, "layers, of the encoder and of the decoder")
+    hidden: int = option(96, "width of the states, or of the Transformer")
+    embedding: int = option(48, "width of a token's vector, in a recurrent model")
+    heads: int = option(4, "heads of the Transformer, or of multi_head")
     score: str | None = option(
         None,
         "of the attention; the paper's concat is additive (default: additive with "
         "bahdanau, general with luong)",
         choices=("additive", "general", "multi_head"),
-        fixed=True,
     )
-    feed: bool = option(False, "input feeding (luong)", fixed=True)
-    dropout: float = option(0.1, "probability", high=0.95)
+    feed: bool = option(False, "input feeding (luong)")
+    dropout: float = option(0.1, "probability", high=0.95, fixed=False)
     label_smoothing: float = option(
-        0.0, "probability spread over all tokens", high=0.95
+        0.0, "probability spread over all tokens", high=0.95, fixed=False
     )
-    tokens: int = option(2048, "tokens of a batch, padding counted", fixed=True)
+    tokens: int = option(2048, "tokens of a batch, padding counted")
     steps: int = steps(400)
     warmup: int = option(
-        100, "steps in which the learning rate rises, at most a tenth of all", low=0
+        100,
+        "steps in which the learning rate rises, at most a tenth of all",
+        low=0,
+        fixed=False,
     )
     learning_rate: float = learning_rate(4e-3)
     weight_decay: float = weight_decay(0.01)
     held_out: float = option(
-        0.05,
-        "share held out of own data, and as much to test",
-        high=0.3,
-        above=True,
-        fixed=True,
+        0.05, "share held out of own data, and as much to test", high=0.3, above=True
     )
     seed: int = seed("of weights, order and dropout")
 

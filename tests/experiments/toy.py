@@ -30,10 +30,10 @@ from experiments.frame.page import loss_figure, save_figure
 
 @dataclass(frozen=True)
 class Settings:
-    data: str = option("even", "which numbers", choices=("even", "odd"))
-    hidden: int = option(3, "width of the state", fixed=True)
-    deep: bool = option(False, "one layer more", fixed=True)
-    dropout: float = option(0.5, "probability", high=0.95)
+    data: str = option("even", "which numbers", choices=("even", "odd"), fixed=False)
+    hidden: int = option(3, "width of the state")
+    deep: bool = option(False, "one layer more")
+    dropout: float = option(0.5, "probability", high=0.95, fixed=False)
     steps: int = steps(402)
     learning_rate: float = learning_rate(1e-2)
     weight_decay: float = weight_decay(0.01)
