@@ -60,6 +60,11 @@ def in_use(graph: Any, weights: Any, rest: Any) -> Any:
     return model
 
 
+@jax.jit
+def norms_of(weights: Any) -> list[Array]:
+    return [jnp.vdot(w, w) for w in jax.tree.leaves(weights)]
+
+
 class Trainer:
     """A run: its state and its compiled update.
 
@@ -77,9 +82,11 @@ class Trainer:
         start: Callable[[Any, Any], Any] | None = None,
     ):
         self.settings, self.data, self.start = settings, data, start
-        self.graph, self.state, self.rest = split(model, settings)
+        self.graph, state, self.rest = split(model, settings)
         self.step = 0
-        self.carry = None if start is None else start(model, data.train[0])
+        carry = None if start is None else start(model, data.train[0])
+        # to one device, as what a checkpoint gives: the update is compiled once
+        self.state, self.carry = jax.device_put((state, carry), jax.devices()[0])
         optimizer = make_optimizer(settings)
 
         def of(model: Any, batch: Any, carry: Any) -> Loss:
@@ -167,8 +174,7 @@ def loop(
 
     def check(held_out: float = 0.0) -> None:
         """That neither the weights nor the held-out loss are spoilt."""
-        weights = jax.tree.leaves(trainer.state.weights)
-        norms = [float(jnp.vdot(w, w)) for w in weights]
+        norms = jax.device_get(norms_of(trainer.state.weights))
         if not np.isfinite([*norms, held_out]).all():
             raise InputError(
                 f"the weights are spoilt at step {trainer.step}: try a lower "
