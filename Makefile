@@ -12,7 +12,8 @@ demo: $(VENV)/demo
 	$(BIN)/python -m experiments.language_model train --out $(DEMO) --resume
 	@echo "More text: $(BIN)/python -m experiments.language_model generate --run $(DEMO) --prompt 'The '"
 
-PYTEST = -m pytest -n auto --maxprocesses 8 --dist worksteal
+# a file to a worker, for its tests share what they trace
+PYTEST = -m pytest -n auto --maxprocesses 8 --dist loadfile
 LIBRARY = tests --ignore tests/experiments --ignore tests/tools
 
 # everything

@@ -164,4 +164,5 @@ def weighted_sum(tree: Any, seed: int = 1) -> Any:
 
 
 def to_jax(tree: Any, dtype: Any = jnp.float64) -> Any:
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
+    # converted by NumPy, which compiles nothing
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a, dtype)), tree)

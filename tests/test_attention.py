@@ -9,7 +9,7 @@ import pytest
 
 import jaxseq
 from tests import reference
-from tests.cells import assert_close
+from tests.cells import assert_close, to_jax
 from tests.models import assert_gradients, assert_second_derivatives
 
 BATCH, T, S, Q, K, V, A = (2, 3), 4, 7, 5, 6, 3, 8
@@ -236,7 +236,7 @@ def narrow_and_exact(kind, dtype):
     values, width = (keys[..., :V], 9) if heads else (keys, K)
     weights = jax.tree.map(lambda a: a / 4, weights)
     given = weights, (query, keys, values), draw(*BATCH, T, width)
-    given = jax.tree.map(lambda a: jnp.asarray(a, dtype), given)
+    given = to_jax(given, dtype)
     wide = jax.tree.map(lambda a: np.asarray(a, np.float64), given)
     function = run.func if weights else run
     return (values_and_gradients(function, *both) for both in (given, wide))

@@ -9,7 +9,7 @@ import pytest
 
 import jaxseq
 from jaxseq import CRFParams
-from tests.cells import assert_close
+from tests.cells import assert_close, to_jax
 from tests.models import assert_second_derivatives
 
 BATCH, T, K = (2, 3), 4, 3
@@ -166,7 +166,7 @@ def test_tags_that_nothing_leads_to():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtypes(dtype):
-    params, scores = jax.tree.map(lambda a: jnp.asarray(a, dtype), (PARAMS, SCORES))
+    params, scores = to_jax((PARAMS, SCORES), dtype)
     wide = jax.tree.map(lambda a: np.asarray(a, float), (params, scores))
     decoded = lambda *a: crf_decode(*a)[1]
     given = lambda *a: crf_score(*a, TAGS)

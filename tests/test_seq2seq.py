@@ -9,7 +9,7 @@ import pytest
 
 import jaxseq
 from tests import reference
-from tests.cells import assert_close
+from tests.cells import assert_close, to_jax
 from tests.models import assert_gradients, fit
 
 SOURCE, TARGET, E, H, A, S, T = 11, 9, 4, 6, 5, 3, 3
@@ -345,7 +345,7 @@ def test_each_step_drops_by_a_mask_of_its_own():
 
 def test_gradients_in_bfloat16():
     params = make("luong", "rnn", bidirectional=False)
-    narrow = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), params)
+    narrow = to_jax(params, jnp.bfloat16)
 
     def loss(params):
         state = encode(params, TOKENS, lengths=LENGTHS)
@@ -366,7 +366,7 @@ def test_dtypes(kind, dtype):
     params = make(kind)
     want_state = encode(params, TOKENS, lengths=LENGTHS)
     want = decode(params, want_state, TARGETS)[1]
-    narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
+    narrow = to_jax(params, dtype)
     state = encode(narrow, TOKENS, lengths=LENGTHS)
     assert state.layers[0].h.dtype == jnp.float32
     _, logits, _ = decode(narrow, state, TARGETS)

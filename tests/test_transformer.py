@@ -9,7 +9,7 @@ import pytest
 
 import jaxseq
 from tests import reference
-from tests.cells import assert_close
+from tests.cells import assert_close, to_jax
 from tests.models import assert_gradients, fit
 
 SOURCE, TARGET, D, N, F, S, T = 11, 9, 8, 2, 12, 4, 3
@@ -380,7 +380,7 @@ def test_what_is_dropped(pre_norm):
 
 def test_gradients_in_bfloat16():
     params = make(**BOTH)
-    narrow = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), params)
+    narrow = to_jax(params, jnp.bfloat16)
 
     def loss(params):
         how = {"activation": jnp.tanh}  # no kinks
@@ -408,7 +408,7 @@ def read_and_write(params):
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_dtypes(positions, dtype):
     params = make(**BOTH, positions=positions)
-    narrow = jax.tree.map(lambda w: jnp.asarray(w, dtype), params)
+    narrow = to_jax(params, dtype)
     how = {"memory_lengths": LENGTHS}
     (_, expected), (memory, found) = read_and_write(params), read_and_write(narrow)
     assert found.dtype == memory.dtype == dtype
