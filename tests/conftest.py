@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 # Most of the time of the tests is compilation, so they compile with few optimizations.
 # `make test XLA_FLAGS=` compiles as users do; tests/test_defaults.py always does.
@@ -49,11 +50,34 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+# what is about the chunks of steps, or about JAX as it meets them
+ENGINE = "cells fused remat transforms dtypes init torch platforms tpu readme".split()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def chunks_of_one_step(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In the other tests, for the steps of a chunk are written out and compiled."""
+    name = request.module.__name__.rpartition("test_")[2]
+    if not quick or name in ENGINE:
+        yield
+        return
+    from jaxseq import _fused
+    from jaxseq._run import traced_once
+
+    traced_once.clear_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fused, "STEPS", 1)
+        patch.setattr(_fused, "FORWARD_STEPS", 1)
+        yield
+    traced_once.clear_cache()
 
 
 def pytest_unconfigure() -> None:
