@@ -166,7 +166,7 @@ def form(update: Update, z: Any, state: Any, dtype: Any) -> Form:
     return _form(update, *jax.tree.map(_row, (z, state)), jnp.dtype(dtype))
 
 
-@lru_cache(maxsize=256)  # which keeps no update that holds arrays: it raises
+@lru_cache(maxsize=256)  # an update that holds arrays raises, so it is not kept
 def _form(update: Update, z: Any, state: Any, dtype: Any) -> Form:
     closed = pullback(update, z, state)
     if closed.consts:

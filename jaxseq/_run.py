@@ -118,7 +118,7 @@ def over_time(
     return over_pieces(piece, plain, remat, reverse, maps, x, state, masks)
 
 
-# what runs a cell at the same shapes again is neither traced nor compiled again
+# a second call with the same shapes and options is neither traced nor compiled
 traced_once = jax.jit(over_time, static_argnums=(0, 1, 2, 3))
 
 

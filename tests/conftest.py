@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 
 # Most of the time of the tests is compilation, so they compile with few optimizations.
-# `make test XLA_FLAGS=` compiles as users do; tests/test_defaults.py always does.
+# `make test XLA_FLAGS=` compiles as users do, and `make test-defaults`.
 QUICK = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
@@ -36,7 +36,7 @@ def known(flags: tuple[str, ...]) -> str:
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = known(QUICK)
 quick = QUICK[0] in os.environ["XLA_FLAGS"]
-# it is about how users compile; other tests check the same and more
+# only `make test-defaults` and `make test-long`, which compile as users do, run it
 collect_ignore = ["test_defaults.py"] if quick else []
 
 # The workers and the commands that tests start share what one of them has compiled.
@@ -58,13 +58,13 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-# what is about the chunks of steps, or about JAX as it meets them
+# the tests of the engine, which run it with the chunks that users have
 ENGINE = "cells fused remat transforms dtypes init torch platforms tpu readme".split()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def chunks_of_one_step(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In the other tests, for the steps of a chunk are written out and compiled."""
+    """Less code to compile, in tests that are not about the engine."""
     name = request.module.__name__.rpartition("test_")[2]
     if not quick or name in ENGINE:
         yield

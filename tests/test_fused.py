@@ -537,6 +537,9 @@ def test_learned_activation():
         jax.grad(partial(loss, i), argnums=(0, 1))(0.3, params) for i in (None, "scan")
     )
     assert_close_gradients(got, want)
+    with jax.checking_leaks():  # that no cache keeps the tracer in the activation
+        jitted = jax.jit(jax.grad(partial(loss, None), argnums=(0, 1)))(0.3, params)
+    assert_close_gradients(jitted, want)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
