@@ -1,11 +1,14 @@
 """Settings of all tests: quick compilation, two CPU devices, float64."""
 
+import functools
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 # Most of the time of the tests is compilation, so they compile with few optimizations.
 # `make test XLA_FLAGS=` compiles as users do, and `make test-defaults`.
@@ -51,6 +54,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -63,21 +67,38 @@ ENGINE = "cells fused remat transforms dtypes init torch platforms tpu readme".s
 
 
 @pytest.fixture(autouse=True, scope="module")
-def chunks_of_one_step(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Less code to compile, in tests that are not about the engine."""
+def small_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Chunks of one step and no branch for a TPU, in tests not about the engine."""
     name = request.module.__name__.rpartition("test_")[2]
     if not quick or name in ENGINE:
         yield
         return
-    from jaxseq import _fused
+    from jaxseq import _fused, _recurrence
     from jaxseq._run import traced_once
+
+    def on_cpu(settings: Any, plain: Any, kernel: Any, *args: Any) -> Any:
+        return plain(*args, cpu=True)
 
     traced_once.clear_cache()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_fused, "STEPS", 1)
         patch.setattr(_fused, "FORWARD_STEPS", 1)
+        patch.setattr(_recurrence, "_by_platform", on_cpu)
         yield
     traced_once.clear_cache()
+
+
+# One MLIR context for all programs: JAX makes one for each, which takes 5 ms and is kept
+# as long as the program.
+if quick and hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+
+
+def pytest_collection_finish() -> None:
+    """Collects garbage seldom: half of a process's objects live as long as it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_unconfigure() -> None:

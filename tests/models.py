@@ -9,6 +9,19 @@ import numpy as np
 import optax
 
 
+def drawn(init: Callable, *, seed: int) -> Any:
+    """Weights of the shapes of `init(key)`, none zero or equal, as NumPy arrays.
+
+    The shapes alone, as to draw with JAX is to compile a program for each of them.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(w: Any) -> np.ndarray:
+        return rng.standard_normal(w.shape) / np.sqrt(w.shape[0])
+
+    return jax.tree.map(draw, jax.eval_shape(init, jax.random.key(0)))
+
+
 def assert_gradients(
     loss: Callable, args: Any, *, rtol: float, atol: float = 1e-5, eps: float = 1e-4
 ) -> Any:
@@ -62,9 +75,9 @@ def assert_second_derivatives(loss: Callable, args: Any, *, eps: float = 1e-4) -
         return [first(args) for first in firsts], seconds
 
     rng = np.random.default_rng(0)
-    drawn = lambda: jax.tree.map(lambda a: rng.standard_normal(np.shape(a)), args)
+    draw = lambda: jax.tree.map(lambda a: rng.standard_normal(np.shape(a)), args)
     for _ in range(2):
-        one, two = drawn(), drawn()
+        one, two = draw(), draw()
 
         def slope(away, i, one=one):
             at = lambda e: jax.tree.map(lambda a, d: a + e * d, args, away)

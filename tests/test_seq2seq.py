@@ -10,7 +10,7 @@ import pytest
 import jaxseq
 from tests import reference
 from tests.cells import assert_close, to_jax
-from tests.models import assert_gradients, fit
+from tests.models import assert_gradients, drawn, fit
 
 SOURCE, TARGET, E, H, A, S, T = 11, 9, 4, 6, 5, 3, 3
 BATCH = (2, 2)
@@ -49,14 +49,12 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def make(kind, cell="lstm", *, seed=0, **options):
-    """Weights in which no bias is zero."""
-    init = partial(jaxseq.seq2seq_init, jax.random.key(seed), dtype=jnp.float64)
+    """Weights in which no bias is zero, of the shapes that `seq2seq_init` gives."""
+    init = partial(jaxseq.seq2seq_init, dtype=jnp.float64, cell=CELLS[cell][0])
     options = {"A": A, **KINDS[kind], **options}
     target = options.pop("target", TARGET)
-    params = init(SOURCE, target, E, H, cell=CELLS[cell][0], **options)
-    rng = np.random.default_rng(seed)
-    noise = lambda w: np.asarray(w) + 0.3 * rng.standard_normal(w.shape)
-    return jax.tree.map(noise, params)
+    sizes = SOURCE, target, E, H
+    return drawn(lambda key: init(key, *sizes, **options), seed=seed)
 
 
 def score_of(params):

@@ -10,7 +10,7 @@ import pytest
 import jaxseq
 from tests import reference
 from tests.cells import assert_close, to_jax
-from tests.models import assert_gradients, fit
+from tests.models import assert_gradients, drawn, fit
 
 SOURCE, TARGET, D, N, F, S, T = 11, 9, 8, 2, 12, 4, 3
 BATCH = (2, 2)
@@ -34,12 +34,8 @@ every_form = pytest.mark.parametrize(
 def make(*, seed=0, **options):
     """Weights in which no bias is zero and no scale is one."""
     options = {"most_positions": 8, **(options or BOTH)}
-    params = jaxseq.transformer_init(
-        jax.random.key(seed), D, N, F, dtype=jnp.float64, **options
-    )
-    rng = np.random.default_rng(seed)
-    noise = lambda w: np.asarray(w) + 0.3 * rng.standard_normal(w.shape)
-    return jax.tree.map(noise, params)
+    init = partial(jaxseq.transformer_init, dtype=jnp.float64, **options)
+    return drawn(lambda key: init(key, D, N, F), seed=seed)
 
 
 def by_hand(params, tokens, targets, activation=reference.relu):
