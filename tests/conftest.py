@@ -62,15 +62,18 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-# the tests of the engine, which run it with the chunks that users have
-ENGINE = "cells fused remat transforms dtypes init torch platforms tpu readme".split()
+# What the tests of a file run: with the chunks that users have, or of two steps, a loop
+# and a rest of which a short sequence has too; all others with chunks of one step. Nor
+# do those but the first trace what a GPU or a TPU would run. `make test-defaults` runs
+# each cell on each path with each option as users do.
+AS_USERS = "fused transforms platforms tpu readme".split()
+TWO_STEPS = "cells remat transforms dtypes torch".split()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Chunks of one step and no branch for a TPU, in tests not about the engine."""
-    name = request.module.__name__.rpartition("test_")[2]
-    if not quick or name in ENGINE:
+    """Less to trace and to compile, as far as a file's tests are not about it."""
+    if not quick:
         yield
         return
     from jaxseq import _fused, _recurrence
@@ -79,11 +82,15 @@ def small_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     def on_cpu(settings: Any, plain: Any, kernel: Any, *args: Any) -> Any:
         return plain(*args, cpu=True)
 
+    name = request.module.__name__.rpartition("test_")[2]
     traced_once.clear_cache()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_fused, "STEPS", 1)
-        patch.setattr(_fused, "FORWARD_STEPS", 1)
-        patch.setattr(_recurrence, "_by_platform", on_cpu)
+        if name not in AS_USERS:
+            patch.setattr(_recurrence, "_by_platform", on_cpu)
+        if name in TWO_STEPS or name not in AS_USERS:
+            steps = 2 if name in TWO_STEPS else 1
+            patch.setattr(_fused, "STEPS", steps)
+            patch.setattr(_fused, "FORWARD_STEPS", steps)
         yield
     traced_once.clear_cache()
 
