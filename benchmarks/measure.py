@@ -107,9 +107,7 @@ def verdict(contender: Contender, want: Values, problem: Problem) -> Row:
     try:
         name, error = worst(contender.results(), want, problem)
     except Exception as error:
-        return {
-            "reason": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        }
+        return {"reason": error_text(error)}
     if error <= TOLERANCE[problem.case.dtype]:
         return {"max_err": error, "reason": None}
     return {

@@ -10,8 +10,7 @@ from experiments.frame.options import WHOLE, number
 def main(argv: list[str] | None = None) -> int:
     line = CommandLine("captions", __doc__)
     line.add_train("the model and its training", Settings())
-    command = line.add("caption", "name images of the test")
-    line.add_run(command)
+    command = line.add("caption", "name images of the test", run=True)
     text = "their numbers (default: 0 to 9)"
     command.add_argument(
         "--images", type=number(int, 0), nargs="+", default=[*range(10)], help=text

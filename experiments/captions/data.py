@@ -59,7 +59,6 @@ def load(settings: Settings, data_dir: Path | None = None) -> Data:
         held_out=[b for b, _ in buckets.once([bucket(validation, settings.batch)])],
         tests={"test": test},
         digests={"all": known(train), "test": known(test)},
-        facts={},
         about=f"{len(train.images):,} images to train on, {len(test.images):,} to "
         f"test; {len(LANGUAGES)} languages.",
         per_step=settings.batch,

@@ -70,16 +70,8 @@ def evaluate(run: Run) -> Evaluation:
     return Evaluation([result], headline, greedy)
 
 
-EXPERIMENT = Experiment(
-    title="Captions",
-    label=page.label,
-    preset=lambda given: Settings(),
-    load=data.load,
-    model=model.make,
-    loss=model.loss,
-    evaluate=evaluate,
-    page=page.page,
-)
+preset = lambda given: Settings()
+EXPERIMENT = Experiment("Captions", preset, data, model, page, evaluate)
 
 
 def caption(

@@ -11,8 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     line = CommandLine("classification", __doc__)
     title = "the data, the model and its training (defaults are those for digits)"
     line.add_train(title, Settings(), data_dir=True)
-    command = line.add("classify", "label lines of text")
-    line.add_run(command)
+    command = line.add("classify", "label lines of text", run=True)
     text = "a file, a text a line; else what is typed"
     command.add_argument("--input", type=Path, help=text)
     line.add_report()

@@ -71,17 +71,7 @@ def evaluate(run: Run) -> Evaluation:
     return Evaluation([Result(title, run.data.digests["test"], found)], headline, p)
 
 
-EXPERIMENT = Experiment(
-    title="Classification",
-    label=page.label,
-    preset=preset,
-    load=data.load,
-    model=model.make,
-    loss=model.loss,
-    evaluate=evaluate,
-    page=page.page,
-    check=check,
-)
+EXPERIMENT = Experiment("Classification", preset, data, model, page, evaluate, check)
 
 
 def classify(run: Path, input: Path | None) -> int:

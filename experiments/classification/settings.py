@@ -51,15 +51,9 @@ class Settings:
 
 
 TEXT: dict[str, Any] = {
-    "model": "bilstm",
-    "pooling": "max",
-    "hidden": 128,
-    "embedding": 128,
-    "dropout": 0.5,
-    "word_dropout": 0.1,
-    "steps": 1400,
-    "learning_rate": 2e-3,
-}
+    "model": "bilstm", "pooling": "max", "hidden": 128, "embedding": 128,
+    "dropout": 0.5, "word_dropout": 0.1, "steps": 1400, "learning_rate": 2e-3,
+}  # fmt: skip
 PIXELS = {"hidden": 96, "dropout": 0.0, "steps": 3000}
 MNIST = {"hidden": 128, "dropout": 0.1, "batch": 100, "steps": 6000}
 # what differs from the above for a data set

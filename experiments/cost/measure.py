@@ -105,12 +105,8 @@ def measure_all(settings: Settings, path: Path) -> list[Row]:
             group = [*group]
             bar.set_postfix_str(f"T = {group[0].T}, B = {group[0].B}")
             found = measure(group, settings.rounds, settings.most_mb)
-            made = {
-                **shared,
-                "jax": jax.__version__,
-                "commit": commit("experiments/*.py"),
-            }
-            rows += [row | made for row in found]
+            made = {"jax": jax.__version__, "commit": commit("experiments/*.py")}
+            rows += [row | shared | made for row in found]
             results.write_rows(path, rows)  # a kill loses the group at work
             bar.update(len(group))
     known = {key(row): row for row in rows}

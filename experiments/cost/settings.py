@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from experiments.frame.options import option
+
 MODELS = ("rnn", "gru", "lstm", "transformer")
 HEADS = 4
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -11,13 +13,17 @@ GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 @dataclass(frozen=True)
 class Settings:
-    lengths: tuple[int, ...] = (16, 64, 256, 1024)
-    batches: tuple[int, ...] = (1, 4, 16, 64)
-    long: tuple[int, ...] = (512, 2048, 8192)
-    hidden: int = 128
-    batch: int = 8
-    rounds: int = 5
-    most_mb: int = 1500
+    lengths: tuple[int, ...] = option((16, 64, 256, 1024), "steps T")
+    batches: tuple[int, ...] = option(
+        (1, 4, 16, 64), "sequences B side by side, of the middle length"
+    )
+    long: tuple[int, ...] = option(
+        (512, 2048, 8192), "steps T for memory, with and without remat"
+    )
+    hidden: int = option(128, f"width, a multiple of {HEADS}")
+    batch: int = option(8, "sequences where not B is varied")
+    rounds: int = option(5, "times that each is timed")
+    most_mb: int = option(1500, "temporary memory above which a layer is not run")
 
 
 class Case(NamedTuple):

@@ -37,17 +37,16 @@ class CommandLine:
     def module(self) -> Any:
         return import_module(f"experiments.{self.name}.experiment")
 
-    def add(self, name: str, text: str) -> Any:
-        """A command of the experiment's own."""
+    def add(self, name: str, text: str, *, run: bool = False) -> Any:
+        """A command of the experiment's own; of a trained `run` it has the folder."""
         command = self.commands.add_parser(name, help=text)
         function = lambda **options: getattr(self.module(), name)(**options)
         command.set_defaults(function=function)
+        if run:
+            folder = Path("runs") / self.name
+            text = f"(default: {folder})"
+            command.add_argument("--run", type=Path, default=folder, help=text)
         return command
-
-    def add_run(self, command: Any) -> None:
-        """The option --run, a folder that a run was trained in."""
-        run = Path("runs") / self.name
-        command.add_argument("--run", type=Path, default=run, help=f"(default: {run})")
 
     def add_out(self, command: Any, name: str, text: str = "") -> None:
         """The option --out, which is runs/`name` unless given."""

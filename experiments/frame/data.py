@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -13,10 +13,10 @@ class Data(NamedTuple):
     held_out: Sequence[Any]  # batches
     tests: dict[str, Any]  # what there is to test on, by name
     digests: dict[str, str]  # of "all", and of each test
-    facts: dict[str, Any]  # what the model's shape depends on, as JSON
     about: str  # their sizes, in a line
     per_step: int  # how many are seen in a step, of:
     unit: str = "example"
+    facts: Mapping[str, Any] = {}  # what the model's shape depends on, as JSON
 
 
 def digest(data: Any) -> str:

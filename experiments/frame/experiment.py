@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
 
 from benchmarks.device import commit, cores, device_name
 from experiments.frame import files
 from experiments.frame.checkpoint import Checkpoints, has_checkpoints, refuse_runs
-from experiments.frame.data import Data
 from experiments.frame.errors import InputError
 from experiments.frame.files import make_folder
 from experiments.frame.options import fixed
@@ -51,23 +49,19 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that the experiments differ in."""
+    """All that the experiments differ in: functions, and modules of some."""
 
-    # the page of several runs, and what one is called there
-    title: str
-    label: Callable[[dict[str, Any]], str]
+    title: str  # of the page of several runs
     # what is not given on the command line; `given` has what is
     preset: Callable[[dict[str, Any]], Any]
-    # (settings, data_dir)
-    load: Callable[[Any, Path | None], Data]
-    # (settings, facts of the data)
-    model: Callable[[Any, dict[str, Any]], nnx.Module]
-    # of a model and a batch, and perhaps a carry: see Trainer
-    loss: Callable[..., tuple]
+    data: Any  # load(settings, data_dir), a `Data`
+    # make(settings, facts of the data), and loss(model, batch), or with a carry: see
+    # Trainer
+    model: Any
+    # label(settings), what a run is called beside others, and page(run, evaluation),
+    # the title of its own page and what it shows
+    page: Any
     evaluate: Callable[[Run], Evaluation]
-    # the title of the page of a run, and what it shows
-    page: Callable[[Run, Evaluation], tuple[str, str]]
-    start: Callable[[Any, Any], Any] | None = None
     # (settings, given): that the options belong together
     check: Callable[[Any, dict[str, Any]], None] = lambda settings, given: None
     # decimal places of scores, if not 1
@@ -76,6 +70,7 @@ class Experiment:
     figures: Callable[[Path, list[dict[str, Any]], Sequence[Path]], str] = (
         lambda out, rows, runs: ""
     )
+    start: Callable[[Any, Any], Any] | None = None  # (model, batch): the first carry
 
 
 def train(experiment: Experiment, **how: Any) -> int:
@@ -100,13 +95,13 @@ def fit(
     checkpoints, facts = open_run(out, resume)
     settings = settle(experiment.preset(given), given, facts, out)
     experiment.check(settings, {**given, **asked, "data_dir": data_dir})
-    data = experiment.load(settings, data_dir)
+    data = experiment.data.load(settings, data_dir)
     if facts is not None and facts.get("digest") != data.digests["all"]:
         raise InputError(f"{out}: the checkpoint there was trained on other data")
     make_folder(out.parent)
     print(data.about)
-    model = experiment.model(settings, data.facts)
-    trainer = Trainer(settings, model, experiment.loss, data, experiment.start)
+    model = experiment.model.make(settings, data.facts)
+    trainer = Trainer(settings, model, experiment.model.loss, data, experiment.start)
     if checkpoints is None:  # nothing is made before the input is known to be good
         make_folder(out)
         checkpoints = Checkpoints(out)
@@ -138,7 +133,7 @@ def fit(
     headline = evaluation.headline
     print(headline.replace("**", ""))
     print(f"{facts['seconds'] / 60:.1f} minutes of training.")
-    title, body = experiment.page(run, evaluation)
+    title, body = experiment.page.page(run, evaluation)
     body = f"""<p class="big">{marked(headline)}</p>
 <p>{html.escape(summary(facts, data.per_step, data.unit))}</p>
 {body}
@@ -222,6 +217,6 @@ def load(experiment: Experiment, out: Path) -> Run:
         raise InputError(f"--run {out}: no checkpoint there")
     facts = checkpoints.facts()
     settings = saved_settings(type(experiment.preset({})), facts, out)
-    graph, state, rest = split(experiment.model(settings, facts), settings)
+    graph, state, rest = split(experiment.model.make(settings, facts), settings)
     weights = checkpoints.arrays(arrays=state)["arrays"].weights
     return Run(out, settings, facts, in_use(graph, weights, rest), None, {})

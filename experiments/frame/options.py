@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 INF = float("inf")
 
@@ -87,10 +87,12 @@ def shown(text: str, default: object) -> str:
 def argument(own: Field, default: Any) -> dict[str, Any]:
     """What argparse needs of a field. Absent unless given: a checkpoint may know it."""
     about, kind = own.metadata, own.type
-    if isinstance(kind, UnionType):  # without None
+    many = get_origin(kind) is tuple
+    if many or isinstance(kind, UnionType):  # without None
         kind = get_args(kind)[0]
     text = about["text"] if default is None else shown(about["text"], default)
     found: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
+    found |= {"nargs": "+"} if many else {}
     if kind is bool:
         return found | {"action": argparse.BooleanOptionalAction}
     parse = about["kind"] or kind

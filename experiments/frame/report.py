@@ -80,7 +80,7 @@ def report(
     rows = distinct(rows + rows_of_runs(runs))
     if not rows:
         raise InputError(f"--results {results}: no rows")
-    label = experiment.label
+    label = experiment.page.label
     for row in rows:
         try:
             label(row["settings"])

@@ -18,14 +18,13 @@ def main(argv: list[str] | None = None) -> int:
     line = CommandLine("language_model", __doc__)
     title = "the text, the model and its training"
     train = line.add_train(title, Settings(), data_dir=True)
-    generate = line.add("generate", "write text from a checkpoint")
+    generate = line.add("generate", "write text from a checkpoint", run=True)
     for command in (train, generate):
         group = command.add_argument_group("the sample")
         for name, (kind, default, text) in SAMPLING.items():
             text = shown(text, default)
             group.add_argument(f"--{name}", type=kind, default=default, help=text)
     generate.add_argument("--seed", type=SEED, default=0, help="of the draws")
-    line.add_run(generate)
     line.add_report()
     return line.main(argv)
 

@@ -63,19 +63,11 @@ def evaluate(run: Run) -> Evaluation:
     return Evaluation([result], headline, written)
 
 
+DIGITS = {"nats": 3, "bits": 3, "perplexity": 2}
 EXPERIMENT = Experiment(
-    title="Language model",
-    label=page.label,
-    preset=preset,
-    load=data.load,
-    model=model.make,
-    loss=model.loss,
-    evaluate=evaluate,
-    page=page.page,
+    "Language model", preset, data, model, page, evaluate, check, DIGITS,
     start=model.start,
-    check=check,
-    digits={"nats": 3, "bits": 3, "perplexity": 2},
-)
+)  # fmt: skip
 
 
 def generate(run: Path, prompt: str, seed: int, **how: Any) -> int:

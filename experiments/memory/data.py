@@ -100,7 +100,6 @@ def load(settings: Settings, data_dir: Path | None = None) -> Data:
         held_out=[held_out[i] for i in range(HELD_OUT_BATCHES)],
         tests={"test": test},
         digests={"all": known, "test": known},
-        facts={},
         about=f"{title(settings)}: {ROWS * TEST_BATCHES:,} sequences to test.",
         per_step=settings.batch,
         unit="sequence",

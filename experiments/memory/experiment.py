@@ -99,20 +99,12 @@ def evaluate(run: Run) -> Evaluation:
     return Evaluation([result], headline, (said, test))
 
 
+TITLE = "What is remembered, and for how long"
+DIGITS = {UNITS["adding"]: 5, UNITS["copy"]: 5, "without memory": 4,
+          "sequences until solved": 0}  # fmt: skip
 EXPERIMENT = Experiment(
-    title="What is remembered, and for how long",
-    label=page.label,
-    preset=preset,
-    load=data.load,
-    model=model.make,
-    loss=model.loss,
-    evaluate=evaluate,
-    page=page.page,
-    check=check,
-    digits={UNITS["adding"]: 5, UNITS["copy"]: 5, "without memory": 4,
-            "sequences until solved": 0},
-    figures=page.figures,
-)  # fmt: skip
+    TITLE, preset, data, model, page, evaluate, check, DIGITS, page.figures
+)
 
 
 def sweep(

@@ -16,11 +16,8 @@ from experiments.order.settings import BINARY, MODELS, preset
 
 EXPERIMENT = replace(
     CLASSIFICATION,
-    title="Order matters",
-    load=data.load,
-    preset=preset,
-    figures=page.figures,
-)
+    title="Order matters", preset=preset, data=data, figures=page.figures,
+)  # fmt: skip
 
 
 def train(

@@ -12,8 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     line = CommandLine("speech", __doc__)
     title = "the data, the model and its training (defaults are those for morse)"
     line.add_train(title, Settings(), data_dir=True)
-    command = line.add("transcribe", "write what is heard in files")
-    line.add_run(command)
+    command = line.add("transcribe", "write what is heard in files", run=True)
     text = "sound files (.wav)"
     command.add_argument("files", type=Path, nargs="+", metavar="FILE", help=text)
     text = "labellings kept in the search (default: that of the run)"

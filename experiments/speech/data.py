@@ -116,7 +116,6 @@ def load(settings: Settings, data_dir: Path | None) -> Data:
         held_out=[batch for batch, _ in batches(validation, settings)],
         tests=tests,
         digests=digests,
-        facts={},
         about=f"{title(settings)}: strings of 1 to {settings.digits} digits, {size} to "
         f"train on, to test {sizes}.",
         per_step=settings.batch,

@@ -45,18 +45,8 @@ def evaluate(run: Run) -> Evaluation:
     return Evaluation(results, headline, heard)
 
 
-EXPERIMENT = Experiment(
-    title="Speech",
-    label=page.label,
-    preset=preset,
-    load=data.load,
-    model=model.make,
-    loss=model.loss,
-    evaluate=evaluate,
-    page=page.page,
-    check=check,
-    digits=dict.fromkeys(("WER", "WER, beam", "right", "right, beam"), 2),
-)
+DIGITS = dict.fromkeys(("WER", "WER, beam", "right", "right, beam"), 2)
+EXPERIMENT = Experiment("Speech", preset, data, model, page, evaluate, check, DIGITS)
 
 
 def transcribe(run: Path, files: list[Path], beam: int | None) -> int:

@@ -86,18 +86,8 @@ def evaluate(run: Run) -> Evaluation:
     return Evaluation([Result(title, run.data.digests["test"], found)], headline, said)
 
 
-EXPERIMENT = Experiment(
-    title="Tagging",
-    label=page.label,
-    preset=preset,
-    load=data.load,
-    model=model.make,
-    loss=model.loss,
-    evaluate=evaluate,
-    page=page.page,
-    check=check,
-    digits={"accuracy": 2},
-)
+DIGITS = {"accuracy": 2}
+EXPERIMENT = Experiment("Tagging", preset, data, model, page, evaluate, check, DIGITS)
 
 
 def tag(run: Path, input: Path | None, out: Path | None) -> int:

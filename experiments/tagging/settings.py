@@ -63,16 +63,9 @@ class Settings:
 
 
 WORDS: dict[str, Any] = {
-    "letters": True,
-    "hidden": 128,
-    "embedding": 96,
-    "longest": 128,
-    "dropout": 0.5,
-    "word_dropout": 0.1,
-    "batch": 1536,
-    "steps": 1500,
-    "learning_rate": 3e-3,
-}
+    "letters": True, "hidden": 128, "embedding": 96, "longest": 128, "dropout": 0.5,
+    "word_dropout": 0.1, "batch": 1536, "steps": 1500, "learning_rate": 3e-3,
+}  # fmt: skip
 KOREAN = {**WORDS, "jamo": True, "letter_hidden": 64, "letter_embedding": 48}
 # what differs from the settings above for a data set
 PRESETS: dict[str, dict[str, Any]] = {

@@ -18,20 +18,18 @@ def main(argv: list[str] | None = None) -> int:
     title = "the data, the model and its training (defaults are those for dates; "
     title += "other data have their own, which training shows at its start)"
     train = line.add_train(title, Settings(), data_dir=True, save_seconds=60.0)
-    evaluate = line.add("evaluate", "BLEU and perplexity of a checkpoint")
-    translate = line.add("translate", "translate a file, or what is typed")
+    evaluate = line.add("evaluate", "BLEU and perplexity of a checkpoint", run=True)
+    translate = line.add("translate", "translate a file, or what is typed", run=True)
     for command in (train, evaluate, translate):
         group = command.add_argument_group("the search")
         for name, (kind, default, text) in SEARCH.items():
             text = shown(text, default)
             group.add_argument(f"--{name}", type=kind, default=default, help=text)
-    line.add_run(evaluate)
     add_data_dir(evaluate)
     text = "another test set of multi30k"
     evaluate.add_argument("--test", choices=MULTI30K_TESTS, help=text)
     text = "join two to this many sentences (default: as in training)"
     evaluate.add_argument("--joined", type=WHOLE, help=text)
-    line.add_run(translate)
     text = "a file, a sentence a line; else what is typed"
     translate.add_argument("--input", type=Path, help=text)
     text = shown("translations of each sentence, with scores", 1)

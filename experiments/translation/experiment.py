@@ -124,18 +124,9 @@ def figures(out: Path, rows: list[Row], runs: Sequence[Path]) -> str:
     return page.figures(out, rows, found)
 
 
+DIGITS = {"perplexity": 2}
 EXPERIMENT = Experiment(
-    title="Translation",
-    label=page.label,
-    preset=preset,
-    load=data.load,
-    model=model.make,
-    loss=model.loss,
-    evaluate=evaluation,
-    page=page.page,
-    check=check,
-    digits={"perplexity": 2},
-    figures=figures,
+    "Translation", preset, data, model, page, evaluation, check, DIGITS, figures
 )
 
 

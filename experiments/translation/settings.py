@@ -67,18 +67,10 @@ class Settings:
 
 
 MULTI30K: dict[str, Any] = {
-    "lower": True,
-    "pieces": 4000,
-    "longest": 220,
-    "hidden": 256,
-    "embedding": 256,
-    "dropout": 0.25,
-    "label_smoothing": 0.1,
-    "tokens": 1024,
-    "steps": 5500,
-    "warmup": 200,
-    "learning_rate": 4e-3,
-}
+    "lower": True, "pieces": 4000, "longest": 220, "hidden": 256, "embedding": 256,
+    "dropout": 0.25, "label_smoothing": 0.1, "tokens": 1024, "steps": 5500,
+    "warmup": 200, "learning_rate": 4e-3,
+}  # fmt: skip
 # what differs from the above for a data set, and for a model on it
 PRESETS: dict[str, dict[str, Any]] = {
     "dates": {},

@@ -88,7 +88,7 @@ def test_figures_are_drawn_at_full_size(tmp_path, monkeypatch):
 def test_a_model_is_loaded_as_it_was_trained(whole):
     run = load(EXPERIMENT, whole)
     assert run.settings == Settings() and run.facts["width"] == 1
-    x = EXPERIMENT.load(run.settings, None).tests["test"]
+    x = EXPERIMENT.data.load(run.settings, None).tests["test"]
     found = json.loads((whole / "result-test.json").read_text())["scores"]
     got = float(np.square(run.model(x.x)[1] - x.y).mean())
     assert got == pytest.approx(found["squared error"], rel=1e-5)
@@ -99,16 +99,16 @@ def test_a_model_is_loaded_as_it_was_trained(whole):
 
 def trainer(**options):
     settings = replace(Settings(steps=30), **options)
-    data = EXPERIMENT.load(settings, None)
-    model = EXPERIMENT.model(settings, data.facts)
-    return Trainer(settings, model, EXPERIMENT.loss, data, EXPERIMENT.start)
+    data = EXPERIMENT.data.load(settings, None)
+    model = EXPERIMENT.model.make(settings, data.facts)
+    return Trainer(settings, model, EXPERIMENT.model.loss, data, EXPERIMENT.start)
 
 
 def test_the_update_is_that_of_the_equations():
     """Two steps by hand: gradients of the mean, none through the carry, and AdamW."""
     run = trainer(dropout=0.0)
     settings, optimizer = run.settings, make_optimizer(run.settings)
-    model = EXPERIMENT.model(settings, {})
+    model = EXPERIMENT.model.make(settings, {})
     graph, weights, rest = nnx.split(model, nnx.Param, ...)
     state = optimizer.init(weights)
     carry = (jnp.zeros((2, 3)),)
@@ -141,12 +141,12 @@ def test_a_loss_may_be_no_more_than_a_total_and_a_number():
     """What is not carried does not come back, and the total is what is shown."""
 
     def loss(model, batch):
-        total, n, _, _ = EXPERIMENT.loss(model, batch, None)
+        total, n, _, _ = EXPERIMENT.model.loss(model, batch, None)
         return total, n
 
     settings = Settings(steps=30, dropout=0.0)
-    data = EXPERIMENT.load(settings, None)
-    one = Trainer(settings, EXPERIMENT.model(settings, {}), loss, data)
+    data = EXPERIMENT.data.load(settings, None)
+    one = Trainer(settings, EXPERIMENT.model.make(settings, {}), loss, data)
     other = trainer(dropout=0.0)
     np.testing.assert_allclose(one.advance(), 2 * other.advance(), rtol=1e-5)
     assert one.saved.keys() == {"arrays"} and other.saved.keys() == {"arrays", "carry"}

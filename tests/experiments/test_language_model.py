@@ -111,8 +111,8 @@ def trainer(settings, part=slice(None)):
     loaded = data.load(settings, None)
     tokens = loaded.tests["test"][part]
     loaded = loaded._replace(held_out=data.every_window(tokens))
-    model = EXPERIMENT.model(settings, loaded.facts)
-    return Trainer(settings, model, EXPERIMENT.loss, loaded, EXPERIMENT.start)
+    model = EXPERIMENT.model.make(settings, loaded.facts)
+    return Trainer(settings, model, EXPERIMENT.model.loss, loaded, EXPERIMENT.start)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])

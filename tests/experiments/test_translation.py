@@ -159,8 +159,8 @@ def test_learns_dates():
     loaded = loaded._replace(
         train=buckets.endless(groups, 0), held_out=[batch for batch, _ in held_out]
     )
-    model = EXPERIMENT.model(settings, loaded.facts)
-    trainer = Trainer(settings, model, EXPERIMENT.loss, loaded)
+    model = EXPERIMENT.model.make(settings, loaded.facts)
+    trainer = Trainer(settings, model, EXPERIMENT.model.loss, loaded)
     np.testing.assert_allclose(trainer.evaluate(), np.log(len(target)), atol=0.5)
     while trainer.step < settings.steps:
         trainer.advance()
@@ -184,11 +184,11 @@ def test_what_is_shown_is_not_smoothed(options):
     )  # fmt: skip
     loaded = data.load(settings, None)
     loaded = loaded._replace(train=[loaded.train[0]] * 3, held_out=[loaded.train[0]])
-    model = EXPERIMENT.model(settings, loaded.facts)
-    trainer = Trainer(settings, model, EXPERIMENT.loss, loaded)
+    model = EXPERIMENT.model.make(settings, loaded.facts)
+    trainer = Trainer(settings, model, EXPERIMENT.model.loss, loaded)
     losses = {float(trainer.advance()) for _ in range(3)}
     assert len(losses) == 3
-    total, n, shown, _ = EXPERIMENT.loss(trainer.model, loaded.train[0])
+    total, n, shown, _ = EXPERIMENT.model.loss(trainer.model, loaded.train[0])
     np.testing.assert_allclose(trainer.evaluate(), shown / n, rtol=1e-5)
     # smoothed, a tenth of a distribution is spread over all tokens
     batch = loaded.train[0]

@@ -103,20 +103,21 @@ def page(run, evaluation):
     return "A <toy>", save_figure(figure, run.out / "loss.png")
 
 
+def make(settings, facts):
+    return Model(settings, nnx.Rngs(settings.seed))
+
+
+# in an experiment of some size, modules
+data = SimpleNamespace(load=load)
+model = SimpleNamespace(make=make, loss=loss)
+pages = SimpleNamespace(label=lambda settings: f"RNN {settings['hidden']}", page=page)
 EXPERIMENT = Experiment(
-    title="Toys",
-    label=lambda settings: f"RNN {settings['hidden']}",
-    preset=lambda given: Settings(),
-    load=load,
-    model=lambda settings, facts: Model(settings, nnx.Rngs(settings.seed)),
-    loss=loss,
-    evaluate=evaluate,
-    page=page,
-    start=start,
+    *("Toys", lambda given: Settings(), data, model, pages, evaluate),
     check=lambda settings, given: refuse(
         given, ["data_dir"], f"with {settings.data} numbers"
     ),
     digits={"squared error": 4},
+    start=start,
 )
 
 
