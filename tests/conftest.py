@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,12 +63,15 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-# What the tests of a file run: with the chunks that users have, or of two steps, a loop
-# and a rest of which a short sequence has too; all others with chunks of one step. Nor
-# do those but the first trace what a GPU or a TPU would run. `make test-defaults` runs
-# each cell on each path with each option as users do.
-AS_USERS = "fused transforms platforms tpu readme".split()
-TWO_STEPS = "cells remat transforms dtypes torch".split()
+# Steps of a chunk, with gradients and without, in the tests of a file; None as users
+# have them. With 2 a short sequence too has a loop over chunks and a rest; in all other
+# files it is 1. `make test-defaults` runs each cell, path and option as users do.
+STEPS: dict[str, tuple[int, int] | None] = {
+    **dict.fromkeys(("fused", "platforms", "readme", "tpu")),
+    **dict.fromkeys(("cells", "dtypes", "remat", "torch", "transforms"), (2, 2)),
+}
+# files whose tests trace what GPUs and TPUs run too, as users do
+ALL_PLATFORMS = ("fused", "platforms", "readme", "tpu", "transforms")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,20 +89,38 @@ def small_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     name = request.module.__name__.rpartition("test_")[2]
     traced_once.clear_cache()
     with pytest.MonkeyPatch.context() as patch:
-        if name not in AS_USERS:
+        if name not in ALL_PLATFORMS:
             patch.setattr(_recurrence, "_by_platform", on_cpu)
-        if name in TWO_STEPS or name not in AS_USERS:
-            steps = 2 if name in TWO_STEPS else 1
-            patch.setattr(_fused, "STEPS", steps)
-            patch.setattr(_fused, "FORWARD_STEPS", steps)
+        if steps := STEPS.get(name, (1, 1)):
+            patch.setattr(_fused, "STEPS", steps[0])
+            patch.setattr(_fused, "FORWARD_STEPS", steps[1])
         yield
     traced_once.clear_cache()
 
 
-# One MLIR context for all programs: JAX makes one for each, which takes 5 ms and is kept
-# as long as the program.
+# One MLIR context for all programs: JAX makes one for each, which takes 5 ms and is
+# kept as long as the program.
 if quick and hasattr(mlir, "make_ir_context"):
     mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "of the cases of each test the first, and then every so many"
+    parser.addoption("--every", type=int, default=1, metavar="N", help=text)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    every, seen = config.getoption("every"), Counter[str]()
+    kept, left_out = [], []
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        (left_out if seen[function] % every else kept).append(item)
+        seen[function] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 def pytest_collection_finish() -> None:

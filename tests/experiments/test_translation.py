@@ -145,7 +145,7 @@ def test_a_stopped_run_ends_as_the_whole_one(whole, options, tmp_path):
 def test_learns_dates():
     """All that there is to know of a date's format, in a few hundred small steps."""
     settings = replace(
-        preset({}), hidden=48, embedding=32, steps=200, tokens=512, learning_rate=1e-2
+        preset({}), hidden=48, embedding=32, steps=140, tokens=512, learning_rate=1e-2
     )
     loaded = data.load(settings, None)
     source, target = made = vocabulary.of_facts(loaded.facts)
@@ -397,11 +397,11 @@ def test_batches():
     # endless: any batch by its number, the same again, with each example about as often
     groups = data.grouped(examples, 512, data.BOUNDS)
     made = buckets.endless(groups, seed=1)
-    for i in (0, 7, 1000):
+    for i in (0, 7, 500):
         again = buckets.endless(groups, seed=1)[i]
         assert all((a == b).all() for a, b in zip(made[i], again, strict=True))
     count = {tuple(s): 0 for s, _ in examples}
-    for i in range(1000):
+    for i in range(500):
         batch = made[i]
         for row, n in zip(batch.sources.tolist(), batch.lengths, strict=True):
             count[tuple(row[: n - 1])] += 1
