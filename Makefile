@@ -20,22 +20,24 @@ LIBRARY = tests --ignore tests/experiments --ignore tests/tools
 test: $(VENV)/dev
 	$(BIN)/python $(PYTEST)
 
-# the library alone
+# the library alone, of the cases of each test every fourth
 test-fast: $(VENV)/dev
-	$(BIN)/python $(PYTEST) $(LIBRARY)
+	$(BIN)/python $(PYTEST) $(LIBRARY) --every 4
 
 # values and gradients of the cells, compiled as users compile them
 test-defaults: $(VENV)/dev
 	XLA_FLAGS= $(BIN)/python $(PYTEST) tests/test_defaults.py
 
-# the library with the newest JAX, on a newer Python than the oldest that is supported
+# the library with the newest JAX, on a newer Python than the oldest that is supported;
+# CI gives EVERY=4, as of test-fast
+EVERY ?= 1
 test-newest: pyproject.toml
 	@if python=$$(./scripts/newest-python); then \
 		./scripts/make-venv "$$python" $(NEWEST) && \
 		$(NEWEST)/bin/python -m pip install --quiet --editable '.[test]' && \
 		$(NEWEST)/bin/python -c 'import sys, jax; print("Python", \
 			sys.version.split()[0], "with jax", jax.__version__)' && \
-		$(NEWEST)/bin/python $(PYTEST) $(LIBRARY); \
+		$(NEWEST)/bin/python $(PYTEST) $(LIBRARY) --every $(EVERY); \
 	else \
 		echo "test-newest: no Python 3.12 or newer here; the tests did not run on one"; \
 	fi
