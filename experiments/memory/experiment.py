@@ -181,7 +181,7 @@ def gates(
     if any(n >= settings.hidden for n in unit):
         raise InputError(f"--unit {max(unit)}: the model has {settings.hidden}")
     if input is None:
-        texts = LANGUAGE_MODEL.load(settings, data_dir)
+        texts = LANGUAGE_MODEL.data.load(settings, data_dir)
         if texts.digests["all"] != facts["digest"]:
             raise InputError(f"--run {run}: its text has changed; give one by --input")
         text = "".join(vocabulary[i] for i in texts.tests["test"][:20_000])

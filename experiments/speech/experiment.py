@@ -45,7 +45,7 @@ def evaluate(run: Run) -> Evaluation:
     return Evaluation(results, headline, heard)
 
 
-DIGITS = dict.fromkeys(("WER", "WER, beam", "right", "right, beam"), 2)
+DIGITS = {name: 2 for name in ("WER", "WER, beam", "right", "right, beam")}
 EXPERIMENT = Experiment("Speech", preset, data, model, page, evaluate, check, DIGITS)
 
 

@@ -8,6 +8,7 @@ import random
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -394,7 +395,7 @@ def test_without_letters_there_is_no_jamo(tmp_path, capsys, monkeypatch):
         found.append((settings.letters, settings.jamo))
         raise InputError("enough")
 
-    stopped = replace(experiment.EXPERIMENT, load=load)
+    stopped = replace(experiment.EXPERIMENT, data=SimpleNamespace(load=load))
     monkeypatch.setattr(experiment, "EXPERIMENT", stopped)
     for options in ([], ["--no-letters"]):
         line = ["train", "--out", str(tmp_path / "out"), "--data", "kmou_ner"]
