@@ -50,7 +50,8 @@ SHARED = "JAX_COMPILATION_CACHE_DIR"
 OWN = SHARED not in os.environ and "PYTEST_XDIST_WORKER" not in os.environ
 if OWN:
     os.environ[SHARED] = tempfile.mkdtemp(prefix="jaxseq-tests-")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# What takes less is compiled sooner than it is written.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402

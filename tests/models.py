@@ -44,7 +44,9 @@ def assert_gradients(
     return grads
 
 
-def assert_second_derivatives(loss: Callable, args: Any, *, eps: float = 1e-4) -> None:
+def assert_second_derivatives(
+    loss: Callable, args: Any, *, atol: float = 1e-5, eps: float = 1e-4
+) -> None:
     """Compares first and second derivatives, in both modes, with differences.
 
     The second ones along two directions each, so that mixed terms are seen, and in
@@ -85,8 +87,8 @@ def assert_second_derivatives(loss: Callable, args: Any, *, eps: float = 1e-4) -
             return (above - below) / (2 * eps)
 
         firsts, seconds = derivatives(args, one, two)
-        np.testing.assert_allclose(firsts, slope(one, 0), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(seconds, slope(two, 1), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(firsts, slope(one, 0), rtol=1e-5, atol=atol)
+        np.testing.assert_allclose(seconds, slope(two, 1), rtol=1e-5, atol=atol)
 
 
 def fit(loss: Callable, params: Any, *, rate: float, steps: int) -> tuple[Any, Any]:

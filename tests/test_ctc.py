@@ -73,7 +73,7 @@ def test_a_wide_beam_is_exhaustive(blank, lengths):
 
 def test_a_narrow_beam_has_less_than_all_paths():
     """Never more than the probability of a labelling, and it is one of several."""
-    logits = np.random.default_rng(1).standard_normal((200, 6, 4))
+    logits = np.random.default_rng(1).standard_normal((60, 6, 4))
     tokens, n, scores = ctc_beam_search(logits, beam=3, n_best=3)
     better = 0
     for i in range(len(logits)):
@@ -83,7 +83,7 @@ def test_a_narrow_beam_has_less_than_all_paths():
         for labels, score in zip(found, scores[i], strict=True):
             assert score <= np.log(sums[labels]) + 1e-12
         better += sums[found[0]] > sums[greedy]
-    assert better > 20  # where the best path is not of the best labelling
+    assert better > 6  # where the best path is not of the best labelling
 
 
 def test_the_loss_of_optax_is_the_score():

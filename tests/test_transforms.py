@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from tests.cells import (
     CELLS,
@@ -17,6 +16,7 @@ from tests.cells import (
     random_problem,
     weighted_sum,
 )
+from tests.models import assert_second_derivatives
 
 LENGTHS = np.array([4, 0, 2])
 RESETS = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]], bool)
@@ -98,7 +98,7 @@ def test_first_and_second_order_by_finite_differences(name):
     """grad, jvp, and each over the other, through the library's own function."""
     cell = CELLS[name]
     problem, loss = problem_and_loss(cell)
-    check_grads(jax.jit(loss), problem, order=2, modes=["fwd", "rev"], atol=1e-7)
+    assert_second_derivatives(loss, problem, atol=1e-7)
 
 
 @every_cell

@@ -268,8 +268,8 @@ def test_bad_numbers(option, value, capsys):
 
 def test_default_text_trains_without_network(tmp_path, capsys):
     """The demonstration with a small model: Python's documentation."""
-    small = "--hidden 64 --batch 16 --steps 120 --learning-rate 1e-2".split()
-    assert main(["train", "--out", str(tmp_path / "run"), *small]) == 0
+    small = "--hidden 64 --batch 16 --steps 120 --learning-rate 1e-2 --held-out 0.02"
+    assert main(["train", "--out", str(tmp_path / "run"), *small.split()]) == 0
     printed = capsys.readouterr().out
     assert "pydoc_data.topics" in printed
     assert held_out_nats(printed) < 2.8  # single characters: about 3.1
