@@ -51,7 +51,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def make(kind, cell="lstm", *, seed=0, **options):
     """Weights in which no bias is zero, of the shapes that `seq2seq_init` gives."""
     init = partial(jaxseq.seq2seq_init, dtype=jnp.float64, cell=CELLS[cell][0])
-    options = {"A": A, **KINDS[kind], **options}
+    options = {"A": A, "layers": 2, **KINDS[kind], **options}
     target = options.pop("target", TARGET)
     sizes = SOURCE, target, E, H
     return drawn(lambda key: init(key, *sizes, **options), seed=seed)
@@ -130,12 +130,12 @@ def test_cells_and_depth(kind, cell, layers):
 
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
 def test_one_direction_and_one_vocabulary(kind):
-    check(kind, "lstm", layers=2, bidirectional=False, target=None)
+    check(kind, "lstm", bidirectional=False, target=None)
 
 
 @every_kind
 def test_steps_are_the_whole(kind):
-    params = make(kind, layers=2)
+    params = make(kind)
     state = encode(params, TOKENS, lengths=LENGTHS)
     end, logits, _ = decode(params, state, TARGETS)
     for t in range(T):
@@ -211,7 +211,7 @@ def test_nothing_to_read(kind):
 
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
 def test_gradients(kind):
-    params = make(kind, "gru")
+    params = make(kind, "gru", layers=1)
 
     def loss(params):
         state = encode(params, TOKENS, lengths=LENGTHS)
@@ -263,7 +263,7 @@ def test_overfits_one_batch_and_decodes_it(kind, cell):
 
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
 def test_dropout(kind):
-    params = make(kind, layers=2)
+    params = make(kind)
     read = partial(encode, params, TOKENS, lengths=LENGTHS)
     keys = jax.random.split(jax.random.key(0))
     states = [read(dropout=0.5, key=key) for key in keys]
@@ -293,7 +293,7 @@ ALL = 1 - 1e-12  # a rate at which every value is dropped
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_what_the_encoder_drops(cell):
     """Embeddings, what goes between layers, and the outputs."""
-    params = make("luong", cell, layers=2)
+    params = make("luong", cell)
     read = partial(encode, tokens=TOKENS, lengths=LENGTHS)
     found = read(params, dropout=ALL, key=jax.random.key(0))
     upper = tuple(p._replace(w_x=0 * p.w_x) for p in params.encoder[1])
@@ -312,7 +312,7 @@ def test_what_the_encoder_drops(cell):
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
 def test_what_the_decoder_drops(kind):
     """Embeddings, what goes between layers, and what the logits are read from."""
-    params = make(kind, layers=2)
+    params = make(kind)
     state = encode(params, TOKENS, lengths=LENGTHS)
     write = partial(decode, state=state, tokens=TARGETS)
     end, logits, _ = write(params, dropout=ALL, key=jax.random.key(0))
@@ -327,7 +327,7 @@ def test_what_the_decoder_drops(kind):
 
 def test_each_step_drops_by_a_mask_of_its_own():
     """Where every step has the same inputs and no memory, all else is the same."""
-    params = make("bahdanau general", "rnn", layers=2)
+    params = make("bahdanau general", "rnn")
     params = params._replace(
         target=0 * params.target,
         decoder=tuple(p._replace(w_h=0 * p.w_h) for p in params.decoder),
@@ -342,7 +342,7 @@ def test_each_step_drops_by_a_mask_of_its_own():
 
 
 def test_gradients_in_bfloat16():
-    params = make("luong", "rnn", bidirectional=False)
+    params = make("luong", "rnn", layers=1, bidirectional=False)
     narrow = to_jax(params, jnp.bfloat16)
 
     def loss(params):

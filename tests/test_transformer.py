@@ -204,7 +204,7 @@ def test_pytorch(pre_norm):
 @every_form
 @pytest.mark.parametrize("alone", [True, False])
 def test_steps_are_the_whole(positions, pre_norm, alone):
-    options = {"target": TARGET, "decoder_layers": 2} if alone else BOTH
+    options = {"target": TARGET, "decoder_layers": 2} if alone else TWO
     params = make(**options, positions=positions, pre_norm=pre_norm)
     memory, how = None, {}
     if not alone:
