@@ -1,5 +1,6 @@
 """Attention against the equations in NumPy, against PyTorch, and on hard masks."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -394,5 +395,8 @@ def test_initial_weights():
     assert not any(b.any() for b in many[4:])
     drawn = jaxseq.multi_head_init(jax.random.key(0), 4, 2, 2, bias=False)
     assert drawn.b_q is None and drawn.b_o is None
+    for weights in drawn[:4], jaxseq.additive_init(jax.random.key(0), 4, 4, 4)[:2]:
+        pairs = itertools.combinations(map(np.ravel, weights), 2)
+        assert all((a != b).any() for a, b in pairs)  # no two from one key
     narrow = jaxseq.additive_init(jax.random.key(0), 1, 1, 1, dtype=jnp.bfloat16)
     assert {w.dtype for w in narrow} == {jnp.dtype(jnp.bfloat16)}

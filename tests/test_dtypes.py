@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxseq
+from jaxseq._cell import Maps, recurrent, widen
 from tests.cells import CELLS, every_cell, expected, random_problem, run, to_jax
 
 DTYPES = [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16]
@@ -256,3 +257,13 @@ def test_16_bit_gradients_are_close_to_float64(cell, dtype):
         assert (
             jnp.abs(g - w).max() <= 6 * float(jnp.finfo(dtype).eps) * jnp.abs(w).max()
         )
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_the_recurrent_map_reads_the_state_rounded(dtype, narrow):
+    """By a product in float32 on CPUs, in 16 bits elsewhere."""
+    one = jnp.ones((1, 1), dtype)
+    maps = widen(Maps(one, one, None))
+    state = jnp.full((1, 1), 1 + 2**-12, jnp.float32)
+    assert recurrent(maps, state, dtype, narrow).item() == 1
