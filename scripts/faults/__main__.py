@@ -124,8 +124,8 @@ def digest(*paths: Path) -> str:
 class Runner:
     """Runs tests in copies of the repository, one at a time in each."""
 
-    def __init__(self, folder: Path, copies: int, limit: float):
-        self.limit = limit
+    def __init__(self, folder: Path, copies: int, seconds: float, limit: float):
+        self.most, self.limit = seconds, limit
         self.copies: queue.Queue[Path] = queue.Queue()
         ignored = shutil.ignore_patterns(*IGNORED)
         for i in range(copies):
@@ -152,6 +152,7 @@ class Runner:
             **os.environ,
             # a command that a test starts elsewhere has to find the copy, too
             "PYTHONPATH": os.pathsep.join([str(copy), str(HERE)]),
+            "FAULTS_SECONDS": str(self.most),
             "FAULTS_TIMES": os.pathsep.join(str(self.times(test)) for test in tests),
             "JAX_COMPILATION_CACHE_DIR": str(KEPT.resolve() / "cache"),
         }
@@ -196,7 +197,8 @@ class Runner:
         planted, begun = copy / path, time.monotonic()
         try:
             write(planted, fault.plant(source))
-            limit = self.limit + 3 * sum(map(self.seconds, tests))
+            seconds = min(self.most, sum(map(self.seconds, tests)))
+            limit = self.limit + 3 * seconds
             printed, code = self.pytest(copy, tests, limit)
             found = re.search(r"^(?:FAILED|ERROR) (\S+)", printed, re.MULTILINE)
             by = found[1] if found else f"exit code {code}" if code else ""
@@ -246,7 +248,7 @@ def known() -> dict[tuple[str, str], Verdict]:
     return {(v.path, v.source): v for v in verdicts}
 
 
-def study(target: Path, count: int, seed: int, workers: int, limit: float) -> int:
+def study(target: Path, count: int, seed: int, workers: int, **limits: float) -> int:
     files = targets(target)
     if not files:
         raise ValueError(f"{target}: no function to plant a fault in")
@@ -265,7 +267,7 @@ def study(target: Path, count: int, seed: int, workers: int, limit: float) -> in
             waiting.append((path, fault))
     print(f"{len(chosen)} faults in {len(files)} files, {len(verdicts)} judged before")
     if waiting:
-        verdicts += judged(waiting, workers, limit)
+        verdicts += judged(waiting, workers, **limits)
     for verdict, fault in verdicts:
         if verdict.verdict == "survived":
             print(diff(verdict, fault), end="\n\n")
@@ -274,10 +276,10 @@ def study(target: Path, count: int, seed: int, workers: int, limit: float) -> in
     return 1 if counts["survived"] else 0
 
 
-def judged(waiting: list[Any], workers: int, limit: float) -> list[Any]:
+def judged(waiting: list[Any], workers: int, **limits: float) -> list[Any]:
     verdicts = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
-        runner = Runner(Path(folder), workers, limit)
+        runner = Runner(Path(folder), workers, **limits)
         try:
             tests = list(dict.fromkeys(t for f, _ in waiting for t in tests_of(f)))
             print(f"{len(tests)} files of tests without a fault first", flush=True)
@@ -313,6 +315,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=int, default=cores, help="faults at a time")
+    help = "seconds of tests that run against a fault, the quickest of them"
+    parser.add_argument("--seconds", type=float, default=150, help=help)
     help = "seconds that a fault has beside three times the tests' own"
     parser.add_argument("--limit", type=float, default=60, help=help)
     options = parser.parse_args()

@@ -1,7 +1,8 @@
 """A pytest plugin: the quickest tests first, for a fault is found by the first of them.
 
 What one case of a test does not notice, its others seldom do, so they come later.
-FAULTS_TIMES names JSON files of seconds by test. If there is none yet, it is written.
+FAULTS_TIMES names JSON files of seconds by test. If there is none yet, it is written;
+else tests of FAULTS_SECONDS run, and no more.
 """
 
 import json
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             return cases[function] * known.get(item.nodeid, 0)
 
         items.sort(key=key)
+        left = float(os.environ["FAULTS_SECONDS"])
+        for i, item in enumerate(items):
+            left -= known.get(item.nodeid, 0)
+            if left < 0:
+                del items[i:]
+                break
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
