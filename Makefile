@@ -26,7 +26,7 @@ test-fast: $(VENV)/dev
 
 # values and gradients of the cells, compiled as users compile them
 test-defaults: $(VENV)/dev
-	XLA_FLAGS= $(BIN)/python $(PYTEST) tests/test_defaults.py
+	XLA_FLAGS= $(BIN)/python $(PYTEST) --dist load tests/test_defaults.py
 
 # the library with the newest JAX, on a newer Python than the oldest that is supported;
 # CI gives EVERY=8, for no more than test-fast
