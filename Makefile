@@ -29,7 +29,7 @@ test-defaults: $(VENV)/dev
 	XLA_FLAGS= $(BIN)/python $(PYTEST) --dist load tests/test_defaults.py
 
 # the library with the newest JAX, on a newer Python than the oldest that is supported;
-# CI gives EVERY=8, for no more than test-fast
+# with EVERY=8 the cases that test-fast runs
 EVERY ?= 1
 test-newest: pyproject.toml
 	@if python=$$(./scripts/newest-python); then \

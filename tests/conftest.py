@@ -64,9 +64,10 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-# Steps of a chunk, with gradients and without, in the tests of a file; None as users
-# have them. With 2 a short sequence too has a loop over chunks and a rest; in all other
-# files it is 1. `make test-defaults` runs each cell, path and option as users do.
+# Steps of a chunk, with gradients and without, in the tests of each file: None leaves
+# the library's own, and files that are not named have chunks of one step. With two,
+# even a short sequence has a loop over chunks and a rest. `make test-defaults` runs
+# each cell, path and option with the library's own.
 STEPS: dict[str, tuple[int, int] | None] = {
     **dict.fromkeys(("fused", "platforms", "readme", "tpu")),
     **dict.fromkeys(("cells", "dtypes", "remat", "torch", "transforms"), (2, 2)),

@@ -12,7 +12,7 @@ import optax
 def drawn(init: Callable, *, seed: int) -> Any:
     """Weights of the shapes of `init(key)`, none zero or equal, as NumPy arrays.
 
-    The shapes alone, as to draw with JAX is to compile a program for each of them.
+    `init` is traced for the shapes and not run: JAX would compile each of its draws.
     """
     rng = np.random.default_rng(seed)
 

@@ -677,8 +677,8 @@ def test_eager_equals_jit(cell):
     assert_close(run(*problem), jax.jit(run)(*problem))
 
 
-def test_eager_gradient_equals_jit():
-    cell = CELLS["rnn"]
+@every_cell
+def test_eager_gradient_equals_jit(cell):
     problem = random_problem(cell, batch=(3,), T=6, D=2, H=3)
     grad = partial(gradients, cell, **make_options("both", (3,), 6))
     assert_close(grad(problem), jax.jit(grad)(problem))

@@ -38,7 +38,7 @@ class CommandLine:
         return import_module(f"experiments.{self.name}.experiment")
 
     def add(self, name: str, text: str, *, run: bool = False) -> Any:
-        """A command of the experiment's own; of a trained `run` it has the folder."""
+        """A command of the experiment's own; with `run`, it has the option --run."""
         command = self.commands.add_parser(name, help=text)
         function = lambda **options: getattr(self.module(), name)(**options)
         command.set_defaults(function=function)

@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that the experiments differ in: functions, and modules of some."""
+    """What differs between experiments: modules with the functions named, and more."""
 
     title: str  # of the page of several runs
     # what is not given on the command line; `given` has what is

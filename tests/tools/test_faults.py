@@ -146,6 +146,18 @@ def test_a_study_ends_with_what_survived_and_goes_on(repository):
     assert source.read_text() == before
 
 
+@pytest.mark.parametrize(("seconds", "verdict"), [("9", "killed"), ("0", "survived")])
+def test_the_quickest_tests_alone_run_against_a_fault(repository, seconds, verdict):
+    (repository / "tests/test_pairs.py").write_text(
+        "import time\nfrom pairs import sums\n\n"
+        "def test_slow():\n    time.sleep(0.2)\n    assert sums.first(1, 2)[0] == 1\n\n"
+        "def test_quick():\n    assert sums.first\n"
+    )
+    (repository / "pairs/sums.py").write_text("def first(a, b):\n    return a, b\n")
+    _, out, err = study(repository, "pairs/sums.py", "--seconds", seconds)
+    assert err == "" and f"1 {verdict}" in out
+
+
 def test_a_study_has_its_limits(repository):
     hangs = "def test_first():\n    while sums.first(1, 2)[0] != 1:\n        pass\n"
     (repository / "tests/test_pairs.py").write_text(
