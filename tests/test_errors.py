@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxseq
+from jaxseq._check import check_tokens
 from tests.cells import CELLS, every_cell, random_problem, to_jax
 
 LSTM = CELLS["lstm"]
@@ -181,3 +182,11 @@ def test_messages_under_jit():
     np.testing.assert_array_equal(run(far)[1], run(full)[1])
     with pytest.raises(ValueError, match="lengths: expected values from 0 to 5, got 9"):
         jax.jit(lambda: jaxseq.lstm(PARAMS, X, lengths=np.array([9, 1])))()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_tokens_of_the_padding_are_read_as_zeros(wrap):
+    """Whatever they are, so that no table is read out of its bounds."""
+    inside = np.array([True, False, False])
+    check = wrap(lambda tokens: check_tokens(tokens, "tokens", 5, inside))
+    np.testing.assert_array_equal(check(np.array([3, 100, -7])), [3, 0, 0])
