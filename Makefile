@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`.
+# The two to know are `make demo` and `make test`; each does all of its set-up.
 .PHONY: demo test test-fast test-defaults test-newest test-tpu test-long times faults lint \
 	format benchmark clean
 
@@ -16,11 +16,11 @@ demo: $(VENV)/demo
 PYTEST = -m pytest -n auto --maxprocesses 8 --dist loadfile
 LIBRARY = tests --ignore tests/experiments --ignore tests/tools
 
-# everything
+# all tests but those of test-defaults and test-tpu
 test: $(VENV)/dev
 	$(BIN)/python $(PYTEST)
 
-# the library alone, of the cases of each test the first and every eighth after it
+# the library alone, of each test the first case and every eighth after it
 test-fast: $(VENV)/dev
 	$(BIN)/python $(PYTEST) $(LIBRARY) --every 8
 
@@ -31,7 +31,7 @@ test-defaults: $(VENV)/dev
 # the library with the newest JAX, on a newer Python than the oldest that is supported;
 # with EVERY=8 the cases that test-fast runs
 EVERY ?= 1
-test-newest: pyproject.toml
+test-newest:
 	@if python=$$(./scripts/newest-python); then \
 		./scripts/make-venv "$$python" $(NEWEST) && \
 		$(NEWEST)/bin/python -m pip install --quiet --editable '.[test]' && \
@@ -42,9 +42,9 @@ test-newest: pyproject.toml
 		echo "test-newest: no Python 3.12 or newer here; the tests did not run on one"; \
 	fi
 
-# what takes long: every test, compiled as users compile
+# what takes long: every case of every test, compiled as users compile
 test-long: $(VENV)/dev
-	XLA_FLAGS= $(BIN)/python $(PYTEST)
+	XLA_FLAGS= JAXSEQ_TEST_UPDATES=300 $(BIN)/python $(PYTEST)
 
 # breaks a copy of the code on purpose, and says what no test notices
 TARGET ?= jaxseq

@@ -2,19 +2,19 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.cases import MODES, OPS, SETS, Case, flops
+from benchmarks.cases import BOTH, MODES, OPS, SETS, Case
 from benchmarks.errors import UsageError
+from benchmarks.progress import Progress, minutes, seconds
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-CONTENDERS = ("jaxseq", "jaxseq scan", "flax", "linen", "equinox", "haiku", "keras")
-CONTENDERS += ("cudnn", "torch")
+CONTENDERS = ("jaxseq", "jaxseq scan", "jaxseq vmap", "flax", "linen", "equinox")
+CONTENDERS += ("haiku", "keras", "cudnn", "torch")
 ROUNDS = {"default": 7, "full": 15, "accelerator": 5, "exact": 0, "tiny": 1}
 
 
@@ -40,6 +40,12 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    if not whole(text):
+        raise argparse.ArgumentTypeError(f"1 or more, got {text!r}")
+    return int(text)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -49,7 +55,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--cases", choices=SETS, default="default")
     run.add_argument("--full", action="store_const", const="full", dest="cases")
     run.add_argument("--device", choices=("cpu", "gpu", "tpu"), default="cpu")
-    text = "turns that each takes; 0 checks who is right and times nobody"
+    text = "timed rounds; 0 only checks the results"
     run.add_argument("--rounds", type=whole, help=text)
     text = "go on with the newest run, leaving out the cases that it has"
     run.add_argument("--resume", action="store_true", help=text)
@@ -61,7 +67,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     profile = add("profile", "where the time of a step goes, on a CPU")
     profile.add_argument("--cases", choices=SETS, default="default")
-    profile.add_argument("--calls", type=whole, default=5)
+    profile.add_argument("--calls", type=positive, default=5)
     profile.add_argument("--results", type=Path, default=RESULTS / "profile")
     for command in (run, profile):
         for name, names in (("ops", OPS), ("modes", MODES), ("contenders", CONTENDERS)):
@@ -76,7 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     report.add_argument("--front", type=Path, help="a page for the summary alone")
 
     compile_tpu = add("compile-tpu", "compile the TPU kernels for chips not here")
-    compile_tpu.add_argument("--quick", action="store_true", help="one chip and cell")
+    compile_tpu.add_argument("--quick", action="store_true", help="one chip and width")
     compile_tpu.add_argument("--results", type=Path, metavar="FILE", help="JSON lines")
 
     check = add("check-gpu", "all checks and measurements on a GPU, in 9 minutes")
@@ -103,35 +109,9 @@ def cases_of(options: argparse.Namespace) -> list[Case]:
     return found
 
 
-def seconds(case: Case, contenders: int, rounds: int, options: Any) -> float:
-    """A rough guess: turns, compilations, and what is right."""
-    fast = options.device != "cpu"
-    call = flops(case) / (1e13 if fast else 1e11)
-    turn = (0 if fast else 0.06) + max(0.05, call) + call
-    compile = (0.3 if options.no_compile_times or not rounds else 3) * (
-        1.2 if case.mode == "gradient" else 0.5
-    )
-    return contenders * (rounds * turn + compile + 4 * call) + 2
-
-
-class Progress:
-    """What is done and how long the rest takes, by the clock."""
-
-    def __init__(self, guesses: list[float]) -> None:
-        self.guesses, self.start = guesses, time.monotonic()
-
-    def left(self, done: int) -> float:
-        spent, guessed = time.monotonic() - self.start, sum(self.guesses[:done])
-        pace = spent / guessed if done else 1.0
-        return pace * sum(self.guesses[done:])
-
-
-def minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
-def run(options: argparse.Namespace) -> None:
-    cases = cases_of(options)
+def run(options: argparse.Namespace) -> int:
+    """Returns in how many cases jaxseq was not right."""
+    cases, wrong = cases_of(options), 0
 
     import jax
 
@@ -175,7 +155,10 @@ def run(options: argparse.Namespace) -> None:
         rows = measure(case, some, device, rounds, repeats)
         append(path, rows, **stamp)
         show(rows)
-    print(f"{minutes(time.monotonic() - progress.start)} in all")
+        ours = (r for r in rows if r["contender"].startswith("jaxseq"))
+        wrong += any(row["reason"] for row in ours)
+    print(f"{minutes(progress.spent())} in all")
+    return wrong
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -193,10 +176,12 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0, 1 if something of jaxseq's is wrong, 2 for wrong input."""
+    failed = 0
     try:
         options = parse(argv)
         if options.command == "run":
-            run(options)
+            failed = run(options)
         elif options.command == "profile":
             profile(options)
         elif options.command == "report":
@@ -206,11 +191,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.command == "compile-tpu":
             from benchmarks.tpu_compile import compile_all
 
-            compile_all(options.quick, options.results)
+            failed = compile_all(options.quick, options.results)
         else:
             from benchmarks.gpu_check import check
 
-            check(options.results, options.dry_run)
+            failed = check(options.results, options.dry_run)
     except UsageError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -220,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("benchmarks: stopped; go on with run --resume", file=sys.stderr)
         return 130
-    return 0
+    return 1 if failed else 0
 
 
 def profile(options: argparse.Namespace) -> None:
@@ -232,7 +217,9 @@ def profile(options: argparse.Namespace) -> None:
     if "torch" in names:
         raise UsageError("--contenders: PyTorch has none of XLA's kernels")
     path = options.results / f"{device_name(find_device('cpu'))}.jsonl"
-    cases = [c for c in cases_of(options) if c.mode in MODES[:2] and not c.variant]
+    cases = [c for c in cases_of(options) if c.mode in BOTH and not c.variant]
+    if not cases:
+        raise UsageError("profile takes whole sequences: --modes forward,gradient")
     profile_all(cases, {n: load(n, "cpu") for n in names}, options.calls, path)
 
 

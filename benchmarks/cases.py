@@ -8,9 +8,9 @@ class Case(NamedTuple):
     """A layer, what is done with it, and the size of its input.
 
     Modes are `forward`, `gradient` (of the weights and the input, the forward pass
-    included), `eager` (forward without `jax.jit`), `stream` (one jitted step called
-    for each input, its output awaited), `eager stream`, and `decode` (a language
-    model that reads the token it chose last).
+    included), `eager` and `eager gradient` (both without `jax.jit`), `stream` (one
+    jitted step called for each input, its output awaited), `eager stream`, and
+    `decode` (a language model that reads the token it chose last).
     """
 
     op: str
@@ -43,8 +43,9 @@ class Case(NamedTuple):
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 OPS = tuple(GATES)
-MODES = ("forward", "gradient", "eager", "stream", "eager stream", "decode")
-BOTH = MODES[:2]
+BOTH = ("forward", "gradient")
+EAGER = ("eager", "eager gradient")
+MODES = (*BOTH, *EAGER, "stream", "eager stream", "decode")
 VOCABULARY = 1000  # of `decode`
 
 Shape = tuple[int, int, int, int]
@@ -104,11 +105,28 @@ def exact() -> list[Case]:
     return [case for case in found if case.mode == "gradient"]
 
 
+def rollouts() -> list[Case]:
+    """Many environments side by side, as reinforcement learning has them."""
+    shapes: tuple[Shape, ...] = ((256, 128, 256, 256), (1024, 64, 128, 128))
+    return [Case("gru", m, *s, resets=True) for s in shapes for m in BOTH]
+
+
+SMALL: Shape = (5, 20, 4, 4)  # a call takes longer than what it calls
 TINY: Shape = (2, 3, 4, 4)
 ONE: Shape = (1, 64, 256, 256)
 SETS = {
-    "default": [*cells(SHAPES), *variants(MIDDLE, ONE, ("lstm",))],
-    "full": [*cells(SHAPES + MORE_SHAPES), *variants(MIDDLE, ONE, OPS)],
+    "default": [
+        *cells(SHAPES),
+        *variants(MIDDLE, ONE, ("lstm",)),
+        *rollouts(),
+        *(Case("lstm", m, *SMALL) for m in EAGER),
+    ],
+    "full": [
+        *cells(SHAPES + MORE_SHAPES),
+        *variants(MIDDLE, ONE, OPS),
+        *rollouts(),
+        *(Case(o, m, *SMALL) for o in OPS for m in EAGER),
+    ],
     "accelerator": large(),
     "exact": exact(),
     "tiny": [
@@ -116,6 +134,7 @@ SETS = {
         Case("lstm", "gradient", *TINY, "bfloat16"),
         *cells(((3, 5, 4, 6),)),
         *variants((3, 5, 4, 6), (1, 4, 6, 6), OPS),
+        Case("lstm", "eager gradient", 3, 5, 4, 6),
     ],
 }
 
@@ -133,4 +152,4 @@ def flops(case: Case) -> int:
         found += 2 * B * T * ((both * H if i else D) + H) * GATES[op] * H * both
     if mode == "decode":
         found += 2 * B * T * H * VOCABULARY
-    return found * (3 if mode == "gradient" else 1)
+    return found * (3 if mode.endswith("gradient") else 1)

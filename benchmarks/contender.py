@@ -107,6 +107,7 @@ def prepare_layer(
     """A JAX library's layer, compiled as the mode of the case asks for."""
     how = {
         "eager": eager,
+        "eager gradient": eager,
         "stream": stream,
         "eager stream": stream,
         "decode": decode,
@@ -134,30 +135,34 @@ def gradient_of(apply: Callable) -> Callable:
 
 
 def whole(layer: Layer, problem: Problem, device: Any, repeats: int) -> Contender:
-    forward = problem.case.mode == "forward"
-    args = layer.weights, turn(layer, problem.x), turn(layer, problem.dy)
-    args = (*(args[:2] if forward else args), *masks_of(layer, problem))
-    args = jax.device_put(args, device)
-    f = layer.apply if forward else gradient_of(layer.apply)
+    f, args = call_of(layer, problem, device)
     compiled, ms = compile_call(f, args, repeats)
+    launch = lambda: compiled(*args)
+    results = lambda: values(layer, problem, launch())
+    return Contender(launch, results, compile_ms=ms, temp_mb=temp_mb(compiled))
 
-    def results() -> Values:
-        if forward:
-            return {"y": turn(layer, compiled(*args))}
-        y, weights, x = compiled(*args)
-        return {"y": turn(layer, y), "x": turn(layer, x), **layer.restore(weights)}
 
-    return Contender(
-        lambda: compiled(*args), results, compile_ms=ms, temp_mb=temp_mb(compiled)
-    )
+def call_of(layer: Layer, problem: Problem, device: Any) -> tuple[Callable, tuple]:
+    """What the mode of the case calls, and its arguments on the device."""
+    args = layer.weights, turn(layer, problem.x)
+    f = layer.apply
+    if problem.case.mode.endswith("gradient"):
+        args, f = (*args, turn(layer, problem.dy)), gradient_of(f)
+    return f, jax.device_put((*args, *masks_of(layer, problem)), device)
+
+
+def values(layer: Layer, problem: Problem, out: Any) -> Values:
+    if not problem.case.mode.endswith("gradient"):
+        return {"y": turn(layer, out)}
+    y, weights, x = out
+    return {"y": turn(layer, y), "x": turn(layer, x), **layer.restore(weights)}
 
 
 def eager(layer: Layer, problem: Problem, device: Any, repeats: int) -> Contender:
     """The layer called with no `jax.jit`: the first time, the second, and then."""
-    args = layer.weights, turn(layer, problem.x), *masks_of(layer, problem)
-    args = jax.device_put(args, device)
-    own = layer.eager
-    launch = lambda: layer.apply(*args) if own is None else own(args[1])
+    f, args = call_of(layer, problem, device)
+    own = layer.eager if problem.case.mode == "eager" else None
+    launch = lambda: f(*args) if own is None else own(args[1])
     firsts, seconds = [], []
     for _ in range(repeats):
         jax.clear_caches()
@@ -167,7 +172,7 @@ def eager(layer: Layer, problem: Problem, device: Any, repeats: int) -> Contende
             times.append(1e3 * (time.perf_counter() - start))
     return Contender(
         launch,
-        lambda: {"y": turn(layer, launch())},
+        lambda: values(layer, problem, launch()),
         first_ms=statistics.median(firsts),
         second_ms=statistics.median(seconds),
     )

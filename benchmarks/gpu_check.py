@@ -1,4 +1,4 @@
-"""`python -m benchmarks check-gpu`: what one NVIDIA GPU is lent for, in 9 minutes.
+"""`python -m benchmarks check-gpu`: all that needs an NVIDIA GPU, in nine minutes.
 
 jaxseq against float64, then the table, then the library's tests with the GPU as
 JAX's device. Each part is a process with a time limit, so one that fails, dies or
@@ -56,22 +56,27 @@ def parts(results: Path, dry: bool) -> Iterator[Part]:
     if find_spec("xdist") and not dry:
         tests += ["-n", "6", "--dist", "worksteal"]
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    env |= {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    # with no flags of XLA, tests/conftest.py leaves every platform its own path
+    env |= {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "XLA_FLAGS": ""}
     env[PLATFORM] = "cpu" if dry else "cuda,cpu"
     yield Part("tests", 120, tests, env)
 
 
-def check(results: Path, dry: bool) -> None:
+def check(results: Path, dry: bool) -> int:
+    """Returns how many parts did not end well."""
     results = results.resolve()
     results.mkdir(parents=True, exist_ok=True)
     log = results / "check-gpu.log"
     print(f"rows in {results}, output in {log}")
+    failed = 0
     for part in parts(results, dry):
         seconds = 4 * part.seconds if dry else part.seconds  # of few cores
         print(f"{part.name}, at most {seconds:.0f} s", flush=True)
         start = time.monotonic()
         ended = run_part(part, seconds, log, dry)
         print(f"{part.name}: {ended} after {time.monotonic() - start:.0f} s")
+        failed += ended != "done"
+    return failed
 
 
 def run_part(part: Part, seconds: float, log: Path, dry: bool) -> str:

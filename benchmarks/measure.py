@@ -93,8 +93,9 @@ def prepare_all(
     with ThreadPoolExecutor(1 if repeats else 4) as pool:
         found = dict(zip(contenders, pool.map(prepare, contenders), strict=True))
     ready = {n: c for n, c in found.items() if isinstance(c, Contender)}
-    if not repeats:
-        ready = {n: c._replace(compile_ms=None) for n, c in ready.items()}
+    if not repeats:  # others were compiled at the same time
+        none = {"compile_ms": None, "first_ms": None, "second_ms": None}
+        ready = {n: c._replace(**none) for n, c in ready.items()}
     rows = {n: {"reason": c if isinstance(c, str) else None} for n, c in found.items()}
     return rows, ready
 

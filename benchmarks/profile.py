@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,16 +113,18 @@ def profile_all(
     cases: Sequence[Case], contenders: Mapping[str, Prepare], calls: int, path: Path
 ) -> None:
     device = find_device("cpu")
+    stamp = {"commit": commit(), "run": f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"}
     print(f"{'a step':48} µs  kernels  product  arith  copy  none")
     for case in cases:
         problem = draw(case)
         for name, prepare in contenders.items():
             try:
                 prepared = prepare(problem, device, 1)
-            except Unsupported:
+            except Unsupported as error:
+                print(f"{case!s:32} {name:15} {error}")
                 continue
             row = profile(prepared, case.T, calls)
             line = {**case._asdict(), "contender": name, **row}
-            append(path, [line], commit=commit(), jax=jax.__version__)
+            append(path, [line], jax=jax.__version__, **stamp)
             figures = "  ".join(f"{v:6.1f}" for v in row.values())
             print(f"{case!s:32} {name:15} {figures}", flush=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import MODES, OPS, Case
+from benchmarks.cases import BOTH, MODES, OPS, Case
 from benchmarks.contenders import CONTENDERS
 from benchmarks.errors import UsageError
 
@@ -40,6 +40,16 @@ def newest_run(path: Path) -> list[Row]:
     return [row for row in rows if row["run"] == newest]
 
 
+def newest(path: Path) -> list[Row]:
+    """Of each case the rows of its newest run."""
+    rows, runs = read(path), {}
+    run = lambda row: row.get("run", "")  # which the oldest profiles lack
+    for row in rows:
+        case = case_of(row)
+        runs[case] = max(run(row), runs.get(case, ""))
+    return [row for row in rows if run(row) == runs[case_of(row)]]
+
+
 def case_of(row: Row) -> Case:
     """The case of a row; older rows do not name what all of them had."""
     return Case(**{name: row[name] for name in Case._fields if name in row})
@@ -60,7 +70,7 @@ def groups(rows: list[Row]) -> list[Group]:
 
 def plain(rows: list[Row]) -> list[Row]:
     """Those of one layer over whole sequences in float32, forward and gradient."""
-    kind = lambda case: case.mode in MODES[:2] and not case.variant
+    kind = lambda case: case.mode in BOTH and not case.variant
     return [row for row in rows if kind(case_of(row))]
 
 

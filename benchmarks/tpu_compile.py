@@ -23,21 +23,24 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
+import jaxseq
 from benchmarks.device import commit
 from benchmarks.errors import UsageError
 from benchmarks.rows import Row, append
-from jaxseq import _tpu, _tpu_scan
-from jaxseq._gru import gru_update
-from jaxseq._lstm import LSTMState, lstm_update
-from jaxseq._rnn import RNNUpdate
+from examples.cells.peephole_lstm import PEEPHOLE_LSTM
+from examples.cells.projected_lstm import PROJECTED_LSTM
+from examples.cells.reset_before_gru import RESET_BEFORE_GRU
+from jaxseq._kernels.tpu import scan
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 EIGHT = "v5e:2x4"  # over which a batch is split
-CELLS: dict[str, tuple[Any, int]] = {
-    "rnn": (RNNUpdate(jnp.tanh), 1),
-    "lstm": (lstm_update, 4),
-    "gru": (gru_update, 3),
+BUILT_IN = "rnn", "lstm", "gru"
+WRITTEN = {
+    "peephole": PEEPHOLE_LSTM,
+    "projected": PROJECTED_LSTM,
+    "reset before": RESET_BEFORE_GRU,
 }
+QUICK = "lstm", "peephole", "reset before"
 MODES = ("forward", "forward+backward")
 WIDTHS = (128, 256, 512, 1024)
 B, T, D = 64, 256, 128
@@ -54,27 +57,40 @@ def struct(sharding: Any, *shape: int, dtype: Any = jnp.float32) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
-def work(case: Case, sharding: Any) -> tuple[Callable, tuple[Any, ...]]:
-    """A function that runs the kernels of a case, and shapes for it."""
-    update, gates = CELLS[case.cell]
-    H, Z, of = case.H, gates * case.H, partial(struct, sharding)
-    how = {"reverse": False, "dtype": jnp.bfloat16}
-    state = LSTMState(of(B, H), of(B, H)) if case.cell == "lstm" else of(B, H)
-    mask = of(B, T, dtype=jnp.bool_)
-    problem = of(B, T, Z), of(H, Z), of(Z), state, mask, mask
+def work(case: Case, whole: Any, batched: Any) -> tuple[Callable, tuple[Any, ...]]:
+    """A function that runs the kernels of a case, and shapes for it.
 
-    def forward(*problem: Any) -> Any:
-        return _tpu.forward(update, *problem, **how, save=False)[:2]
+    The two are how weights lie on the devices, and what has a batch.
+    """
+    if case.cell in BUILT_IN:
+        names = (f"{case.cell}{part}" for part in ("", "_init", "_zeros"))
+        sequence, init, zeros = (getattr(jaxseq, name) for name in names)
+    else:
+        update, init, zeros = WRITTEN[case.cell]
+        sequence = partial(jaxseq.cell, update)
+    sequence = partial(sequence, implementation="pallas")
+    placed = lambda sharding, tree: jax.tree.map(
+        lambda a: struct(sharding, *a.shape, dtype=a.dtype), tree
+    )
+    init = partial(init, D=D, H=case.H, dtype=jnp.bfloat16)
+    params = placed(whole, jax.eval_shape(init, jax.random.key(0)))
+    state = placed(batched, jax.eval_shape(lambda p: zeros(p, (B,)), params))
+    x = struct(batched, B, T, D, dtype=jnp.bfloat16)
+    lengths = struct(batched, B, dtype=jnp.int32)
+    resets = struct(batched, B, T, dtype=jnp.bool_)
 
-    def both(d_state: Any, d_y: Any, *problem: Any) -> Any:
-        _, w_h, _, _, valid, keep = problem
-        state, y, saved = _tpu.forward(update, *problem, **how, save=True)
-        d = _tpu.backward(update, w_h, saved, valid, keep, d_state, d_y, **how)
-        return state, y, d
+    def forward(params: Any, x: Any, state: Any, lengths: Any, resets: Any) -> Any:
+        return sequence(params, x, state, lengths=lengths, resets=resets)
 
+    def both(d: Any, *args: Any) -> Any:
+        out, back = jax.vjp(lambda *some: forward(*some, *args[3:]), *args[:3])
+        return out, back(d)
+
+    args = params, x, state, lengths, resets
     if case.mode == "forward":
-        return forward, problem
-    return both, (state, of(B, T, H, dtype=jnp.bfloat16), *problem)
+        return forward, args
+    y = struct(batched, B, T, case.H, dtype=jnp.bfloat16)
+    return both, ((state, y), *args)
 
 
 def mesh_of(topology: str, n: int) -> jax.sharding.Mesh:
@@ -84,14 +100,10 @@ def mesh_of(topology: str, n: int) -> jax.sharding.Mesh:
 
 def compile_case(case: Case) -> Row:
     mesh = mesh_of(TOPOLOGIES[case.chip], 1)
-    run, shapes = work(case, NamedSharding(mesh, PartitionSpec()))
-    z_x, _, _, state, *_ = shapes[-6:]
-    update, _ = CELLS[case.cell]
+    whole = NamedSharding(mesh, PartitionSpec())
+    run, shapes = work(case, whole, whole)
     # the mesh in context is what tells the kernels which chip it is
     with jax.set_mesh(mesh):
-        limit = _tpu.limit(update, z_x, state, jnp.bfloat16)
-        if limit is not None:
-            return {**describe(case), "result": "limit", "reason": limit}
         return {**describe(case), **attempt(run, shapes)}
 
 
@@ -99,10 +111,8 @@ def compile_shared() -> Row:
     """Forward and backward of a batch that `jit` splits over eight chips."""
     case = Case("v5e x 8", "lstm", 128, MODES[1])
     mesh = mesh_of(EIGHT, 8)
-    run, shapes = work(case, NamedSharding(mesh, PartitionSpec("batch")))
-    d_state, d_y, z_x, w_h, b_h, *rest = shapes
-    whole = partial(struct, NamedSharding(mesh, PartitionSpec()))
-    shapes = d_state, d_y, z_x, whole(*w_h.shape), whole(*b_h.shape), *rest
+    whole, batched = (NamedSharding(mesh, PartitionSpec(*a)) for a in ((), ("batch",)))
+    run, shapes = work(case, whole, batched)
     with jax.set_mesh(mesh):
         return {**describe(case), **attempt(run, shapes)}
 
@@ -142,18 +152,18 @@ class recorded_tiles:
     """The tiles that kernels were compiled with, and the VMEM counted for them."""
 
     def __enter__(self) -> list[Any]:
-        self.rule, found = _tpu_scan.tiles, []
+        self.rule, found = scan.tiles, []
 
         def tiles(B: int, T: int, size: Any, chip: Any) -> Any:
             tile = self.rule(B, T, size, chip)
             found.append((*tile, size.total(*tile), chip.vmem) if tile else None)
             return tile
 
-        _tpu_scan.tiles = tiles
+        scan.tiles = tiles
         return found
 
     def __exit__(self, *_: Any) -> None:
-        _tpu_scan.tiles = self.rule
+        scan.tiles = self.rule
 
 
 def attempt(run: Callable, shapes: Any) -> Row:
@@ -163,6 +173,8 @@ def attempt(run: Callable, shapes: Any) -> Row:
             compiled = jax.jit(run).lower(*shapes).compile()
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
+        if isinstance(error, ValueError) and reason.startswith("implementation: "):
+            return {"result": "limit", "reason": reason.partition("got ")[2]}
         return {"result": "fails", "reason": f"{type(error).__name__}: {reason}"}
     seconds = time.perf_counter() - start
     text = compiled.as_text() or ""
@@ -178,7 +190,7 @@ def attempt(run: Callable, shapes: Any) -> Row:
 def rows(quick: bool) -> Iterator[Row]:
     chips = ["v5e"] if quick else list(TOPOLOGIES)
     for chip in chips:
-        for cell in ["lstm"] if quick else CELLS:
+        for cell in QUICK if quick else [*BUILT_IN, *WRITTEN]:
             for H in WIDTHS[:1] if quick else WIDTHS:
                 for mode in MODES:
                     yield compile_case(Case(chip, cell, H, mode))
@@ -191,7 +203,7 @@ def show(row: Row) -> str:
     def mib(n: int) -> str:
         return f"{n / 2**20:.1f}"
 
-    name = f"{row['chip']:8} {row['cell']:8} {row['H']:5} {row['mode']:17}"
+    name = f"{row['chip']:8} {row['cell']:12} {row['H']:5} {row['mode']:17}"
     if row["result"] != "compiles":
         return f"{name} {row['result']}: {row['reason']}"
     tiles = ", ".join(f"{b}x{t} {mib(n)} of {mib(m)}" for b, t, n, m in row["tiles"])
@@ -201,7 +213,8 @@ def show(row: Row) -> str:
     )
 
 
-def compile_all(quick: bool, path: Path | None) -> None:
+def compile_all(quick: bool, path: Path | None) -> int:
+    """Returns how many cases do not compile; one above a limit need not."""
     if find_spec("libtpu") is None:
         raise UsageError("libtpu is not installed: pip install 'jaxseq[tpu-compile]'")
     jax.config.update("jax_platforms", "cpu")
@@ -209,7 +222,10 @@ def compile_all(quick: bool, path: Path | None) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     versions = {name: version(name) for name in ("jax", "jaxlib", "libtpu")}
     print(f"B={B} T={T} bfloat16 " + " ".join(map(" ".join, versions.items())))
+    failed = 0
     for row in rows(quick):
+        failed += row["result"] == "fails"
         print(show(row), flush=True)
         if path is not None:
             append(path, [row], commit=commit(), versions=versions)
+    return failed

@@ -1,70 +1,90 @@
 """Recurrent networks for JAX: pure functions, exact, fast and complete."""
 
-from jaxseq._attention import AdditiveParams as AdditiveParams
-from jaxseq._attention import Dot as Dot
-from jaxseq._attention import MultiHeadParams as MultiHeadParams
-from jaxseq._attention import ScaledDot as ScaledDot
-from jaxseq._attention import additive_attention as additive_attention
-from jaxseq._attention import additive_init as additive_init
-from jaxseq._attention import dot_attention as dot_attention
-from jaxseq._attention import general_attention as general_attention
-from jaxseq._attention import multi_head_attention as multi_head_attention
-from jaxseq._attention import multi_head_init as multi_head_init
-from jaxseq._crf import CRFParams as CRFParams
-from jaxseq._crf import crf_decode as crf_decode
-from jaxseq._crf import crf_init as crf_init
-from jaxseq._crf import crf_log_partition as crf_log_partition
-from jaxseq._crf import crf_score as crf_score
-from jaxseq._ctc import ctc_beam_search as ctc_beam_search
-from jaxseq._ctc import ctc_greedy as ctc_greedy
-from jaxseq._decode import Decoded as Decoded
-from jaxseq._decode import beam_search as beam_search
-from jaxseq._decode import greedy as greedy
-from jaxseq._decode import prefill as prefill
-from jaxseq._decode import sample as sample
-from jaxseq._gru import GRUParams as GRUParams
-from jaxseq._gru import gru as gru
-from jaxseq._gru import gru_init as gru_init
-from jaxseq._gru import gru_step as gru_step
-from jaxseq._gru import gru_zeros as gru_zeros
-from jaxseq._layers import bidirectional as bidirectional
-from jaxseq._layers import stack as stack
-from jaxseq._losses import cross_entropy as cross_entropy
-from jaxseq._losses import perplexity as perplexity
-from jaxseq._lstm import LSTMParams as LSTMParams
-from jaxseq._lstm import LSTMState as LSTMState
-from jaxseq._lstm import lstm as lstm
-from jaxseq._lstm import lstm_init as lstm_init
-from jaxseq._lstm import lstm_step as lstm_step
-from jaxseq._lstm import lstm_zeros as lstm_zeros
-from jaxseq._positions import Rotary as Rotary
-from jaxseq._positions import Sinusoidal as Sinusoidal
-from jaxseq._resets import resets_from_dones as resets_from_dones
-from jaxseq._rnn import RNNParams as RNNParams
-from jaxseq._rnn import rnn as rnn
-from jaxseq._rnn import rnn_init as rnn_init
-from jaxseq._rnn import rnn_step as rnn_step
-from jaxseq._rnn import rnn_zeros as rnn_zeros
-from jaxseq._seq2seq import BahdanauParams as BahdanauParams
-from jaxseq._seq2seq import BridgeParams as BridgeParams
-from jaxseq._seq2seq import LuongParams as LuongParams
-from jaxseq._seq2seq import Memory as Memory
-from jaxseq._seq2seq import Seq2SeqParams as Seq2SeqParams
-from jaxseq._seq2seq import Seq2SeqState as Seq2SeqState
-from jaxseq._seq2seq import seq2seq_decode as seq2seq_decode
-from jaxseq._seq2seq import seq2seq_decode_step as seq2seq_decode_step
-from jaxseq._seq2seq import seq2seq_encode as seq2seq_encode
-from jaxseq._seq2seq import seq2seq_init as seq2seq_init
-from jaxseq._transformer import Cache as Cache
-from jaxseq._transformer import NormParams as NormParams
-from jaxseq._transformer import TransformerLayer as TransformerLayer
-from jaxseq._transformer import TransformerParams as TransformerParams
-from jaxseq._transformer import TransformerStack as TransformerStack
-from jaxseq._transformer import TransformerState as TransformerState
-from jaxseq._transformer import transformer_decode as transformer_decode
-from jaxseq._transformer import transformer_decode_step as transformer_decode_step
-from jaxseq._transformer import transformer_encode as transformer_encode
-from jaxseq._transformer import transformer_init as transformer_init
-from jaxseq._transformer import transformer_zeros as transformer_zeros
+from contextlib import suppress as _suppress
+
+import jax.export as _export
+
+from jaxseq._attention.kinds import additive_attention as additive_attention
+from jaxseq._attention.kinds import dot_attention as dot_attention
+from jaxseq._attention.kinds import general_attention as general_attention
+from jaxseq._attention.kinds import multi_head_attention as multi_head_attention
+from jaxseq._attention.params import AdditiveParams as AdditiveParams
+from jaxseq._attention.params import Dot as Dot
+from jaxseq._attention.params import MultiHeadParams as MultiHeadParams
+from jaxseq._attention.params import ScaledDot as ScaledDot
+from jaxseq._attention.params import additive_init as additive_init
+from jaxseq._attention.params import multi_head_init as multi_head_init
+from jaxseq._base.resets import resets_from_dones as resets_from_dones
+from jaxseq._cells.any import GRU as GRU
+from jaxseq._cells.any import LSTM as LSTM
+from jaxseq._cells.any import RNN as RNN
+from jaxseq._cells.cell import Cell as Cell
+from jaxseq._cells.cell import cell as cell
+from jaxseq._cells.cell import cell_init as cell_init
+from jaxseq._cells.cell import cell_step as cell_step
+from jaxseq._cells.cell import cell_zeros as cell_zeros
+from jaxseq._cells.gru import GRUParams as GRUParams
+from jaxseq._cells.gru import gru as gru
+from jaxseq._cells.gru import gru_init as gru_init
+from jaxseq._cells.gru import gru_step as gru_step
+from jaxseq._cells.gru import gru_zeros as gru_zeros
+from jaxseq._cells.lstm import LSTMParams as LSTMParams
+from jaxseq._cells.lstm import LSTMState as LSTMState
+from jaxseq._cells.lstm import lstm as lstm
+from jaxseq._cells.lstm import lstm_init as lstm_init
+from jaxseq._cells.lstm import lstm_step as lstm_step
+from jaxseq._cells.lstm import lstm_zeros as lstm_zeros
+from jaxseq._cells.rnn import RNNParams as RNNParams
+from jaxseq._cells.rnn import rnn as rnn
+from jaxseq._cells.rnn import rnn_init as rnn_init
+from jaxseq._cells.rnn import rnn_step as rnn_step
+from jaxseq._cells.rnn import rnn_zeros as rnn_zeros
+from jaxseq._compose.layers import bidirectional as bidirectional
+from jaxseq._compose.layers import stack as stack
+from jaxseq._engine.door import CellParams as CellParams
+from jaxseq._losses.crf import CRFParams as CRFParams
+from jaxseq._losses.crf import crf_decode as crf_decode
+from jaxseq._losses.crf import crf_init as crf_init
+from jaxseq._losses.crf import crf_log_partition as crf_log_partition
+from jaxseq._losses.crf import crf_score as crf_score
+from jaxseq._losses.cross_entropy import cross_entropy as cross_entropy
+from jaxseq._losses.cross_entropy import perplexity as perplexity
+from jaxseq._models.seq2seq.decode import seq2seq_decode as seq2seq_decode
+from jaxseq._models.seq2seq.decode import seq2seq_decode_step as seq2seq_decode_step
+from jaxseq._models.seq2seq.encode import seq2seq_encode as seq2seq_encode
+from jaxseq._models.seq2seq.params import BahdanauParams as BahdanauParams
+from jaxseq._models.seq2seq.params import BridgeParams as BridgeParams
+from jaxseq._models.seq2seq.params import LuongParams as LuongParams
+from jaxseq._models.seq2seq.params import Seq2SeqParams as Seq2SeqParams
+from jaxseq._models.seq2seq.params import seq2seq_init as seq2seq_init
+from jaxseq._models.seq2seq.state import Memory as Memory
+from jaxseq._models.seq2seq.state import Seq2SeqState as Seq2SeqState
+from jaxseq._models.transformer.cache import Cache as Cache
+from jaxseq._models.transformer.params import NormParams as NormParams
+from jaxseq._models.transformer.params import TransformerLayer as TransformerLayer
+from jaxseq._models.transformer.params import TransformerParams as TransformerParams
+from jaxseq._models.transformer.params import TransformerStack as TransformerStack
+from jaxseq._models.transformer.params import transformer_init as transformer_init
+from jaxseq._models.transformer.positions import Rotary as Rotary
+from jaxseq._models.transformer.positions import Sinusoidal as Sinusoidal
+from jaxseq._models.transformer.step import TransformerState as TransformerState
+from jaxseq._models.transformer.step import (
+    transformer_decode_step as transformer_decode_step,
+)
+from jaxseq._models.transformer.step import transformer_zeros as transformer_zeros
+from jaxseq._models.transformer.whole import transformer_decode as transformer_decode
+from jaxseq._models.transformer.whole import transformer_encode as transformer_encode
+from jaxseq._search.beam import beam_search as beam_search
+from jaxseq._search.ctc import ctc_beam_search as ctc_beam_search
+from jaxseq._search.ctc import ctc_greedy as ctc_greedy
+from jaxseq._search.decoded import Decoded as Decoded
+from jaxseq._search.prefill import prefill as prefill
+from jaxseq._search.sample import greedy as greedy
+from jaxseq._search.sample import sample as sample
+
+for _kind in [a for a in globals().values() if isinstance(a, type)]:
+    with _suppress(ValueError):  # where this file is loaded again
+        _name = f"jaxseq.{_kind.__name__}"
+        _export.register_namedtuple_serialization(_kind, serialized_name=_name)
 
 __version__ = "0.1.0"

@@ -120,29 +120,31 @@ def random_problem(
 
 
 def expected(
-    cell: Cell,
+    cell: Any,
     params: Any,
-    x: np.ndarray,
+    x: Any,
     state: Any,
     *,
     lengths: np.ndarray | None = None,
     resets: np.ndarray | None = None,
+    start: Any = None,
     reverse: bool = False,
 ) -> tuple[Any, np.ndarray]:
     """What `cell.sequence` must return, one sequence of the batch after the other."""
-    batch, T = x.shape[:-2], x.shape[-2]
-    H = params.w_h.shape[0]
+    *batch, T, _ = jax.tree.leaves(x)[0].shape
+    H = jax.tree.leaves(state)[0].shape[-1]
     y = np.zeros((*batch, T, H))
     end = jax.tree.map(np.array, state)
-    for i in np.ndindex(batch):
+    for i in np.ndindex(*batch):
         end_i, y[i] = reference.sequence(
             cell.reference,
             params,
-            jax.tree.map(lambda s, i=i: s[i], tuple_or_array(state)),
-            x[i],
+            row(state, i),
+            steps_of(x, i),
             None if lengths is None else lengths[i],
             None if resets is None else resets[i],
             reverse,
+            None if start is None else row(start, i),
         )
         for whole, part in zip(
             jax.tree.leaves(end), jax.tree.leaves(end_i), strict=True
@@ -151,8 +153,13 @@ def expected(
     return end, y
 
 
-def tuple_or_array(state: Any) -> Any:
-    return tuple(state) if isinstance(state, tuple) else state
+def row(state: Any, i: tuple[int, ...]) -> Any:
+    return tuple(s[i] for s in state) if isinstance(state, tuple) else state[i]
+
+
+def steps_of(x: Any, i: tuple[int, ...]) -> Any:
+    """Sequence `i` of the batch; of a tuple of arrays, a list of tuples."""
+    return list(zip(*(a[i] for a in x), strict=True)) if isinstance(x, tuple) else x[i]
 
 
 def weighted_sum(tree: Any, seed: int = 1) -> Any:

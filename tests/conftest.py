@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
 # Most of the time of the tests is compilation, so they compile with few optimizations.
 # `make test XLA_FLAGS=` compiles as users do, and `make test-defaults`.
@@ -64,42 +62,6 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-# Steps of a chunk, with gradients and without, in the tests of each file: None leaves
-# the library's own, and files that are not named have chunks of one step. With two,
-# even a short sequence has a loop over chunks and a rest. `make test-defaults` runs
-# each cell, path and option with the library's own.
-STEPS: dict[str, tuple[int, int] | None] = {
-    **dict.fromkeys(("fused", "platforms", "readme", "tpu")),
-    **dict.fromkeys(("cells", "dtypes", "remat", "torch", "transforms"), (2, 2)),
-}
-# files whose tests trace what GPUs and TPUs run too, as users do
-ALL_PLATFORMS = ("fused", "platforms", "readme", "tpu", "transforms")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Less to trace and to compile, as far as a file's tests are not about it."""
-    if not quick:
-        yield
-        return
-    from jaxseq import _fused, _recurrence
-    from jaxseq._run import traced_once
-
-    def on_cpu(settings: Any, plain: Any, kernel: Any, *args: Any) -> Any:
-        return plain(*args, cpu=True)
-
-    name = request.module.__name__.rpartition("test_")[2]
-    traced_once.clear_cache()
-    with pytest.MonkeyPatch.context() as patch:
-        if name not in ALL_PLATFORMS:
-            patch.setattr(_recurrence, "_by_platform", on_cpu)
-        if steps := STEPS.get(name, (1, 1)):
-            patch.setattr(_fused, "STEPS", steps[0])
-            patch.setattr(_fused, "FORWARD_STEPS", steps[1])
-        yield
-    traced_once.clear_cache()
-
-
 # One MLIR context for all programs: JAX makes one for each, which takes 5 ms and is
 # kept as long as the program.
 if quick and hasattr(mlir, "make_ir_context"):
@@ -107,7 +69,7 @@ if quick and hasattr(mlir, "make_ir_context"):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "of the cases of each test the first, and then every so many"
+    text = "of each test the first case and every Nth after it"
     parser.addoption("--every", type=int, default=1, metavar="N", help=text)
 
 
@@ -118,7 +80,9 @@ def pytest_collection_modifyitems(
     kept, left_out = [], []
     for item in items:
         function = item.nodeid.partition("[")[0]
-        (left_out if seen[function] % every else kept).append(item)
+        mark = item.get_closest_marker("every")
+        own = mark.args[0] if quick and mark else 1
+        (left_out if seen[function] % max(every, own) else kept).append(item)
         seen[function] += 1
     if left_out:
         config.hook.pytest_deselected(items=left_out)

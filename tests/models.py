@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 
 def drawn(init: Callable, *, seed: int) -> Any:
@@ -92,20 +93,25 @@ def assert_second_derivatives(
 
 
 def fit(loss: Callable, params: Any, *, rate: float, steps: int) -> tuple[Any, Any]:
-    """The weights after `steps` of Adam, and the loss before each of them."""
+    """The weights after `steps` of Adam, and the loss before each of them.
+
+    All weights are one vector for Adam, which is then compiled for one.
+    """
     optimizer = optax.adam(rate)
+    _, restore = ravel_pytree(params)
 
     def step(carry, _):
-        params, state = carry
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), value
+        weights, state = carry
+        value, grads = jax.value_and_grad(lambda w: loss(restore(w)))(weights)
+        updates, state = optimizer.update(grads, state, weights)
+        return (optax.apply_updates(weights, updates), state), value
 
     @jax.jit
     def run(params):
+        weights, _ = ravel_pytree(params)
         with jax.numpy_dtype_promotion("standard"):  # optax: decay ** count
-            carry = params, optimizer.init(params)
-            (params, _), values = jax.lax.scan(step, carry, length=steps)
-        return params, values
+            carry = weights, optimizer.init(weights)
+            (weights, _), values = jax.lax.scan(step, carry, length=steps)
+        return restore(weights), values
 
     return run(params)

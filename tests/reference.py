@@ -60,29 +60,34 @@ def gru(params, h, x):
     return h, np.array(y).reshape(len(x), len(h))
 
 
-def sequence(cell, params, state, x, length=None, resets=None, reverse=False):
+def sequence(
+    cell, params, state, x, length=None, resets=None, reverse=False, start=None
+):
     """Runs `cell` over the valid steps of `x`, each segment apart, then joins them.
 
     Forwards, the first segment starts from `state` unless it begins with a reset.
     Backwards, the last segment is read first and starts from `state`; each is read
-    from its last step to its first. `y` is zero past `length`.
+    from its last step to its first. All others start from `start`, or zeros. `y` is
+    zero past `length`.
     """
     T = len(x)
     length = T if length is None else length
     resets = np.zeros(T, bool) if resets is None else resets
     cuts = [t for t in range(1, length) if resets[t]]
     segments = list(zip([0, *cuts], [*cuts, length], strict=True))
-    zeros = tuple(map(np.zeros_like, state)) if isinstance(state, tuple) else 0 * state
+    if start is None:
+        pair = isinstance(state, tuple)
+        start = tuple(map(np.zeros_like, state)) if pair else np.zeros_like(state)
     if not reverse and length > 0 and resets[0]:
-        state = zeros
+        state = start
     H = len(state[0] if isinstance(state, tuple) else state)
     y = np.zeros((T, H))
     flip = slice(None, None, -1 if reverse else 1)
-    for k, (start, stop) in enumerate(segments[flip]):
+    for k, (low, high) in enumerate(segments[flip]):
         if k > 0:
-            state = zeros
-        state, piece = cell(params, state, x[start:stop][flip])
-        y[start:stop] = piece[flip]
+            state = start
+        state, piece = cell(params, state, x[low:high][flip])
+        y[low:high] = piece[flip]
     return state, y
 
 

@@ -17,7 +17,8 @@ import jaxseq.nn
 
 ROOT = Path(__file__).parent.parent
 NAMES = [name for name in dir(jaxseq) if not name.startswith("_") and name != "nn"]
-PUBLIC = [getattr(jaxseq, name) for name in NAMES]
+CELLS = ["GRU", "LSTM", "RNN"]
+PUBLIC = [getattr(jaxseq, name) for name in NAMES if name not in CELLS]
 MODULES_OF_NN = [name for name in dir(jaxseq.nn) if not name.startswith("_")]
 PUBLIC += [getattr(jaxseq.nn, name) for name in MODULES_OF_NN]
 
@@ -25,10 +26,11 @@ PUBLIC += [getattr(jaxseq.nn, name) for name in MODULES_OF_NN]
 def test_names():
     cells = [
         f"{cell}{suffix}"
-        for cell in ("rnn", "lstm", "gru")
+        for cell in ("rnn", "lstm", "gru", "cell")
         for suffix in ("", "_init", "_step", "_zeros")
     ]
     types = ["RNNParams", "LSTMParams", "LSTMState", "GRUParams"]
+    types += ["Cell", "CellParams"]
     others = ["bidirectional", "resets_from_dones", "stack"]
     kinds = ("additive", "dot", "general", "multi_head")
     others += [f"{kind}_attention" for kind in kinds]
@@ -46,7 +48,13 @@ def test_names():
     types += ["Seq2SeqParams", "Seq2SeqState"]
     types += ["Cache", "NormParams", "Rotary", "Sinusoidal", "TransformerLayer"]
     types += ["TransformerParams", "TransformerStack", "TransformerState"]
-    assert sorted(NAMES) == sorted(cells + types + others)
+    assert sorted(NAMES) == sorted([*cells, *types, *others, *CELLS])
+
+
+def test_built_in_cells():
+    assert jaxseq.LSTM.init is jaxseq.lstm_init and jaxseq.GRU.zeros is jaxseq.gru_zeros
+    for name in CELLS:
+        assert isinstance(getattr(jaxseq, name), jaxseq.Cell)
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)

@@ -227,3 +227,19 @@ def test_odd_shapes(cell, batch, T, D, H, names, reverse):
     options = {"reverse": reverse, **{name: drawn[name] for name in names}}
     got = run(cell, *problem, **options)
     assert_close(got, expected(cell, *problem, **options))
+
+
+@every_cell
+def test_a_start_that_no_reset_reads(cell):
+    """It is where the run begins if there is no state, and else has no gradient."""
+    params, x, state = random_problem(cell, batch=(2,), T=3, D=3, H=4)
+    start = jax.tree.map(lambda a: jnp.asarray(a[0]), state)
+
+    def loss(params, start, state):
+        return weighted_sum(cell.sequence(params, x, state, start=start))
+
+    both = jax.tree.map(jnp.zeros_like, start)
+    chex.assert_trees_all_equal(jax.grad(loss, 1)(params, start, state), both)
+    rows = lambda start: jax.tree.map(lambda a: jnp.stack([a, a]), start)
+    want = jax.grad(lambda s: loss(params, None, rows(s)))(start)
+    assert_close(jax.grad(loss, 1)(params, start, None), want)

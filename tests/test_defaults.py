@@ -12,7 +12,7 @@ import pytest
 
 from tests.cells import CELLS, assert_close, expected, random_problem, weighted_sum
 
-# over a chunk of 8 steps, one of 4 and a rest
+# of four rows, so that all input maps are one block
 BATCH, T = (2, 2), 13
 PROBLEM = {"batch": BATCH, "T": T, "D": 3, "H": 4}
 LENGTHS = np.array([[0, 13], [12, 5]])
@@ -49,7 +49,7 @@ def test_values_and_gradients(name, path, option):
     def everything(problem):
         outputs, pullback = jax.vjp(run, *problem)
         grads = pullback(jax.grad(weighted_sum)(outputs))
-        # the default has chunks of another length without gradients
+        # the default has a loop of its own without gradients
         alone = run(*problem) if path == "default" else outputs
         return alone, outputs, grads
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import jaxseq
-from jaxseq._cell import Maps, recurrent, widen
+from jaxseq._cells.rnn import RNNUpdate
+from jaxseq._engine.backends import CPU_LOOP, LOOP
 from tests.cells import CELLS, every_cell, expected, random_problem, run, to_jax
+from tests.engine import ONE, parts
 
 DTYPES = [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16]
 SIXTEEN = [jnp.bfloat16, jnp.float16]
@@ -259,11 +261,21 @@ def test_16_bit_gradients_are_close_to_float64(cell, dtype):
         )
 
 
-@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("backend", [CPU_LOOP, LOOP])
 @pytest.mark.parametrize("dtype", SIXTEEN)
-def test_the_recurrent_map_reads_the_state_rounded(dtype, narrow):
+def test_the_recurrent_product_reads_the_state_rounded(dtype, backend):
     """By a product in float32 on CPUs, in 16 bits elsewhere."""
-    one = jnp.ones((1, 1), dtype)
-    maps = widen(Maps(one, one, None))
+    one, x = jnp.ones((1, 1), dtype), jnp.zeros((1, 1, 1), dtype)
     state = jnp.full((1, 1), 1 + 2**-12, jnp.float32)
-    assert recurrent(maps, state, dtype, narrow).item() == 1
+    args = parts(RNNUpdate(lambda z: z), (one, one, None), x, state)
+    (end,), *_ = jax.jit(partial(backend.forward, ONE, args[0]))(*args[1:])
+    assert end.item() == 1
+
+
+def test_a_length_past_the_range_of_int32_is_clipped_before_it_is_narrowed():
+    """A uint32 above 2**31 is a negative int32, which would be a length of 0."""
+    params, x, state = random_problem(CELLS["rnn"], batch=(2,), T=4, D=2, H=3)
+    run = lambda n: jaxseq.rnn(params, x, state, lengths=n)
+    lengths = np.array([2**32 - 1, 2], np.uint32)
+    got = jax.jit(run)(lengths)
+    chex.assert_trees_all_equal(got, jax.jit(run)(np.array([4, 2], np.uint32)))

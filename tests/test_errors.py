@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxseq
-from jaxseq._check import check_tokens
+from jaxseq._base.check import check_tokens
 from tests.cells import CELLS, every_cell, random_problem, to_jax
 
 LSTM = CELLS["lstm"]
@@ -102,7 +102,7 @@ CASES = {
     "resets: expected dtype bool, got float64": lstm(resets=jnp.zeros((2, 5))),
     "resets: expected shape (2, 5), got (2,)": lstm(resets=DONES[:, 0]),
     # options
-    "implementation: expected None, 'scan' or 'pallas', got 'fast'": lstm(
+    "implementation: expected None, 'scan', 'loop' or 'pallas', got 'fast'": lstm(
         implementation="fast"
     ),
     "D: expected a size of at least 1, got 0": lambda: jaxseq.lstm_init(KEY, 0, 4),
@@ -159,7 +159,7 @@ def test_every_function_checks_params_and_state(cell):
         one = jax.tree.map(lambda s: s[0], state)
         name = "state.h" if is_lstm else "state"
         assert message_of(call, one) == f"{name}: expected shape (2, 4), got (4,)"
-    want = "implementation: expected None, 'scan' or 'pallas', got 'fast'"
+    want = "implementation: expected None, 'scan', 'loop' or 'pallas', got 'fast'"
     assert message_of(cell.sequence, params, x, implementation="fast") == want
 
 

@@ -132,7 +132,7 @@ def transformer(**options):
 def test_seq2seq():
     model = seq2seq(
         attention="luong", score="multi_head", feed=True, num_layers=2,
-        attention_features=8, num_heads=2, cell=jaxseq.gru_init, bidirectional=False,
+        attention_features=8, num_heads=2, cell=jaxseq.GRU, bidirectional=False,
     )  # fmt: skip
     params = model.params
     assert len(params.decoder) == 2 and params.decoder[0].w_x.shape == (4 + 8, 18)
@@ -185,7 +185,7 @@ def test_weights_of_seq2seq():
     assert plain.decoder[0].w_x.shape == (4 + 12, 24) and plain.w_o.shape == (6, 7)
     luong = {"attention": "luong", "attention_features": 8}
     one_way = seq2seq(
-        **luong, score="dot", bidirectional=False, num_layers=2, cell=jaxseq.rnn_init
+        **luong, score="dot", bidirectional=False, num_layers=2, cell=jaxseq.RNN
     ).params
     assert isinstance(one_way.attention, jaxseq.LuongParams)
     assert type(one_way.attention.score) is jaxseq.Dot

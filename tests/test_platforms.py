@@ -1,5 +1,7 @@
 """What is lowered for a platform has the path of that platform, wherever it is done."""
 
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxseq
-from jaxseq import _tpu_scan
+from jaxseq._kernels import call
 from tests.cells import CELLS, every_cell
 
 B, T, D, H = 4, 9, 3, 128
@@ -78,12 +80,29 @@ def test_pallas_is_for_tpus():
     assert count(jax.jit(run), args, "tpu") == (1, 0)
     with pytest.raises(ValueError, match=r"implementation: .* got 'pallas' on a cpu"):
         run(*args)
+    with pytest.raises(ValueError, match=r"implementation: .* got 'pallas' on a cuda"):
+        count(jax.jit(run), args, "cuda")
+
+
+def test_pallas_is_not_imported_where_it_does_not_run():
+    """Nor traced: a third of a second of every start, and more for each function."""
+    program = """
+import sys, jax, jax.numpy as jnp, jaxseq
+params = jaxseq.lstm_init(jax.random.key(0), 3, 128)
+jax.grad(lambda p: jaxseq.lstm(p, jnp.ones((2, 4, 3)))[1].sum())(params)
+assert "jax.experimental.pallas" not in sys.modules
+jax.export.export(jax.jit(jaxseq.lstm), platforms=["tpu"])(params, jnp.ones((2, 4, 3)))
+assert "jax.experimental.pallas" in sys.modules
+"""
+    command = [sys.executable, "-c", f"import jax.export{program}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
 def test_the_whole_function_on_kernels(name, monkeypatch):
     """The public function and its gradient, the kernels interpreted."""
-    monkeypatch.setattr(_tpu_scan, "INTERPRET", True)
+    monkeypatch.setattr(call, "INTERPRET", True)
     cell = CELLS[name]
     args = problem(cell)
     options = {"lengths": np.array([9, 0, 3, 5]), "resets": np.eye(B, T, dtype=bool)}

@@ -15,6 +15,7 @@ import jaxseq
 from tests.cells import (
     CELLS,
     assert_close,
+    compiled,
     every_cell,
     expected,
     random_problem,
@@ -23,6 +24,14 @@ from tests.cells import (
     to_jax,
     weighted_sum,
 )
+
+
+@compiled
+def alone_and_with_gradients(cell, params, x, state=None, **options):
+    """What the run returns by itself and under `jax.grad`, and the gradients."""
+    alone = run(cell, params, x, state, **options)
+    return alone, *run_and_gradients(cell, params, x, state, **options)
+
 
 implementations = pytest.mark.parametrize("implementation", [None, "scan"])
 assert_close_gradients = partial(assert_close, rtol=1e-11, atol=1e-11)
@@ -71,10 +80,10 @@ def test_equal_to_the_run_without(name, K, reverse, options, implementation):
     outputs, gradients = without(name, options, reverse)
     settings = {"remat": K, "implementation": implementation, "reverse": reverse}
     settings |= OPTIONS[options]
-    assert_close(run(cell, *problem, **settings), outputs)
-    got = run_and_gradients(cell, *problem, **settings)
-    assert_close(got[0], outputs)
-    assert_close_gradients(got[1], gradients)
+    alone, found, got = alone_and_with_gradients(cell, *problem, **settings)
+    assert_close(alone, outputs)
+    assert_close(found, outputs)
+    assert_close_gradients(got, gradients)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -85,10 +94,10 @@ def test_one_sequence_without_state(reverse):
     options = {"reverse": reverse, "remat": 3}
     plain = {"reverse": reverse, "implementation": "scan"}
     want, gradients = run_and_gradients(cell, params, x, **plain)
-    assert_close(run(cell, params, x, **options), want)
-    got = run_and_gradients(cell, params, x, **options)
-    assert_close(got[0], want)
-    assert_close_gradients(got[1], gradients)
+    alone, found, got = alone_and_with_gradients(cell, params, x, **options)
+    assert_close(alone, want)
+    assert_close(found, want)
+    assert_close_gradients(got, gradients)
 
 
 @implementations

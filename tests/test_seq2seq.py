@@ -23,9 +23,9 @@ encode = jaxseq.seq2seq_encode
 decode = jax.jit(jaxseq.seq2seq_decode, static_argnames="dropout")
 decode_step = jax.jit(jaxseq.seq2seq_decode_step)
 CELLS = {
-    "rnn": (jaxseq.rnn_init, reference.rnn),
-    "lstm": (jaxseq.lstm_init, reference.lstm),
-    "gru": (jaxseq.gru_init, reference.gru),
+    "rnn": (jaxseq.RNN, reference.rnn),
+    "lstm": (jaxseq.LSTM, reference.lstm),
+    "gru": (jaxseq.GRU, reference.gru),
 }
 # attention, score, input feeding
 KINDS = {
@@ -397,10 +397,10 @@ def test_init():
 
 @pytest.mark.parametrize("attention", ["bahdanau", "luong"])
 def test_init_of_scores(attention):
-    init = partial(jaxseq.seq2seq_init, jax.random.key(0), 9, 7, 3, 8)
-    init = partial(init, attention=attention)
+    make = partial(jaxseq.seq2seq_init, jax.random.key(0), 9, 7, 3, 8)
+    init = lambda **how: jax.eval_shape(partial(make, attention=attention, **how))
     scored = lambda **options: init(**options).attention.score
-    shapes = lambda score: jax.tree.map(jnp.shape, score)
+    shapes = lambda score: jax.tree.map(lambda w: w.shape, score)
     additive = jaxseq.AdditiveParams((8, 8), (16, 8), (8,))
     assert shapes(scored(score="additive")) == additive
     narrow = jaxseq.AdditiveParams((8, 6), (16, 6), (6,))

@@ -279,7 +279,7 @@ def test_rotary_attention_depends_on_distances():
     """Moved as a whole, a sequence has the same weights within it."""
     params = make(source=SOURCE, encoder_layers=1, positions="rotary")
     heads = RNG.standard_normal((T, N, D // N))
-    from jaxseq._positions import rotated
+    from jaxseq._models.transformer.positions import rotated
 
     at = jnp.arange(T, dtype=jnp.int32)
     near, far = (rotated(params.positions, heads, at + shift) for shift in (0, 1000))
@@ -437,6 +437,7 @@ def test_bad_arguments():
     init = partial(jaxseq.transformer_init, jax.random.key(0))
     encoder = {"source": SOURCE, "encoder_layers": 1}
     params, alone = make(**BOTH, positions="learned"), make(target=5, decoder_layers=1)
+    deaf = alone._replace(decoder=alone.decoder._replace(embed=None))
     memory = jaxseq.transformer_encode(params, TOKENS)
     encode = partial(jaxseq.transformer_encode, params)
     decode = partial(jaxseq.transformer_decode, params, TARGETS)
@@ -492,6 +493,10 @@ def test_bad_arguments():
         (
             lambda: jaxseq.transformer_decode(alone, TARGETS % 5, memory),
             "memory: expected None with no encoder",
+        ),
+        (
+            lambda: jaxseq.transformer_decode(deaf, TARGETS % 5),
+            "params: expected embeddings of the decoder, got None",
         ),
         (lambda: zeros(memory, max_length=9), "max_length: expected at most 8 tokens"),
         (lambda: zeros(memory, max_length=0), "max_length: expected a size"),

@@ -17,6 +17,7 @@ Prepare = Callable[[Problem, Any, int], Contender]
 CONTENDERS = {
     "jaxseq": "jaxseq",
     "jaxseq scan": "jaxseq",
+    "jaxseq vmap": "jaxseq",
     "flax": "flax",
     "linen": "flax",
     "equinox": "equinox",
@@ -60,7 +61,7 @@ def usual(case: Case, platform: str) -> list[str]:
     if case.mode == "decode":
         return ["jaxseq", "jaxseq scan", "flax", "torch"]
     if case.resets:
-        return ["jaxseq", "linen"]
+        return ["jaxseq", "jaxseq vmap", "linen"]
     return ["jaxseq", "flax", "equinox", "haiku", "keras", "torch"]
 
 

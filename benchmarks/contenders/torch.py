@@ -45,7 +45,7 @@ def prepare(problem: Problem, device: Any, repeats: int) -> Contender:
 def at_the_better_threads(contender: Contender, tries: int) -> Contender:
     def launch(threads: int) -> Callable[[], Any]:
         def run() -> Any:
-            # a setting of the process; only a call that changes it takes time
+            # of the process, so it may have changed since; setting it takes time
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
             return contender.launch()
@@ -56,8 +56,10 @@ def at_the_better_threads(contender: Contender, tries: int) -> Contender:
         str(n): contender._replace(launch=launch(n), threads=n, wait=lambda _: None)
         for n in sorted({1, cores()})
     }
-    times = take_turns(found, tries, sample_ms=20) if tries else {}
-    best = min(found, key=lambda n: statistics.median(times.get(n, [0])))
+    best = str(cores())
+    if tries:
+        times = take_turns(found, tries, sample_ms=20)
+        best = min(times, key=lambda n: statistics.median(times[n]))
     return found[best]._replace(pause=0.1)
 
 
@@ -96,7 +98,7 @@ def sequence(problem: Problem, on: str) -> Contender:
     )
     weights = fill(net, problem, on)
     x, dy = tensor(problem.x, on), tensor(problem.dy, on)
-    x.requires_grad_(case.mode == "gradient")
+    x.requires_grad_(case.mode.endswith("gradient"))
     lengths = None if problem.lengths is None else torch.from_numpy(problem.lengths)
 
     def run() -> Any:
@@ -107,14 +109,14 @@ def sequence(problem: Problem, on: str) -> Contender:
         return pad_packed_sequence(packed, batch_first=True, total_length=case.T)[0]
 
     def launch() -> Any:
-        if case.mode != "gradient":
+        if not case.mode.endswith("gradient"):
             with torch.inference_mode():
                 return run()
         y = run()
         return y.detach(), *torch.autograd.grad(y, (x, *weights), dy)
 
     def results() -> Values:
-        if case.mode != "gradient":
+        if not case.mode.endswith("gradient"):
             return {"y": array(launch())}
         y, dx, *gradients = map(array, launch())
         found = []

@@ -150,7 +150,7 @@ def held_out(rows: Rows, n: int) -> tuple[Rows, Rows]:
 
 
 def mixed(text: str, seed: int) -> str:
-    """The words of a text in an order of chance."""
+    """The words of a text in random order."""
     words = text.split()
     random.Random(seed).shuffle(words)
     return " ".join(words)

@@ -38,7 +38,7 @@ class Settings:
     units: str = option("words", "what a token is", choices=("words", "characters"))
     least: int = option(2, "times that a token of the vocabulary is met")
     longest: int = option(128, "tokens of a text that are read")
-    shuffled: bool = option(False, "put the words of each text in an order of chance")
+    shuffled: bool = option(False, "put the words of each text in random order")
     dropout: float = option(0.2, "probability", high=0.95, fixed=False)
     word_dropout: float = option(
         0.0, "probability that a token is unknown", high=0.95, fixed=False

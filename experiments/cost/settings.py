@@ -21,7 +21,7 @@ class Settings:
         (512, 2048, 8192), "steps T for memory, with and without remat"
     )
     hidden: int = option(128, f"width, a multiple of {HEADS}")
-    batch: int = option(8, "sequences where not B is varied")
+    batch: int = option(8, "sequences of a batch, except where B is varied")
     rounds: int = option(5, "times that each is timed")
     most_mb: int = option(1500, "temporary memory above which a layer is not run")
 

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,11 @@ def report(
     if not rows:
         raise InputError(f"--results {results}: no rows")
     label = experiment.page.label
+    known = {field.name for field in fields(experiment.preset({}))}
     for row in rows:
         try:
+            if not row["settings"].keys() <= known:
+                raise KeyError
             label(row["settings"])
         except KeyError as e:
             raise InputError(f"{row['title']}: a result of another experiment") from e

@@ -173,11 +173,11 @@ def loop(
             )
 
     def check(held_out: float = 0.0) -> None:
-        """That neither the weights nor the held-out loss are spoilt."""
+        """That the weights and the held-out loss are finite."""
         norms = jax.device_get(norms_of(trainer.state.weights))
         if not np.isfinite([*norms, held_out]).all():
             raise InputError(
-                f"the weights are spoilt at step {trainer.step}: try a lower "
+                f"the weights are not finite at step {trainer.step}: try a lower "
                 f"--learning-rate; {left()}"
             )
 

@@ -112,7 +112,7 @@ def read(name: str | None, data_dir: Path | None) -> str:
 
 
 def documentation() -> str:
-    """The help topics of Python, in an order of chance: the tail is like the rest."""
+    """The help topics of Python, in random order: the tail is like the rest."""
     from pydoc_data.topics import topics
 
     names = sorted(topics)

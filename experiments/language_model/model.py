@@ -1,5 +1,6 @@
 """The character model: embedding, recurrent layers, linear head."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,11 +11,21 @@ from jax import Array
 
 import jaxseq
 import jaxseq.nn
+from examples.cells.layer_norm_lstm import LAYER_NORM_LSTM
+from examples.cells.mgu import MGU
+from examples.cells.multiplicative_lstm import MULTIPLICATIVE_LSTM
 from experiments.frame.trainer import Loss
 from experiments.language_model.data import Batch
 from experiments.language_model.settings import Settings
 
-CELLS = {"rnn": jaxseq.nn.RNN, "lstm": jaxseq.nn.LSTM, "gru": jaxseq.nn.GRU}
+CELLS = {
+    "rnn": jaxseq.nn.RNN,
+    "lstm": jaxseq.nn.LSTM,
+    "gru": jaxseq.nn.GRU,
+    "mgu": partial(jaxseq.nn.Cell, MGU),
+    "layer-norm-lstm": partial(jaxseq.nn.Cell, LAYER_NORM_LSTM),
+    "multiplicative-lstm": partial(jaxseq.nn.Cell, MULTIPLICATIVE_LSTM),
+}
 
 
 class LanguageModel(nnx.Module):

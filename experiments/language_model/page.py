@@ -8,8 +8,14 @@ from experiments.frame.page import loss_figure, save_figure
 from experiments.language_model.data import title
 
 
+def name(cell: str) -> str:
+    """As one writes it: layer-norm LSTM, GRU."""
+    *kind, base = cell.rsplit("-", 1)
+    return " ".join([*kind, base.upper()])
+
+
 def label(settings: dict[str, Any]) -> str:
-    return f"{settings['cell'].upper()} {settings['hidden']}"
+    return f"{name(settings['cell'])} {settings['hidden']}"
 
 
 def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
@@ -22,4 +28,4 @@ def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
 <h2>Sample</h2>
 <p>{how}</p>
 <pre><b>{html.escape(prompt)}</b>{written}</pre>"""
-    return f"Character {settings.cell.upper()} on {title(settings)}", body
+    return f"Character {name(settings.cell)} on {title(settings)}", body

@@ -12,6 +12,8 @@ from experiments.frame.options import (
     weight_decay,
 )
 
+CELLS = ("rnn", "lstm", "gru", "mgu", "layer-norm-lstm", "multiplicative-lstm")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,7 +25,7 @@ class Settings:
         fixed=False,
     )
     held_out: float = option(0.1, "share of the text, at its end", high=0.9, above=True)
-    cell: str = option("lstm", "rnn, lstm or gru", choices=("rnn", "lstm", "gru"))
+    cell: str = option("lstm", "from mgu on those of examples/cells", choices=CELLS)
     layers: int = option(1, "layers, one over the other")
     hidden: int = option(256, "width of the state")
     embedding: int = option(32, "width of a character's vector")

@@ -1,4 +1,4 @@
-"""One recurrent layer and a linear head over its last output, or over each."""
+"""A recurrent layer, or two, and a linear head over the last output or each."""
 
 from typing import Any
 
@@ -9,13 +9,16 @@ from flax import nnx
 from jax import Array
 
 import jaxseq.nn
+from examples.cells.indrnn import INDRNN
 from experiments.memory.data import WIDTHS, Batch
 from experiments.memory.settings import Settings
 
 
 def make_recurrent(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
-    """The layer, with its weights as the settings have them at the start."""
+    """The recurrent part, its weights as the settings have them at the start."""
     cell, H = settings.cell, settings.hidden
+    if cell == "indrnn":
+        return make_indrnn(settings, D, rngs)
     if cell == "gru":
         module = jaxseq.nn.GRU(D, H, rngs=rngs)
     elif cell == "lstm":
@@ -36,6 +39,25 @@ def make_recurrent(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
         b, zeros = jnp.log(steps), jnp.zeros(H)
         gates = [-b, b, zeros, zeros] if cell == "lstm" else [zeros, b, zeros]
         weights.b[...] = jnp.concatenate(gates)
+    return module
+
+
+def make_indrnn(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
+    """Two layers, of which the first keeps out what the second is not to add up.
+
+    Over the whole length a unit can at most double what it has. Those of the second
+    layer begin with a half to that (Li and others, 2018, section 3).
+    """
+    H, most = settings.hidden, 2 ** (1 / settings.length)
+    bound = lambda u: jnp.clip(u, -most, most)
+    update = lambda z_x, h, w_h, u: INDRNN.update(z_x, h, w_h, bound(u))
+    module = jaxseq.nn.Cell(
+        INDRNN._replace(update=update), D, H, num_layers=2, rngs=rngs
+    )
+    for layer, least in zip(module.layers, (0, 1 / most), strict=True):
+        weights: Any = layer[0]
+        u = jax.random.uniform(rngs.params(), (H,), minval=least, maxval=most)
+        weights.extra[...] = u
     return module
 
 

@@ -17,10 +17,10 @@ from experiments.memory.data import REMEMBERED, UNITS, Batch, baseline, solved, 
 from experiments.memory.settings import Settings
 
 NAMES = {"rnn": "RNN (tanh)", "rnn-relu": "RNN (relu)", "irnn": "IRNN",
-         "lstm": "LSTM", "gru": "GRU"}  # fmt: skip
+         "indrnn": "IndRNN", "lstm": "LSTM", "gru": "GRU"}  # fmt: skip
 BLUE, GREY = "#0b5394", "#999"
 COLOURS = {"rnn": "#cc7a00", "rnn-relu": "#d4a017", "irnn": "#7a5c00",
-           "lstm": "#0b5394", "gru": "#38761d"}  # fmt: skip
+           "indrnn": "#990055", "lstm": "#0b5394", "gru": "#38761d"}  # fmt: skip
 # Hochreiter and Schmidhuber, 1997, table 7: length, sequences until solved
 LSTM_1997 = ((100, 74_000), (500, 209_000), (1000, 853_000))
 # Bai, Kolter and Koltun, 2018: length, what the test gave

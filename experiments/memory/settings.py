@@ -6,7 +6,7 @@ from typing import Any
 from experiments.frame.options import learning_rate, option, seed, steps, weight_decay
 
 TASKS = ("adding", "copy")
-CELLS = ("rnn", "rnn-relu", "irnn", "lstm", "gru")
+CELLS = ("rnn", "rnn-relu", "irnn", "indrnn", "lstm", "gru")
 # cells and how they begin, as `sweep` names them; chrono's --span is the length
 BEGINNINGS: dict[str, dict[str, Any]] = {
     **{cell: {"cell": cell} for cell in CELLS},
@@ -23,7 +23,10 @@ class Settings:
         100, "steps to add over, or between the symbols and their copy"
     )
     cell: str = option(
-        "lstm", "irnn is relu that begins with the identity", choices=CELLS
+        "lstm",
+        "irnn is relu that begins with the identity, indrnn two layers in which a unit "
+        "sees its own past alone",
+        choices=CELLS,
     )
     hidden: int = option(64, "width of the state")
     forget_bias: float = option(1.0, "of an LSTM", low=-100)
@@ -34,17 +37,17 @@ class Settings:
     )
     batch: int = option(50, "sequences of a batch")
     steps: int = steps(1500)
-    learning_rate: float = learning_rate(1e-2, "; 0.001 for cells without gates")
+    learning_rate: float = learning_rate(1e-2, "; 0.001 for rnn, rnn-relu and irnn")
     weight_decay: float = weight_decay(0.0)
     seed: int = seed("of weights and sequences")
 
 
-# what differs from the above for a task, and for cells without gates
+# what differs from the above for a task, and for Elman networks
 PRESETS: dict[str, dict[str, Any]] = {
     "adding": {},
     "copy": {"length": 20, "hidden": 128, "steps": 6000, "learning_rate": 5e-3},
 }
-UNGATED: dict[str, Any] = {"learning_rate": 1e-3}
+ELMAN: dict[str, Any] = {"learning_rate": 1e-3}
 # those of `gradients`, where many small models are trained
 SMALL: dict[str, Any] = {"length": 60, "hidden": 32, "steps": 600}
 
@@ -53,5 +56,5 @@ def preset(given: dict[str, Any]) -> Settings:
     """The settings of a task and a cell, where the user gives no others."""
     task = given.get("task", Settings.task)
     cell = given.get("cell", Settings.cell)
-    own = PRESETS[task] | ({} if cell in ("lstm", "gru") else UNGATED)
+    own = PRESETS[task] | (ELMAN if cell in ("rnn", "rnn-relu", "irnn") else {})
     return Settings(**own, task=task, cell=cell)

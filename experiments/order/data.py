@@ -39,7 +39,7 @@ def first(n: int = 2500, seed: int = 0) -> list[Rows]:
 
 @functools.cache
 def sentences() -> list[Rows]:
-    """Sentences as they are, and with their words in an order of chance."""
+    """Sentences as they are, and with their words in random order."""
     pairs = [(text, disordered(text, i)) for i, text in enumerate(documentation())]
     return parts_of(pairs, ("in order", "shuffled"))
 

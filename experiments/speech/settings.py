@@ -24,7 +24,10 @@ class Settings:
     digits: int = option(3, "most digits of a string", low=2)
     strings: int = option(500, "strings that the test has", low=4)
     stack: int = option(3, "frames of 10 ms that are one step of the network")
-    center: bool = option(True, "take each band's mean over the sound off")
+    center: bool = option(
+        True,
+        "subtract each band's mean over the sound, and scale all bands to variance 1",
+    )
     layers: int = option(1, "bidirectional layers")
     hidden: int = option(96, "width of the state, of each direction")
     dropout: float = option(0.1, "probability", high=0.95, fixed=False)

@@ -13,7 +13,7 @@ from experiments.translation.settings import Settings
 from experiments.translation.vocabulary import of_facts
 from jaxseq.nn import Seq2Seq, Transformer
 
-CELLS = {"rnn": jaxseq.rnn_init, "lstm": jaxseq.lstm_init, "gru": jaxseq.gru_init}
+CELLS = {"rnn": jaxseq.RNN, "lstm": jaxseq.LSTM, "gru": jaxseq.GRU}
 
 
 class EncoderDecoder(nnx.Module):

@@ -100,7 +100,7 @@ def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
     settings, found = run.settings, evaluation.results[0].more
     loss = loss_figure(run.facts, settings.tokens, "tokens and padding", "token")
     parts = [
-        f"<p>{html.escape(found['signature'])}</p>",
+        f"<p>sacreBLEU: {html.escape(found['signature'])}</p>",
         save_figure(loss, run.out / "loss.png"),
     ]
     translator, sentences = Translator(run), found["sentences"]
@@ -139,7 +139,7 @@ def figures(out: Path, rows: Sequence[Row], runs: Sequence[Translated]) -> str:
         search = first["search"]  # names say where another differs
         parts.append(
             f"<h2>{html.escape(test[0])}: {first['pairs']:,} sentences</h2>\n"
-            f"<p>{html.escape(first['signature'])}; beam {search['beam']}, "
+            f"<p>sacreBLEU: {html.escape(first['signature'])}; beam {search['beam']}, "
             f"length penalty {search['length_penalty']:g}.</p>"
         )
         if len(first["by_length"]) > 1:

@@ -41,11 +41,10 @@ class Settings:
     heads: int = option(4, "heads of the Transformer, or of multi_head")
     score: str | None = option(
         None,
-        "of the attention; the paper's concat is additive (default: additive with "
-        "bahdanau, general with luong)",
+        "of the attention (default: additive, which Luong et al. call concat)",
         choices=("additive", "general", "multi_head"),
     )
-    feed: bool = option(False, "input feeding (luong)")
+    feed: bool = option(False, "input feeding, of luong alone, where it is the default")
     dropout: float = option(0.1, "probability", high=0.95, fixed=False)
     label_smoothing: float = option(
         0.0, "probability spread over all tokens", high=0.95, fixed=False

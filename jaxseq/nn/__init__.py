@@ -6,5 +6,6 @@ from jaxseq.nn._attention import MultiHeadAttention as MultiHeadAttention
 from jaxseq.nn._recurrent import GRU as GRU
 from jaxseq.nn._recurrent import LSTM as LSTM
 from jaxseq.nn._recurrent import RNN as RNN
+from jaxseq.nn._recurrent import Cell as Cell
 from jaxseq.nn._seq2seq import Seq2Seq as Seq2Seq
 from jaxseq.nn._transformer import Transformer as Transformer

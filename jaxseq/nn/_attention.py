@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq._check import as_array, check, check_dtype
+from jaxseq._base.check import as_array, check, check_dtype
 from jaxseq.nn._weights import Weights, check_module
 
 

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU as modules: weights; the arithmetic is `stack`, `bidirectional`."""
+"""Cells as modules: weights; the arithmetic is `stack` and `bidirectional`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,27 +10,41 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq._check import as_array, check, check_dtype, check_sizes
+from jaxseq._base.check import as_array, check, check_dtype, check_sizes
 
 
 class _Weights(nnx.Module):
-    """The weights of one cell, each field of its params an `nnx.Param`."""
+    """The weights of one cell, each array of floats in its params an `nnx.Param`."""
 
     def __init__(self, params: Any):
+        self.kind = type(params)
         for name, w in params._asdict().items():
-            setattr(self, name, nnx.Param(w))
+            setattr(self, name, nnx.data(jax.tree.map(_variable, w)))
 
-    def params(self, kind: type, dtype: Any) -> Any:
-        fields = kind._fields  # pyright: ignore
-        return kind(*(getattr(self, name)[...].astype(dtype) for name in fields))
+    def params(self, dtype: Any) -> Any:
+        read = lambda w: _cast(w[...], dtype)
+        is_leaf = lambda w: isinstance(w, nnx.Variable)
+        fields = tuple(getattr(self, name) for name in self.kind._fields)
+        return self.kind(*jax.tree.map(read, fields, is_leaf=is_leaf))
+
+
+def _variable(a: Any) -> Any:
+    return nnx.Param(a) if _is_float(a) else nnx.Variable(a)
+
+
+def _is_float(a: Any) -> bool:
+    return jnp.issubdtype(a.dtype, jnp.floating)
+
+
+def _cast(a: Array, dtype: Any) -> Array:
+    return a.astype(dtype) if _is_float(a) else a
 
 
 class _Recurrent(nnx.Module):
-    """What the three modules share; each names its functions and its params."""
+    """What the modules share; each names its functions."""
 
     _init: Callable
     _sequence: Callable
-    _kind: type
 
     def __init__(
         self,
@@ -78,8 +92,11 @@ class _Recurrent(nnx.Module):
         state: Any = None,
         *,
         lengths: Array | None = None,
+        mask: Array | None = None,
         resets: Array | None = None,
+        start: Any = None,
         remat: int | None = None,
+        implementation: str | None = None,
         deterministic: bool | None = None,
     ) -> tuple[Any, Array]:
         """Runs all layers over time.
@@ -89,8 +106,12 @@ class _Recurrent(nnx.Module):
             state: a tuple with the initial state of each layer, as returned; that
                 of a bidirectional layer is a pair. Zeros if None.
             lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            mask: booleans `(..., T)`, which steps are valid; see `jaxseq.lstm`.
             resets: booleans `(..., T)`, where a new segment starts.
+            start: the states that a segment starts from, a tuple as for `state` of
+                states of one row or of each; zeros if None.
             remat: for long inputs, steps between kept states; see `jaxseq.lstm`.
+            implementation: what runs each layer; see `jaxseq.lstm`.
             deterministic: whether to leave out dropout; if None, as set by
                 `module.train()` and `module.eval()`, and False before either.
 
@@ -102,28 +123,100 @@ class _Recurrent(nnx.Module):
         Raises:
             ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
         """
-        x = as_array(x, "x")
-        dtype = x.dtype if self.dtype is None else self.dtype
-        check_dtype(x.dtype, "x")
+        x = jax.tree.map(lambda a: as_array(a, "x"), x, is_leaf=_is_list)
+        parts = jax.tree.leaves(x)
+        first = next(filter(_is_float, parts), parts[0]).dtype
+        check_dtype(first, "x")
+        dtype = first if self.dtype is None else self.dtype
         if deterministic is None:
             deterministic = self.deterministic
         rate = 0.0 if deterministic or self.rngs is None else self.dropout
+        options = {"remat": remat, "implementation": implementation}
         return jaxseq.stack(
-            [self._layer(directions, dtype, remat) for directions in self.layers],
-            x.astype(dtype),
+            [self._layer(directions, dtype, options) for directions in self.layers],
+            jax.tree.map(partial(_cast, dtype=dtype), x),
             state,
             lengths=lengths,
+            mask=mask,
             resets=resets,
+            start=start,
             dropout=rate,
             key=self.rngs() if self.rngs is not None and rate > 0 else None,
         )
 
-    def _layer(self, directions: Any, dtype: Any, remat: int | None) -> Callable:
+    def _layer(self, directions: Any, dtype: Any, options: Any) -> Callable:
         cells = [
-            partial(self._sequence, weights.params(self._kind, dtype), remat=remat)
+            partial(self._sequence, weights.params(dtype), **options)
             for weights in directions
         ]
         return partial(jaxseq.bidirectional, *cells) if self.bidirectional else cells[0]
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list)
+
+
+class Cell(_Recurrent):
+    """A cell of one's own over time; see `jaxseq.cell` for what it takes.
+
+    Args:
+        cell: the update with how its weights and state begin, a `jaxseq.Cell`.
+        in_features: width of the input.
+        hidden_features: width of the output of each layer and direction.
+
+    The other arguments, calls and weights are those of `LSTM`. The input of the first
+    layer may be a tree, as the cell takes it.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> def update(z_x, h, w_h, _):
+        ...     return jnp.tanh(z_x + w_h(h))
+        >>> def init(key, D, H, **dtype):
+        ...     return jaxseq.cell_init(key, D, H, (H, H), **dtype)
+        >>> def zeros(params, batch=()):
+        ...     return jaxseq.cell_zeros(len(params.w_h), batch, dtype=params.w_h.dtype)
+        >>> module = Cell(jaxseq.Cell(update, init, zeros), 3, 8, rngs=nnx.Rngs(0))
+        >>> state, y = module(jnp.ones((5, 20, 3)))
+        >>> y.shape
+        (5, 20, 8)
+    """
+
+    def __init__(
+        self,
+        cell: jaxseq.Cell,
+        in_features: int,
+        hidden_features: int,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        check(isinstance(cell, jaxseq.Cell), "cell", "a Cell", type(cell).__name__)
+        self.cell = nnx.static(cell)
+        super().__init__(
+            in_features,
+            hidden_features,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def _init(self, *args: Any, **kwargs: Any) -> Any:
+        return self.cell.init(*args, **kwargs)
+
+    def _sequence(self, params: Any, x: Any, state: Any = None, **options: Any) -> Any:
+        if state is None and options.get("start") is None:
+            state = self.cell.zeros(params, jax.tree.leaves(x)[0].shape[:-2])
+        params = jaxseq.CellParams(*params)
+        return jaxseq.cell(self.cell.update, params, x, state, **options)
 
 
 class RNN(_Recurrent):
@@ -134,7 +227,6 @@ class RNN(_Recurrent):
     """
 
     _init = staticmethod(jaxseq.rnn_init)
-    _kind = jaxseq.RNNParams
 
     def __init__(
         self,
@@ -199,7 +291,6 @@ class LSTM(_Recurrent):
 
     _init = staticmethod(jaxseq.lstm_init)
     _sequence = staticmethod(jaxseq.lstm)
-    _kind = jaxseq.LSTMParams
 
 
 class GRU(_Recurrent):
@@ -211,4 +302,3 @@ class GRU(_Recurrent):
 
     _init = staticmethod(jaxseq.gru_init)
     _sequence = staticmethod(jaxseq.gru)
-    _kind = jaxseq.GRUParams

@@ -1,6 +1,5 @@
 """The recurrent encoder-decoder as a module."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq._check import check
+from jaxseq._base.check import check
 from jaxseq.nn._weights import Weights, check_module
 
 
@@ -20,7 +19,7 @@ class Seq2Seq(Weights):
         target_size: tokens in the target's; if None, both share one.
         embedding_features: width of the embeddings.
         hidden_features: width of the state of each layer and direction.
-        cell: `lstm_init`, `gru_init` or `rnn_init`.
+        cell: `jaxseq.LSTM`, `GRU`, `RNN`, or a `Cell` of one's own.
         num_layers: layers of the encoder and of the decoder.
         bidirectional: whether the encoder reads in both directions.
         attention: "bahdanau", "luong" or None.
@@ -54,7 +53,7 @@ class Seq2Seq(Weights):
         embedding_features: int,
         hidden_features: int,
         *,
-        cell: Callable[..., Any] = jaxseq.lstm_init,
+        cell: jaxseq.Cell = jaxseq.LSTM,
         num_layers: int = 1,
         bidirectional: bool = True,
         attention: str | None = "bahdanau",
@@ -97,6 +96,7 @@ class Seq2Seq(Weights):
             dtype=param_dtype,
         )
         super().__init__(params, dropout, dtype, rngs)
+        self.cell = nnx.static(cell)
 
     def __call__(
         self, source: Array, target: Array, *, lengths: Array | None = None
@@ -111,17 +111,20 @@ class Seq2Seq(Weights):
         self, source: Array, *, lengths: Array | None = None
     ) -> jaxseq.Seq2SeqState:
         """The decoder's initial state; see `jaxseq.seq2seq_encode`."""
-        how = self.dropping()
-        return jaxseq.seq2seq_encode(self.params, source, lengths=lengths, **how)
+        return jaxseq.seq2seq_encode(
+            self.params, source, cell=self.cell, lengths=lengths, **self.dropping()
+        )
 
     def decode(
         self, state: jaxseq.Seq2SeqState, target: Array
     ) -> tuple[jaxseq.Seq2SeqState, Array, Array | None]:
         """`(state, logits, weights)` of given tokens; see `jaxseq.seq2seq_decode`."""
-        return jaxseq.seq2seq_decode(self.params, state, target, **self.dropping())
+        return jaxseq.seq2seq_decode(
+            self.params, state, target, cell=self.cell, **self.dropping()
+        )
 
     def decode_step(
         self, state: jaxseq.Seq2SeqState, token: Array
     ) -> tuple[jaxseq.Seq2SeqState, Array]:
         """`(state, logits)` of one step; see `jaxseq.seq2seq_decode_step`."""
-        return jaxseq.seq2seq_decode_step(self.params, state, token)
+        return jaxseq.seq2seq_decode_step(self.params, state, token, cell=self.cell)

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq._check import check, check_sizes
+from jaxseq._base.check import check, check_sizes
 from jaxseq.nn._weights import Weights, check_module
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxseq._check import check, check_dtype, check_sizes
+from jaxseq._base.check import check, check_dtype, check_sizes
 
 
 class Weights(nnx.Module):

@@ -1,6 +1,6 @@
 """Plants faults in the source, one at a time, and says which no test notices.
 
-    python -m scripts.faults jaxseq/_lstm.py --count 20
+    python -m scripts.faults jaxseq/_cells/lstm.py --count 20
 
 Each fault is planted in a copy of the repository, never in the repository itself, and
 the tests of its file run there, the quickest first, until one fails. Before the first
@@ -34,16 +34,26 @@ from typing import Any, NamedTuple
 
 from scripts.faults.kinds import Fault, choose, faults, shares
 
-# The tests of a file are those named after it or its folder, then those that name what
-# it defines. The engine is behind every function that is public, so its tests are here.
-CELLS = "cells init fused torch layers remat transforms dtypes errors".split()
+# The tests of a file are those named after its folders, and those that name what it
+# defines. The engine is behind every function that is public, so its tests are here.
+CELLS = "cells init loop torch layers remat transforms dtypes errors".split()
+OWN = "updates examples seq2seq nn".split()
+ENGINE = ["updates", *CELLS, "examples"]
+TPU = ["tpu", "platforms"]
 TESTS = {
-    **dict.fromkeys(["_lstm", "_gru", "_rnn", "_run", "_cell", "_scan"], CELLS),
-    **dict.fromkeys(["_fused", "_recurrence", "_remat", "_resets"], CELLS),
-    "_check": ["errors", "api", "decode", "attention", *CELLS],
-    "_init": ["init", "cells"],
-    "_tpu": ["tpu", "platforms"],
-    "_tpu_scan": ["tpu", "platforms"],
+    **{f"_cells/{name}": CELLS for name in "lstm gru rnn init".split()},
+    **{f"_cells/{name}": OWN for name in ("any", "cell")},
+    **{
+        f"_engine/{name}": ENGINE
+        for name in (
+            "backends chain door linear loop mesh over_time pieces plain products"
+            " recall rule steps types update"
+        ).split()
+    },
+    **{f"_base/{name}": CELLS for name in "dtypes masks resets".split()},
+    "_base/check": ["errors", "api", "decode", "attention", *CELLS],
+    **{f"_kernels/{name}": TPU for name in "call tpu/limits tpu/scan".split()},
+    **{f"_kernels/{name}": TPU for name in "tpu/steps tpu/tiles".split()},
 }
 IGNORED = ".* __pycache__ *.egg-info dist runs".split()
 KEPT = Path("runs/faults")
@@ -71,24 +81,25 @@ def targets(target: Path) -> list[Path]:
 
 @functools.cache
 def tests_of(path: Path) -> list[Path]:
-    """The test files of a source file, those named after it or its folders first."""
+    """The test files of a source file, those named after its folders first."""
     every = sorted(Path("tests").rglob("test_*.py"))
-    named = [folder.name for folder in path.parents][:-1]
+    named = [folder.name.removeprefix("_") for folder in path.parents][:-1]
     library = path.parts[0] == "jaxseq"
     if library:
-        named.append(path.stem.removeprefix("_"))
         # experiments take long, and say little of it
         every = [t for t in every if not any("experiments" in i for i in imported(t))]
     own = re.compile(rf"test_({'|'.join(named)})(_.*)?")
     tests = [t for t in every if own.fullmatch(t.stem)]
-    if library and path.stem in TESTS:
+    inside = path.with_suffix("").as_posix().removeprefix("jaxseq/")
+    if library and inside in TESTS:
         by_name = {t.stem.removeprefix("test_"): t for t in every}
-        tests += [by_name[name] for name in TESTS[path.stem]]
+        used = [by_name[name] for name in TESTS[inside]]
     else:
-        tests += [t for t in every if imports(t, path) or (library and names(t, path))]
-    if not tests:  # it is behind others of its package
+        used = [t for t in every if imports(t, path) or (library and names(t, path))]
+    if not used and (library or not tests):  # it is behind others of its package
         others = sorted(Path(path.parts[0]).rglob("*.py"))
-        tests = [t for p in others if imports(p, path) for t in tests_of(p)]
+        used = [t for p in others if imports(p, path) for t in tests_of(p)]
+    tests += used
     return list(dict.fromkeys(tests))
 
 

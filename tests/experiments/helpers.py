@@ -1,5 +1,6 @@
 """Commands as their users run them, and runs that are stopped."""
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from experiments.frame.checkpoint import Checkpoints
 from experiments.frame.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="no real data at hand")
+DATA = "JAXSEQ_TEST_DATA"  # names a folder of the real data sets
+REAL = Path(os.environ.get(DATA, ""))
+real = pytest.mark.skipif(DATA not in os.environ, reason=f"{DATA} is not set")
 
 
 def error(capsys, code):

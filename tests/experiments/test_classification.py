@@ -26,7 +26,7 @@ from experiments.classification.settings import (
 from experiments.frame import buckets
 from experiments.frame.errors import InputError
 from experiments.frame.experiment import load
-from tests.experiments.helpers import SHARED, error, real, refused, resumes
+from tests.experiments.helpers import REAL, error, real, refused, resumes
 
 SMALL = "--hidden 8 --batch 16 --steps 2 --dropout 0.2".split()
 WORDS = "the a film was of and with plot actor scene".split()
@@ -171,13 +171,14 @@ KINDS = [(model, "mean") for model in MODELS] + [("bilstm", name) for name in PO
 def test_padding_changes_nothing(model, pooling):
     module = classifier(model=model, pooling=pooling)
     module.eval()
+    run = nnx.jit(lambda x, lengths: module(x, lengths))
     x = np.random.default_rng(0).integers(1, 20, (2, 9))
     lengths = np.array([9, 4], np.int32)
-    want = module(x, lengths)
+    want = run(x, lengths)
     for fill in (0, 7):
         padded = np.pad(x, ((0, 1), (0, 3)), constant_values=fill)
         padded[1, 4:] = fill
-        got = module(padded, np.array([9, 4, 0], np.int32))
+        got = run(padded, np.array([9, 4, 0], np.int32))
         np.testing.assert_allclose(got[:2], want, rtol=1e-5, atol=1e-6)
         assert np.isfinite(got).all()  # of the row that only fills the batch too
 
@@ -302,13 +303,13 @@ def test_real_texts():
         "trec": (4952, 500, 500, 6),
     }
     for name, want in sizes.items():
-        parts = data.texts(preset({"data": name}), SHARED)
+        parts = data.texts(preset({"data": name}), REAL)
         labels = {label for part in parts for _, label in part}
         assert (*map(len, parts), len(labels)) == want
         if name == "mr":  # drawn here, so that no text is in two parts
             texts = [{text for text, _ in part} for part in parts]
             assert not texts[0] & texts[2] and not texts[0] & texts[1]
-    questions = data.load(preset({"data": "trec"}), SHARED)
+    questions = data.load(preset({"data": "trec"}), REAL)
     labels = questions.facts["labels"]
     named = {e.text: labels[e.label] for e in questions.tests["test"]}
     assert named["How far is it from Denver to Aspen ?"] == "number"
@@ -317,7 +318,7 @@ def test_real_texts():
 
 @real
 def test_real_images():
-    found = data.load(Settings(data="mnist_permuted"), SHARED)
+    found = data.load(Settings(data="mnist_permuted"), REAL)
     assert "55,000 to train on, 5,000 held out, 10,000 to test" in found.about
     first = found.tests["test"][0]
     assert first.x.shape == (784, 1) and first.label == 7

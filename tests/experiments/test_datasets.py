@@ -15,7 +15,7 @@ import pytest
 from experiments import datasets
 from experiments.datasets import DATASETS, Dataset
 from experiments.frame.errors import InputError
-from tests.experiments.helpers import SHARED, real
+from tests.experiments.helpers import REAL, real
 
 TEXT = "".join(f"line {i} of the file\n" for i in range(20_000)).encode()
 
@@ -176,9 +176,9 @@ def unpacked(path):
 @pytest.mark.parametrize("name", DATASETS)
 def test_real_files_have_the_hashes(name):
     """The addresses' files are those at hand, which may be packed."""
-    assert SHARED.joinpath(name).is_dir()
+    assert REAL.joinpath(name).is_dir()
     for file, known in DATASETS[name].files.items():
-        paths = [SHARED / name / f"{file}{end}" for end in ("", ".gz", ".xz")]
+        paths = [REAL / name / f"{file}{end}" for end in ("", ".gz", ".xz")]
         path = next(path for path in paths if path.is_file())
         content = path.read_bytes() if path.name == file else unpacked(path)
         assert hashlib.sha256(content).hexdigest() == known, file
@@ -189,15 +189,15 @@ def test_real_downloads(serve, monkeypatch, tmp_path):
     """Every file of Multi30k and the Korean pairs, over HTTP, and read."""
     for name in ("multi30k", "tatoeba_ko", "chatbot_ko"):
         known = DATASETS[name]
-        serve(SHARED / name, name, hashes=known.files)
+        serve(REAL / name, name, hashes=known.files)
         for file in known.files:
             path = datasets.fetch(name, file)
-            assert path.read_bytes() == (SHARED / name / file).read_bytes()
+            assert path.read_bytes() == (REAL / name / file).read_bytes()
             assert path.is_relative_to(tmp_path)
 
 
-def shared(name, file):
-    return datasets.fetch(name, file, SHARED)
+def real_file(name, file):
+    return datasets.fetch(name, file, REAL)
 
 
 @real
@@ -205,20 +205,20 @@ def shared(name, file):
     ("file", "n"), [("train", 29_000), ("val", 1_014), ("test_2016_flickr", 1_000)]
 )
 def test_multi30k(file, n):
-    paths = (shared("multi30k", f"{file}.{side}.gz") for side in ("de", "en"))
+    paths = (real_file("multi30k", f"{file}.{side}.gz") for side in ("de", "en"))
     pairs = datasets.parallel(*paths)
     assert len(pairs) == n and pairs[4].place.endswith("line 5")
 
 
 @real
 def test_tables():
-    pairs = datasets.pairs_of_table(shared("tatoeba_ko", "kor.txt"), 1, 0)
+    pairs = datasets.pairs_of_table(real_file("tatoeba_ko", "kor.txt"), 1, 0)
     assert len(pairs) == 3_798 and pairs[0].target == "Go."
-    path = shared("chatbot_ko", "ChatbotData.csv")
+    path = real_file("chatbot_ko", "ChatbotData.csv")
     pairs = datasets.pairs_of_table(path, delimiter=",", header=True)
     assert len(pairs) == 11_823 and pairs[0].source == "12시 땡!"
     for part, n, texts in (("train", 150_000, 149_995), ("test", 50_000, 49_997)):
-        rows = datasets.table(shared("nsmc", f"ratings_{part}.txt"), 3, header=True,
+        rows = datasets.table(real_file("nsmc", f"ratings_{part}.txt"), 3, header=True,
                           quoted=True)  # fmt: skip
         assert len(rows) == n and {row[2] for row, _ in rows} == {"0", "1"}
         assert sum(bool(row[1]) for row, _ in rows) in range(texts - 2, n)
@@ -226,13 +226,13 @@ def test_tables():
 
 @real
 def test_labels():
-    rows = datasets.labelled(shared("sst", "stsa.fine.test"))
+    rows = datasets.labelled(real_file("sst", "stsa.fine.test"))
     assert len(rows) == 2_210 and {label for _, label in rows} == set("01234")
-    rows = datasets.labelled(shared("trec", "TREC.train.all"), "cp1252")
+    rows = datasets.labelled(real_file("trec", "TREC.train.all"), "cp1252")
     assert len(rows) == 5_452 and len({label for _, label in rows}) == 6
     # bytes 0x85, which splitlines would take for line ends
-    assert len(datasets.lines(shared("mr", "rt-polarity.neg"), "cp1252")) == 5_331
-    assert len(datasets.lines(shared("names", "names.txt"))) == 32_033
+    assert len(datasets.lines(real_file("mr", "rt-polarity.neg"), "cp1252")) == 5_331
+    assert len(datasets.lines(real_file("names", "names.txt"))) == 32_033
 
 
 @real
@@ -245,7 +245,7 @@ def test_labels():
     ],
 )
 def test_conllu(name, file, sentences, words):
-    found = datasets.conllu(shared(name, file))
+    found = datasets.conllu(real_file(name, file))
     assert (len(found), sum(map(len, found))) == (sentences, words)
 
 
@@ -262,7 +262,7 @@ def test_conllu(name, file, sentences, words):
 def test_conll(name, file, columns, sentences, words):
     # of KMOU each sentence itself stands before its tokens, and once more with marks
     comments = {"kmou_ner": (";", "$"), "ud_ko_kaist": ("# ",)}.get(name, ())
-    found = datasets.conll(shared(name, file), columns, comments=comments)
+    found = datasets.conll(real_file(name, file), columns, comments=comments)
     assert (len(found), sum(map(len, found))) == (sentences, words)
 
 

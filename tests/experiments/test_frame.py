@@ -1,4 +1,4 @@
-"""The frame of the experiments, by one of a few numbers: experiments/toy.py."""
+"""The frame of the experiments, tested with a small one: tests/experiments/toy.py."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import jax
@@ -105,23 +105,28 @@ def trainer(**options):
 
 
 def test_the_update_is_that_of_the_equations():
-    """Two steps by hand: gradients of the mean, none through the carry, and AdamW."""
+    """Three steps by hand: gradients of the mean, none through the carry, and AdamW."""
     run = trainer(dropout=0.0)
     settings, optimizer = run.settings, make_optimizer(run.settings)
     model = EXPERIMENT.model.make(settings, {})
     graph, weights, rest = nnx.split(model, nnx.Param, ...)
     state = optimizer.init(weights)
     carry = (jnp.zeros((2, 3)),)
+
+    def mean(weights, carry, batch):
+        carry, y = nnx.merge(graph, weights, rest)(batch.x, carry)
+        return jnp.square(y - batch.y).mean(), carry
+
+    @jax.jit
+    def update(weights, state, carry, batch):
+        grad = jax.value_and_grad(mean, has_aux=True)
+        (value, carry), grads = grad(weights, carry, batch)
+        updates, state = optimizer.update(grads, state, weights)
+        return value, optax.apply_updates(weights, updates), state, carry
+
     for step in range(3):
         batch = run.data.train[step]
-
-        def mean(weights, carry=carry, batch=batch):
-            carry, y = nnx.merge(graph, weights, rest)(batch.x, carry)
-            return jnp.square(y - batch.y).mean(), carry
-
-        (value, carry), grads = jax.value_and_grad(mean, has_aux=True)(weights)
-        updates, state = optimizer.update(grads, state, weights)
-        weights = optax.apply_updates(weights, updates)
+        value, weights, state, carry = update(weights, state, carry, batch)
         np.testing.assert_allclose(run.advance(), value / 2, rtol=1e-5)
     np.testing.assert_allclose(run.carry[0], carry[0], rtol=1e-5)
     for a, b in zip(*map(jax.tree.leaves, (run.state.weights, weights)), strict=True):
@@ -289,7 +294,7 @@ def test_spoilt_weights_are_never_saved(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "advance", advance)
     out = tmp_path / "run"
     line = error(capsys, train(out, "--steps", 60, "--save-seconds", 0))
-    assert "the weights are spoilt at step 5: try a lower --learning-rate; " in line
+    assert "the weights are not finite at step 5: try a lower --learning-rate; " in line
     assert Checkpoints(out, read_only=True).newest == 4
 
 
@@ -436,9 +441,10 @@ def test_reports_of_what_is_no_result_of_this_experiment(whole, tmp_path, capsys
     path, out = tmp_path / "rows.jsonl", tmp_path / "out"
     told = lambda *options: error(capsys, main(["report", "--out", str(out), *options]))
     row = {"title": "adding", "digest": "", "scores": {}, "weights": 1, "minutes": 1}
-    path.write_text(json.dumps({**row, "settings": {"cell": "gru"}}) + "\n")
-    line = told("--results", str(path))
-    assert "adding: a result of another experiment" in line
+    for settings in ({"cell": "gru"}, asdict(Settings()) | {"cell": "gru"}):
+        path.write_text(json.dumps({**row, "settings": settings}) + "\n")
+        line = told("--results", str(path))
+        assert "adding: a result of another experiment" in line
     path.write_text('{"title": "adding"}\n')
     assert "rows.jsonl, line 1: not a result of a run" in told("--results", str(path))
     path.write_text("")

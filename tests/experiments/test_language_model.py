@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jaxseq
+from experiments.frame.experiment import load
 from experiments.frame.trainer import Trainer
 from experiments.language_model import data
 from experiments.language_model.__main__ import main
 from experiments.language_model.experiment import EXPERIMENT
 from experiments.language_model.model import LanguageModel, generate
-from experiments.language_model.settings import Settings
+from experiments.language_model.settings import CELLS, Settings
+from tests import reference_cells
 from tests.experiments.helpers import error, refused, resumes
 
 SMALL = "--hidden 16 --embedding 8 --batch 4 --window 16 --length 40".split()
@@ -115,7 +118,43 @@ def trainer(settings, part=slice(None)):
     return Trainer(settings, model, EXPERIMENT.model.loss, loaded, EXPERIMENT.start)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+# of examples/cells: as it is called on the page, in NumPy, and parts of its state
+PUBLISHED = {
+    "mgu": ("MGU", reference_cells.mgu, 1),
+    "layer-norm-lstm": ("layer-norm LSTM", reference_cells.layer_norm_lstm, 2),
+    "multiplicative-lstm": (
+        "multiplicative LSTM", reference_cells.multiplicative_lstm, 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.every(3)
+@pytest.mark.parametrize("cell", PUBLISHED)
+def test_a_published_cell(cell, options, tmp_path, capsys):
+    """It trains, goes on, is loaded, writes, and has the equations of its paper."""
+    title, step, parts = PUBLISHED[cell]
+    out = tmp_path / "run"
+    options = [*options, "--cell", cell, "--layers", "2", "--out", str(out)]
+    assert main(["train", *options]) == 0
+    assert main(["train", *options, "--resume", "--steps", "6"]) == 0
+    assert "Going on from step 5 of 6" in capsys.readouterr().out
+    assert f"Character {title} on verse.txt" in (out / "report.html").read_text()
+    assert main(["generate", "--run", str(out), "--length", "9"]) == 0
+    assert len(capsys.readouterr().out) == 10
+
+    recurrent = load(EXPERIMENT, out).model.recurrent
+    x = jax.random.normal(jax.random.key(0), (7, 8))
+    y = np.asarray(x, np.float64)
+    for (weights,) in recurrent.layers:
+        fields = [getattr(weights, name) for name in jaxseq.CellParams._fields]
+        params = jax.tree.map(lambda w: np.asarray(w[...], np.float64), fields,
+                              is_leaf=lambda w: isinstance(w, nnx.Param))  # fmt: skip
+        zeros = np.zeros(16) if parts == 1 else (np.zeros(16),) * parts
+        _, y = reference_cells.over_time(step)(params, zeros, y)
+    np.testing.assert_allclose(recurrent(x)[1], y, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_learns(text, cell):
     """Words in random order: far below the entropy of single characters."""
     settings = Settings(

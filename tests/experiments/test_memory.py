@@ -25,6 +25,7 @@ from experiments.memory.experiment import EXPERIMENT, answers, first_solved
 from experiments.memory.model import Memory
 from experiments.memory.settings import CELLS, Settings, preset
 from tests.experiments.helpers import error, refused, resumes
+from tests.reference_cells import indrnn, over_time
 
 SMALL = ["--hidden", 8, "--batch", 4, "--steps", 5]
 SHORT = [*SMALL, "--length", 4]
@@ -172,6 +173,24 @@ def test_how_cells_begin():
     assert high["rnn"] <= 1 < high["rnn-relu"]
 
 
+def test_an_indrnn_has_the_equations_of_the_paper_within_its_bounds():
+    settings = Settings(cell="indrnn", length=20, hidden=64)
+    layers = Memory(settings, rngs=nnx.Rngs(0)).recurrent
+    most = 2 ** (1 / 20)
+    for (weights,), least in zip(layers.layers, (0, 1 / most), strict=True):
+        u = weights.extra[...]
+        assert least <= u.min() < least + 0.05 and most - 0.05 < u.max() <= most
+        assert len(u) == 64 and weights.w_h is None
+    layers.layers[0][0].extra[...] = u.at[:2].set(jnp.array([3.0, -3.0]))
+    x = jax.random.normal(jax.random.key(1), (20, 2))
+    y = np.asarray(x)
+    for (weights,) in layers.layers:
+        u = np.clip(weights.extra[...], -most, most)
+        params = weights.w_x[...], None, weights.b[...], u
+        _, y = over_time(indrnn)(params, np.zeros(64), y)
+    np.testing.assert_allclose(layers(x)[1], y, rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture
 def wide():
     """Numbers of 64 bits."""
@@ -272,10 +291,10 @@ def test_sweep_goes_on_and_is_reported(swept, tmp_path, capsys):
     spans = {(row["cell"], row["length"], row["span"]) for row in rows}
     chrono = {("lstm", 4, 4), ("lstm", 10, 10)}
     assert spans == {*((cell, 4, None) for cell in CELLS), *chrono}
-    assert {*lines(swept), *lines(out)} == {*lines(again)} and len(lines(again)) == 7
+    assert {*lines(swept), *lines(out)} == {*lines(again)} and len(lines(again)) == 8
     rates = {row["cell"]: row["learning_rate"] for row in rows}
-    ungated = dict.fromkeys(("rnn", "rnn-relu", "irnn"), 0.001)
-    assert rates == {**ungated, "lstm": 0.01, "gru": 0.01}
+    slow = dict.fromkeys(("rnn", "rnn-relu", "irnn"), 0.001)
+    assert rates == {**slow, **dict.fromkeys(("indrnn", "lstm", "gru"), 0.01)}
 
 
 def test_a_stopped_run_goes_on(swept, tmp_path):
@@ -405,4 +424,5 @@ def test_presets():
     of = lambda task, cell: preset({"task": task, "cell": cell})
     assert preset({}) == of("adding", "lstm") == Settings()
     assert of("adding", "rnn").learning_rate == 1e-3
+    assert of("adding", "indrnn") == Settings(cell="indrnn")
     assert of("copy", "gru").task == "copy"

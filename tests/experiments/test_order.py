@@ -43,8 +43,8 @@ def library(tmp_path, monkeypatch):
     """A small standard library: some modules of the true one."""
     folder, true = tmp_path / "library", Path(sysconfig.get_path("stdlib"))
     (folder / "test").mkdir(parents=True)
-    for name in ("argparse.py", "random.py", "threading.py", "tarfile.py"):
-        (folder / name).symlink_to(true / name)
+    for name in "argparse mailbox random statistics tarfile threading".split():
+        (folder / f"{name}.py").symlink_to(true / f"{name}.py")
     (folder / "own.py").write_text('''
 def f():
     """Frobs the left hand, and then the other.  Gives up early.

@@ -23,7 +23,7 @@ from experiments.tagging.data import Sentence, Vocabulary
 from experiments.tagging.model import Tagger, decode, loss
 from experiments.tagging.page import coloured
 from experiments.tagging.settings import Settings, preset
-from tests.experiments.helpers import SHARED, error, real, resumes
+from tests.experiments.helpers import REAL, error, real, resumes
 
 # one width to compile for
 TINY: dict = {
@@ -466,7 +466,7 @@ def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):
     ],
 )
 def test_data_sets(name, words, tags, entities):
-    loaded = data.sentences(preset({"data": name}), SHARED)
+    loaded = data.sentences(preset({"data": name}), REAL)
     counts = tuple(sum(len(s.words) for s in part) for part in loaded)
     found = {tag for part in loaded for s in part for tag in s.tags}
     assert (counts, len(found)) == (words, tags)

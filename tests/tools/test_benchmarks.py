@@ -16,7 +16,7 @@ from jax.experimental import rnn as cudnn_rnn
 from benchmarks import __main__ as command
 from benchmarks import measure as measuring
 from benchmarks import report, timing
-from benchmarks.__main__ import Progress, main
+from benchmarks.__main__ import main
 from benchmarks.cases import MODES, SETS, Case, flops
 from benchmarks.contender import Contender, prepare_layer
 from benchmarks.contenders import CONTENDERS, cudnn, load, usual
@@ -24,8 +24,9 @@ from benchmarks.contenders import jaxseq as ours
 from benchmarks.contenders import torch as theirs
 from benchmarks.measure import measure
 from benchmarks.problem import draw, permute
+from benchmarks.progress import Progress, minutes
 from benchmarks.right import expected, worst
-from benchmarks.rows import AGAIN, append, case_of, groups, newest_run, ratio
+from benchmarks.rows import AGAIN, append, case_of, groups, newest, newest_run, ratio
 
 ROOT = Path(__file__).parents[2]
 CPU = jax.devices("cpu")[0]
@@ -107,6 +108,7 @@ KINDS = [
     (Case("rnn", "forward", *SHAPE, resets=True), {}),
     (Case("lstm", "gradient", *SHAPE, layers=2, bidirectional=True), {}),
     (Case("lstm", "eager", *SHAPE, ragged=True), NO_MASK),
+    (Case("lstm", "eager gradient", *SHAPE), {}),
     (Case("lstm", "stream", *ONE), {"keras": "no single step"}),
     (Case("gru", "eager stream", *ONE), {"haiku": "other", "keras": "no single step"}),
     (Case("gru", "decode", 3, *ONE[1:]), {}),
@@ -122,7 +124,8 @@ def test_every_contender_is_right(case, refused):
     assert set(reasons) == set(refused)
     assert all(reasons[name].startswith(refused[name]) for name in refused)
     assert len(rows) == len(contenders) > 1
-    assert all(row["median_ms"] is row["compile_ms"] is None for row in rows)
+    times = ("median_ms", "compile_ms", "first_ms", "second_ms")
+    assert all(row[name] is None for row in rows for name in times)
 
 
 def test_cudnn_is_given_the_right_weights():
@@ -231,6 +234,8 @@ def test_torch_runs_with_the_better_number_of_threads(monkeypatch):
         found = theirs.at_the_better_threads(contender, 3)
         assert found.threads == found.launch() == better
         assert found.pause > contender.pause
+    # with no tries, as its users have it
+    assert theirs.at_the_better_threads(contender, 0).threads == 2
     assert "OMP_WAIT_POLICY" not in os.environ
 
 
@@ -253,6 +258,8 @@ def one_line(capsys, code):
         (["run", "--rounds", "-1"], "--rounds"),
         (["run", "--cases", "exact", "--modes", "eager"], "has none of"),
         (["profile", "--contenders", "torch"], "PyTorch has none"),
+        (["profile", "--calls", "0"], "--calls"),
+        (["profile", "--modes", "eager"], "--modes forward,gradient"),
         (["measure"], "measure"),
         ([], "command"),
     ],
@@ -277,16 +284,44 @@ def test_a_busy_machine_is_refused(tmp_path, capsys, monkeypatch):
     assert "min" in capsys.readouterr().out
 
 
+def test_wrong_numbers_of_jaxseq_are_exit_code_1(tmp_path, monkeypatch):
+    names = ["jaxseq", "jaxseq scan", "flax"]
+    few = ["--cases", "tiny", "--ops", "gru", "--modes", "forward", "--rounds", "0"]
+    few += ["--contenders", ",".join(names), "--results", str(tmp_path)]
+    for wrong, code in ((None, 0), ("flax", 0), ("jaxseq", 1), ("jaxseq scan", 1)):
+        rows = lambda case, *_, w=wrong: [
+            made(case, name, None if name == w else 1.0) for name in names
+        ]
+        monkeypatch.setattr(measuring, "measure", rows)
+        assert main(["run", *few]) == code
+
+
+def test_a_kernel_that_does_not_compile_is_exit_code_1(monkeypatch, capsys):
+    for name in ("ACCELERATOR_TYPE", "WORKER_HOSTNAMES", "SKIP_MDS_QUERY"):
+        monkeypatch.setenv(f"TPU_{name}", "1")  # else set for good by the import
+    from benchmarks import tpu_compile
+
+    case = tpu_compile.Case("v5e", "lstm", 128, "forward")._asdict()
+    of = lambda result: {**case, "result": result, "reason": "why"}
+    monkeypatch.setattr(tpu_compile, "find_spec", lambda _: True)
+    monkeypatch.setattr(tpu_compile, "version", lambda _: "1")
+    for results, code in ((["limit", "fails"], 1), (["limit"], 0)):
+        rows = [of(result) for result in results]
+        monkeypatch.setattr(tpu_compile, "rows", lambda _, r=rows: iter(r))
+        assert main(["compile-tpu"]) == code
+        assert capsys.readouterr().out.count(": why") == len(results)
+
+
 def test_minutes_left_are_told_by_the_clock(monkeypatch):
     clock = types.SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
-    monkeypatch.setattr(command, "time", clock)
+    monkeypatch.setattr("benchmarks.progress.time", clock)
     progress = Progress([10.0, 30.0, 20.0])
     assert progress.left(0) == 60
     clock.now = 20.0  # twice what was guessed
     assert progress.left(1) == 100
     clock.now = 40.0
     assert progress.left(2) == 20
-    assert [command.minutes(s) for s in (12.4, 120)] == ["12 s", "2 min"]
+    assert [minutes(s) for s in (12.4, 120)] == ["12 s", "2 min"]
 
 
 def test_a_run_goes_on_and_loses_nothing(tmp_path, capsys, monkeypatch):
@@ -334,6 +369,16 @@ def made(case, contender, ms, **more):
     return row | more
 
 
+def test_newest_rows(tmp_path):
+    """A run of some cases leaves the others as they are."""
+    path = tmp_path / "rows.jsonl"
+    one, other = (Case("lstm", mode, *SHAPE) for mode in ("eager", "forward"))
+    append(path, [made(one, "jaxseq", 1.0), made(other, "jaxseq", 2.0)], run="1")
+    append(path, [made(one, "jaxseq", 3.0)], run="2")
+    assert [row["median_ms"] for row in newest(path)] == [2.0, 3.0]
+    assert [row["median_ms"] for row in newest_run(path)] == [3.0]
+
+
 def test_rows_and_report(tmp_path, capsys):
     plain, gradient = Case("lstm", "forward", *SHAPE), Case("gru", "gradient", *SHAPE)
     eager = Case("lstm", "eager", *SHAPE)
@@ -369,7 +414,9 @@ def test_rows_and_report(tmp_path, capsys):
     profiled = {"contender": "jaxseq", **plain._asdict(), "kernels_per_step": 3.0}
     names = ("per_step", "product", "arithmetic", "copy", "none")
     profiled |= {f"us_{name}": 1.25 for name in names}
-    append(tmp_path / "profile" / "cpu-new.jsonl", [profiled])
+    before = profiled | {"us_per_step": 88.0}
+    for row, run in ((before, "1"), (profiled, "2")):
+        append(tmp_path / "profile" / "cpu-new.jsonl", [row], run=run, commit="c0ffee")
     args = ["--results", str(tmp_path), "--readme", str(readme), "--front", str(front)]
     assert main(["report", *args]) == 0
     text, short = readme.read_text(), front.read_text()
@@ -383,13 +430,15 @@ def test_rows_and_report(tmp_path, capsys):
         assert page.count("told to sleep") == 1
         assert "| torch | forward | – | 1.50 (1.50 to 1.50) | – |" in page
         assert "| torch | forward | – | 0.50 (0.50 to 0.50) | – |" in page
-    assert "77" not in text
+    assert "77" not in text and "88" not in text  # of older runs
+    assert "### Where the time goes: cpu-new, commit c0ffee" in text
+    assert "over 1 shape:" in text and "; 1 shape." in short
     assert (
         "| lstm | forward | 3,5,4,6 | 0.5 | 2 | 0.222 | 0.50 | – | 1.50 | 1.05 |"
         in text
     )
     assert "| lstm | forward, ragged | 3,5,4,6 |" in text
-    assert "| lstm | torch | 7 | 6 | 3 |" in text
+    assert "| lstm | forward | 3,5,4,6 | torch | 7 | 6 | 3 |" in text
     assert "| gru | gradient | 200 | 100 | 100 | 300 |" in text
     assert "| 3,5,4,6 | jaxseq | 1.2 | 3.0 |" in text
     assert "- keras: other numbers: y (lstm forward; gru gradient; lstm eager;" in text
@@ -426,6 +475,22 @@ def test_dry_run_of_the_gpu_check(tmp_path):
     assert reasons.pop("cudnn") is not None
     assert set(reasons) == {"jaxseq", "jaxseq scan", "flax", "torch", AGAIN}
     assert set(reasons.values()) == {None}
+
+
+def test_parts_of_the_gpu_check(tmp_path, monkeypatch):
+    from benchmarks import gpu_check
+
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    *_, tests = gpu_check.parts(tmp_path, dry=False)
+    # conftest would leave the GPU the CPU's path, and flags of quick compilation
+    assert tests.name == "tests" and tests.env["XLA_FLAGS"] == ""
+    assert tests.env[gpu_check.PLATFORM] == "cuda,cpu"
+    ends = {"exact": "exit code 1", "table": "done", "tests": "done"}
+    monkeypatch.setattr(gpu_check, "run_part", lambda part, *_: ends[part.name])
+    args = ["check-gpu", "--dry-run", "--results", str(tmp_path)]
+    assert main(args) == 1
+    ends["exact"] = "done"
+    assert main(args) == 0
 
 
 def test_a_part_that_hangs_is_stopped(tmp_path):

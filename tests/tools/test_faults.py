@@ -75,13 +75,13 @@ def test_no_fault_where_no_test_could_notice_it():
 
 
 def test_what_is_chosen_is_python():
-    source = (ROOT / "jaxseq/_positions.py").read_text()
+    source = (ROOT / "jaxseq/_models/transformer/positions.py").read_text()
     for fault in choose(source, 1000, 0):
         compile(fault.plant(source), "", "exec")
 
 
 def test_a_sample_is_fixed_and_spread():
-    source = (ROOT / "jaxseq/_lstm.py").read_text()
+    source = (ROOT / "jaxseq/_cells/lstm.py").read_text()
     chosen = choose(source, 12, 0)
     assert chosen == choose(source, 12, 0) != choose(source, 12, 1)
     assert len({f.kind for f in chosen}) >= 6
@@ -92,11 +92,19 @@ def test_a_sample_is_fixed_and_spread():
 def test_the_tests_of_a_file(monkeypatch):
     monkeypatch.chdir(ROOT)
     stems = lambda path: [t.stem for t in tool.tests_of(Path(path))]
-    assert stems("jaxseq/_decode.py")[0] == "test_decode"
+    assert stems("jaxseq/_search/beam.py")[0] == "test_decode"
+    assert "test_decode" in stems("jaxseq/_search/step.py")  # behind beam_search
+    assert "test_crf" in stems("jaxseq/_losses/crf.py")
+    heads = stems("jaxseq/_attention/heads.py")
+    assert heads[0] == "test_attention" and "test_transformer" in heads
+    model = stems("jaxseq/_models/seq2seq/decode.py")
+    assert "test_seq2seq" in model and "test_decode" not in model
     assert stems("experiments/speech/audio.py") == ["test_speech"]
     assert "test_tagging" in stems("experiments/frame/buckets.py")  # which it uses
-    for stem in tool.TESTS:
-        assert tool.tests_of(Path("jaxseq", stem).with_suffix(".py"))
+    for inside in tool.TESTS:
+        assert Path("jaxseq", inside).with_suffix(".py").is_file()
+    for path in tool.targets(Path("jaxseq")):
+        assert tool.tests_of(path), path
 
 
 def study(root, *options):

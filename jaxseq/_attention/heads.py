@@ -1,0 +1,45 @@
+"""Attention in several heads, each with maps of its own."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._attention.params import MultiHeadParams
+from jaxseq._attention.scores import dot
+
+
+def heads_of(
+    params: MultiHeadParams, keys: Array, values: Array
+) -> tuple[Array, Array]:
+    k = split_heads(keys, params.w_k, params.b_k)
+    return k, split_heads(values, params.w_v, params.b_v)
+
+
+def attend_heads(
+    params: MultiHeadParams,
+    query: Array,
+    k: Array,
+    v: Array,
+    valid: Array | None,
+    *,
+    implementation: str | None = None,
+    rotate: Callable[[Array], Array] | None = None,
+) -> tuple[Array, Array]:
+    """Attention of queries `(..., T, Q)` to heads; `valid` is `(..., T, S)`."""
+    q = split_heads(query, params.w_q, params.b_q)
+    q = q if rotate is None else rotate(q)
+    context, weights = dot(q, k, v, valid, None, implementation)
+    return join_heads(context, params.w_o, params.b_o), weights
+
+
+def split_heads(a: Array, w: Array, b: Array | None) -> Array:
+    """`a w + b` by head: (..., T, width) to (..., T, N, A)."""
+    heads = jnp.einsum("...d,dna->...na", a, w)
+    return heads if b is None else heads + b
+
+
+def join_heads(heads: Array, w: Array, b: Array | None) -> Array:
+    """(..., T, N, A) to (..., T, O)."""
+    joined = jnp.einsum("...na,nao->...o", heads, w)
+    return joined if b is None else joined + b

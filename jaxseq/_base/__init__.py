@@ -1,0 +1,1 @@
+"""What everything else stands on: checks of arguments, dtypes, resets, dropout."""

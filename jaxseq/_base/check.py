@@ -1,0 +1,175 @@
+"""Argument checks: each names the argument, what was expected and what came."""
+
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax import Array
+from jax.export import is_symbolic_dim
+
+from jaxseq._base.dtypes import FLOATS
+
+
+def check(ok: bool, name: str, expected: object, got: object) -> None:
+    if not ok:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    check(jnp.dtype(dtype).name in FLOATS, name, f"a dtype among {FLOATS}", dtype)
+
+
+def check_sizes(**sizes: Any) -> None:
+    for name, size in sizes.items():
+        known = hasattr(size, "__index__")
+        ok = is_symbolic_dim(size) or (known and size >= 1)
+        check(ok, name, "a size of at least 1", size)
+
+
+def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+    check(a.shape == shape, name, f"shape {shape}", a.shape)
+    check(a.dtype == dtype, name, f"dtype {jnp.dtype(dtype)}", a.dtype)
+
+
+def check_params(params: Any, kind: type, gates: int) -> Any:
+    """Checks the weights of a cell with `gates` gates and returns them."""
+    check(isinstance(params, kind), "params", kind.__name__, type(params).__name__)
+    for name, w in params._asdict().items():
+        ok = hasattr(w, "shape") or (w is None and name.startswith("b"))
+        check(ok, f"params.{name}", "an array", type(w).__name__)
+    params = jax.tree.map(as_jax, params)
+    ranks = params.w_x.ndim, params.w_h.ndim
+    check(ranks == (2, 2), "params", "w_x and w_h of rank 2", f"ranks {ranks}")
+    D, H, dtype = params.w_x.shape[0], params.w_h.shape[0], params.w_x.dtype
+    check_dtype(dtype, "params.w_x")
+    Z = gates * H
+    shapes = {"w_x": (D, Z), "w_h": (H, Z), "b": (Z,), "b_hn": (H,)}
+    for name, w in params._asdict().items():
+        if w is not None:
+            check_array(w, f"params.{name}", shapes[name], dtype)
+    return params
+
+
+def as_jax(a: Any) -> Array:
+    """`jnp.asarray`, but for what is one already: a tracer would record a cast."""
+    return a if isinstance(a, jax.Array) else jnp.asarray(a)
+
+
+def as_array(x: Any, name: str) -> Array:
+    ok = x is not None and not isinstance(x, (tuple, list, dict, str))
+    check(ok, name, "an array", type(x).__name__)
+    return as_jax(x)
+
+
+def check_x(x: Any, shape: tuple[Any, ...], dtype: Any) -> Array:
+    """Checks an input of `shape`, `(..., T, D)` or `(..., D)`, and returns it."""
+    x = as_array(x, "x")
+    expected = "shape (" + ", ".join(map(str, shape)) + ")"
+    ok = x.ndim >= len(shape) - 1 and x.shape[-1] == shape[-1]
+    check(ok, "x", expected, x.shape)
+    check(x.dtype == dtype, "x", f"dtype {dtype}, that of params", x.dtype)
+    return x
+
+
+def check_state(state: Any, like: Any, name: str = "state") -> Any:
+    """Checks a state against one of the right type, shapes and dtypes."""
+    got = type(state).__name__
+    if isinstance(like, tuple):
+        fields: tuple[str, ...] = like._fields  # pyright: ignore
+        expected = f"{type(like).__name__}({', '.join(fields)})"
+        check(type(state) is type(like), name, expected, got)
+        parts = zip(state, like, fields, strict=True)
+        return type(like)(*(check_state(a, b, f"{name}.{f}") for a, b, f in parts))
+    ok = state is not None and not isinstance(state, (tuple, list, dict, str))
+    check(ok, name, "an array", got)
+    array = as_jax(state)
+    check_array(array, name, like.shape, like.dtype)
+    return array
+
+
+def check_lengths(
+    lengths: Any,
+    batch: tuple[int, ...],
+    T: int,
+    *,
+    name: str = "lengths",
+    least: int = 0,
+) -> Array:
+    """Checks lengths, and their values where these are known, and returns them."""
+    array = jnp.asarray(lengths)
+    check(array.shape == batch, name, f"shape {batch}", array.shape)
+    ok = jnp.issubdtype(array.dtype, jnp.integer) or array.size == 0
+    check(ok, name, "an integer dtype", array.dtype)
+    for n in extremes(lengths):
+        check(least <= n <= T, name, f"values from {least} to {T}", n)
+    if array.dtype.itemsize >= 4:  # clipped before it is narrowed
+        array = jnp.clip(array, 0, T)
+    return array.astype(jnp.int32)
+
+
+def as_int32(array: Array) -> Array:
+    """What is beyond is not another number, but the least or the greatest."""
+    beyond = jnp.iinfo(array.dtype).max > jnp.iinfo(jnp.int32).max
+    if beyond:
+        low, high = jnp.iinfo(jnp.int32).min, jnp.iinfo(jnp.int32).max
+        array = jnp.clip(array, max(low, jnp.iinfo(array.dtype).min), high)
+    return array.astype(jnp.int32)
+
+
+def check_tokens(
+    tokens: Any, name: str, V: int | None = None, inside: Array | None = None
+) -> Array:
+    """Checks tokens, those from 0 to V - 1 if that is given, and returns them.
+
+    Where `inside`, booleans of their shape, is False they may be anything: 0 then.
+    """
+    array = jnp.asarray(tokens)
+    ok = jnp.issubdtype(array.dtype, jnp.integer)
+    check(ok, name, "an integer dtype", array.dtype)
+    if inside is not None:
+        tokens = _those(inside, tokens if hasattr(tokens, "min") else array)
+        array = jnp.where(inside, array, 0)
+    known = extremes(tokens) if V is not None else []
+    if V is not None and known:
+        low, high = min(known), max(known)
+        expected = f"tokens from 0 to {V - 1}"
+        check(0 <= low and high < V, name, expected, f"{low} to {high}")
+    return as_int32(array)
+
+
+def extremes(values: Any) -> list[int]:
+    """Among them the least and the most of the values, as far as these are known.
+
+    Of what came: an array made of it may have wrapped to 32 bits.
+    """
+    found = []
+    for part in jax.tree.leaves(values):
+        if isinstance(part, jax.core.Tracer) or getattr(part, "size", 1) == 0:
+            continue
+        with jax.ensure_compile_time_eval():
+            is_array = hasattr(part, "min")
+            found += map(int, (part.min(), part.max()) if is_array else (part,))
+    return found
+
+
+def _those(inside: Array, values: Any) -> Any:
+    """The values inside, or none if it is not known which these are."""
+    if isinstance(inside, jax.core.Tracer) or isinstance(values, jax.core.Tracer):
+        return []
+    with jax.ensure_compile_time_eval():
+        if isinstance(values, jax.Array):
+            return jnp.where(inside, values, 0)
+        return values[jax.device_get(inside)]
+
+
+def check_mask(mask: Any, shape: tuple[int, ...], name: str) -> Array:
+    mask = jnp.asarray(mask)
+    check_array(mask, name, shape, jnp.bool_)
+    return mask
+
+
+def check_remat(remat: Any) -> int:
+    whole = hasattr(remat, "__index__") and not isinstance(remat, bool)
+    check(whole and remat >= 1, "remat", "None or a number of steps", repr(remat))
+    return int(remat)

@@ -1,0 +1,1 @@
+"""Cells: the three that are built in, and those of a user's own."""

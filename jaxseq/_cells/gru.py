@@ -1,0 +1,176 @@
+"""Gated recurrent unit, with the reset gate after the recurrent product.
+
+    r_t = σ(W_xr x_t + W_hr h_{t-1} + b_r)                    reset gate
+    z_t = σ(W_xz x_t + W_hz h_{t-1} + b_z)                    update gate
+    n_t = tanh(W_xn x_t + b_n + r_t ⊙ (W_hn h_{t-1} + b_hn))  candidate
+    h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}                     hidden, also the output
+
+Weights are stored side by side in the order r, z, n. This is the variant of
+cuDNN, PyTorch and Keras (`reset_after=True`): the reset gate acts on the
+recurrent product and not on h_{t-1} before it, so the product is one for all
+gates, and there is a second bias b_hn inside the gate.
+
+Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for
+Statistical Machine Translation", 2014, https://arxiv.org/abs/1406.1078,
+equations 5 to 8 but for the place of the reset gate.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._base.check import check_params
+from jaxseq._cells.init import init_gates
+from jaxseq._engine.door import CellParams, sequence, step, zeros_like_widths
+
+
+class GRUParams(NamedTuple):
+    """Weights of a GRU for input width D and hidden width H; gates r z n."""
+
+    w_x: Array  # (D, 3H)
+    w_h: Array  # (H, 3H)
+    b: Array | None  # (3H,)
+    b_hn: Array | None  # (H,)
+
+
+def gru_update(z_x: Array, h: Array, w_h: Any, b_hn: Array | None) -> Array:
+    x_r, x_z, x_n = jnp.split(z_x, 3)
+    h_r, h_z, h_n = jnp.split(w_h(h), 3)
+    r = jax.nn.sigmoid(x_r + h_r)
+    z = jax.nn.sigmoid(x_z + h_z)
+    n = jnp.tanh(x_n + r * (h_n if b_hn is None else h_n + b_hn))
+    return (1 - z) * n + z * h
+
+
+def gru_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> GRUParams:
+    """Draws weights for input width `D` and hidden width `H`.
+
+    Args:
+        key: a random key.
+        D: input width.
+        H: hidden width.
+        dtype: dtype of the weights.
+
+    Returns:
+        `w_x` Glorot uniform and `w_h` orthogonal, gate by gate; `b` and `b_hn` zero.
+
+    Raises:
+        ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
+
+    The two distributions and their sources are those of `lstm_init`.
+    """
+    return GRUParams(*init_gates(key, D, H, 3, dtype), jnp.zeros(H, dtype))
+
+
+def gru_zeros(params: GRUParams, batch: int | tuple[int, ...] = ()) -> Array:
+    """Returns the state of zeros, `h` `(*batch, H)`; float32 for 16-bit weights."""
+    params = check_params(params, GRUParams, 3)
+    return zeros_like_widths(_widths(params), batch, params.w_x.dtype)
+
+
+def gru_step(
+    params: GRUParams,
+    state: Array,
+    x: Array,
+    *,
+    resets: Array | None = None,
+    start: Array | None = None,
+) -> tuple[Array, Array]:
+    """Does one step of a GRU; `partial(gru_step, params)` is a `lax.scan` body.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        state: previous hidden state, `(..., H)`.
+        x: input at this step, `(..., D)`.
+        resets: booleans `(...)`, where the state is set to `start` before the step.
+        start: that state, of one row or `(..., H)`; zeros if None.
+
+    Returns:
+        `(state, y)`: the new hidden state twice, `(..., H)`, `y` in the dtype of `x`.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit.
+    """
+    params = check_params(params, GRUParams, 3)
+    return step(
+        gru_update,
+        _cell_params(params),
+        state,
+        x,
+        zeros=_widths(params),
+        start=start,
+        resets=resets,
+    )
+
+
+def gru(
+    params: GRUParams,
+    x: Array,
+    state: Array | None = None,
+    *,
+    lengths: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    start: Array | None = None,
+    reverse: bool = False,
+    remat: int | None = None,
+    implementation: str | None = None,
+) -> tuple[Array, Array]:
+    """Runs a GRU over time.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        x: inputs, `(..., T, D)`, in the dtype of `params`.
+        state: initial hidden state, `(..., H)`; zeros if None.
+        lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            Past them the state stands still and `y` is zero.
+        mask: booleans `(..., T)`, which steps are valid; the run is as if the others
+            were not there, so left padding and holes are possible. With `lengths`
+            too, a step is valid if both say so.
+        resets: booleans `(..., T)`; where True a new segment starts, from `start`,
+            with this step as its first (its last if `reverse`). At a step that is
+            not valid it is ignored.
+        start: where a reset sets the state, and where the run begins if `state` is
+            None: of one row or `(..., H)`; zeros if None.
+        reverse: whether to run from the last valid step to the first. `y` stays
+            at the position of its input.
+        remat: for long inputs, how many steps lie between two states that are kept
+            for the backward pass; the steps between are run again in it. Memory is
+            least near √T, and time grows by about a third. None keeps all steps.
+        implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward pass
+            of its own, "pallas" a kernel for TPUs; None is the fastest one here.
+
+    Returns:
+        `(state, y)`: the final hidden state, `(..., H)`, and the hidden state at
+        every step, `(..., T, H)`, in the dtype of `x`. For the 16-bit dtypes the
+        state, like all sums, is float32.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
+            length known only under `jit` or `vmap` is clipped to it instead.
+    """
+    params = check_params(params, GRUParams, 3)
+    return sequence(
+        gru_update,
+        _cell_params(params),
+        x,
+        state,
+        zeros=_widths(params),
+        start=start,
+        lengths=lengths,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        remat=remat,
+        implementation=implementation,
+    )
+
+
+def _cell_params(params: GRUParams) -> CellParams:
+    return CellParams(params.w_x, params.w_h, params.b, params.b_hn)
+
+
+def _widths(params: GRUParams) -> Any:
+    return params.w_h.shape[0]

@@ -1,0 +1,184 @@
+"""Elman network, also called simple or vanilla recurrent network.
+
+    h_t = φ(W_x x_t + W_h h_{t-1} + b)      hidden, also the output
+
+φ is tanh, or another pointwise function such as relu.
+
+Elman, "Finding Structure in Time", 1990,
+https://doi.org/10.1207/s15516709cog1402_1.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._base.check import check, check_params
+from jaxseq._cells.init import init_gates
+from jaxseq._engine.door import CellParams, sequence, step, zeros_like_widths
+
+
+class RNNParams(NamedTuple):
+    """Weights of an Elman network for input width D and hidden width H."""
+
+    w_x: Array  # (D, H)
+    w_h: Array  # (H, H)
+    b: Array | None  # (H,)
+
+
+class RNNUpdate(NamedTuple):
+    """The update of an RNN; two with one activation are equal."""
+
+    activation: Callable[[Array], Array]
+
+    def __call__(self, z_x: Array, h: Array, w_h: Any, _: None) -> Array:
+        return self.activation(z_x + w_h(h))
+
+
+TANH = RNNUpdate(jnp.tanh)
+
+
+def rnn_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> RNNParams:
+    """Draws weights for input width `D` and hidden width `H`.
+
+    Args:
+        key: a random key.
+        D: input width.
+        H: hidden width.
+        dtype: dtype of the weights.
+
+    Returns:
+        `w_x` Glorot uniform, `w_h` orthogonal, `b` zero.
+
+    Raises:
+        ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
+
+    The two distributions and their sources are those of `lstm_init`.
+    """
+    return RNNParams(*init_gates(key, D, H, 1, dtype))
+
+
+def rnn_zeros(params: RNNParams, batch: int | tuple[int, ...] = ()) -> Array:
+    """Returns the state of zeros, `h` `(*batch, H)`; float32 for 16-bit weights."""
+    params = check_params(params, RNNParams, 1)
+    return zeros_like_widths(_widths(params), batch, params.w_x.dtype)
+
+
+def rnn_step(
+    params: RNNParams,
+    state: Array,
+    x: Array,
+    *,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    resets: Array | None = None,
+    start: Array | None = None,
+) -> tuple[Array, Array]:
+    """Does one step of an Elman network.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        state: previous hidden state, `(..., H)`.
+        x: input at this step, `(..., D)`.
+        activation: pointwise function φ.
+        resets: booleans `(...)`, where the state is set to `start` before the step.
+        start: that state, of one row or `(..., H)`; zeros if None.
+
+    Returns:
+        `(state, y)`: the new hidden state twice, `(..., H)`, `y` in the dtype of `x`.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit.
+    """
+    params = check_params(params, RNNParams, 1)
+    _check_activation(activation)
+    return step(
+        RNNUpdate(activation),
+        _cell_params(params),
+        state,
+        x,
+        zeros=_widths(params),
+        start=start,
+        resets=resets,
+        owner=activation,
+    )
+
+
+def rnn(
+    params: RNNParams,
+    x: Array,
+    state: Array | None = None,
+    *,
+    lengths: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    start: Array | None = None,
+    reverse: bool = False,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    remat: int | None = None,
+    implementation: str | None = None,
+) -> tuple[Array, Array]:
+    """Runs an Elman network over time.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        x: inputs, `(..., T, D)`, in the dtype of `params`.
+        state: initial hidden state, `(..., H)`; zeros if None.
+        lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            Past them the state stands still and `y` is zero.
+        mask: booleans `(..., T)`, which steps are valid; the run is as if the others
+            were not there, so left padding and holes are possible. With `lengths`
+            too, a step is valid if both say so.
+        resets: booleans `(..., T)`; where True a new segment starts, from `start`,
+            with this step as its first (its last if `reverse`). At a step that is
+            not valid it is ignored.
+        start: where a reset sets the state, and where the run begins if `state` is
+            None: of one row or `(..., H)`; zeros if None.
+        reverse: whether to run from the last valid step to the first. `y` stays
+            at the position of its input.
+        activation: pointwise function φ.
+        remat: for long inputs, how many steps lie between two states that are kept
+            for the backward pass; the steps between are run again in it. Memory is
+            least near √T, and time grows by about a third. None keeps all steps.
+        implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward pass
+            of its own, "pallas" a kernel for TPUs; None is the fastest one here.
+
+    Returns:
+        `(state, y)`: the final hidden state, `(..., H)`, and the hidden state at
+        every step, `(..., T, H)`, in the dtype of `x`. For the 16-bit dtypes the
+        state, like all sums, is float32.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
+            length known only under `jit` or `vmap` is clipped to it instead.
+    """
+    params = check_params(params, RNNParams, 1)
+    _check_activation(activation)
+    return sequence(
+        RNNUpdate(activation),
+        _cell_params(params),
+        x,
+        state,
+        zeros=_widths(params),
+        start=start,
+        lengths=lengths,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        remat=remat,
+        implementation=implementation,
+        owner=activation,
+    )
+
+
+def _check_activation(activation: Any) -> None:
+    got = type(activation).__name__
+    check(callable(activation), "activation", "a function", got)
+
+
+def _cell_params(params: RNNParams) -> CellParams:
+    return CellParams(*params)
+
+
+def _widths(params: RNNParams) -> Any:
+    return params.w_h.shape[0]

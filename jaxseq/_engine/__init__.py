@@ -1,0 +1,1 @@
+"""What runs any update over time, on every platform, with all its derivatives."""

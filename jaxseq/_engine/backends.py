@@ -1,0 +1,341 @@
+"""The platforms and what runs on each: one table.
+
+A backend is a name, a `why_not`, a forward and a backward. Which one runs is decided
+when a program is lowered, for the platform that it is lowered for; nothing is traced
+for others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+from jax.sharding import ManualAxisType, NamedSharding, PartitionSpec
+
+from jaxseq._base.check import check
+from jaxseq._base.dtypes import is_float
+from jaxseq._engine import loop
+from jaxseq._engine.mesh import NO_MESH
+from jaxseq._engine.recall import only_recalled, recalled
+from jaxseq._engine.steps import reads
+from jaxseq._engine.types import (
+    Devices,
+    Gradients,
+    Inputs,
+    Saved,
+    Spec,
+    Weights,
+    as_written,
+    kept,
+)
+from jaxseq._engine.update import jaxpr_of, step_by
+
+
+class Backend(NamedTuple):
+    """What runs a cell on devices; `why_not` is given what the other two are."""
+
+    name: str
+    why_not: Callable[..., str | None]  # the limit that a run passes
+    forward: Callable[..., Any]  # (devices, spec, weights, inputs)
+    backward: Callable[..., Any]  # (devices, spec, weights, x, saved, masks, d_…)
+
+
+def _loop(name: str, on: loop.Platform) -> Backend:
+    def platform(devices: Devices) -> loop.Platform:
+        # a sharded batch is not cut in two, nor merged with time
+        several: Any = {"halves": False, "alone": False}
+        return on if devices.number == 1 else on._replace(**several)
+
+    def forward(devices: Devices, spec: Spec, *args: Any) -> Any:
+        return loop.forward(spec, platform(devices), *args)
+
+    def backward(devices: Devices, spec: Spec, *args: Any) -> Any:
+        return loop.backward(spec, platform(devices), *args)
+
+    return Backend(name, lambda *_: None, forward, backward)
+
+
+LOOP = _loop("loop", loop.Platform(narrow=True, outline=False, halves=False))
+CPU_LOOP = _loop("loop", loop.Platform(narrow=False, outline=True, halves=True))
+
+
+def _pallas() -> Backend:
+    """The kernel for TPUs, imported where it may run: Pallas takes a while."""
+
+    def why_not(*args: Any) -> str | None:
+        from jaxseq._kernels.tpu import limits
+
+        return limits.why_not(*args)
+
+    def forward(*args: Any) -> Any:
+        from jaxseq._kernels.tpu import steps
+
+        return steps.forward(*args)
+
+    def backward(*args: Any) -> Any:
+        from jaxseq._kernels.tpu import steps
+
+        return steps.backward(*args)
+
+    return Backend("pallas", why_not, forward, backward)
+
+
+PALLAS = _pallas()
+
+
+def backends_of(platform: str) -> list[Backend]:
+    """Those of a platform, the best first."""
+    from jaxseq._kernels import call
+
+    if platform == "tpu":
+        return [PALLAS, LOOP]
+    own = CPU_LOOP if platform == "cpu" else LOOP
+    return [own, PALLAS] if call.INTERPRET else [own]
+
+
+def forward(spec: Spec, weights: Weights, inputs: Inputs) -> Any:
+    """The state and `y`; if `spec.save`, what was saved and what `recalled` gives."""
+    return _bind("forward", spec, (weights, inputs))
+
+
+def backward(spec: Spec, *args: Any) -> Gradients:
+    """Gradients, from (weights, x, saved, masks, d_end, d_y)."""
+    return _bind("backward", spec, args)
+
+
+# One primitive, so that a branch is traced only for the platform that runs it, and
+# `vmap` over rows adds to the batch. Its derivative is in `rule.py`, and belongs to
+# the primitive, for a `custom_jvp` does not outlive a scan that is linearized.
+run_p = Primitive("jaxseq_run")
+run_p.multiple_results = True
+
+
+def _bind(kind: str, spec: Spec, args: Any) -> Any:
+    leaves, tree = jax.tree.flatten(args)
+    out = jax.tree.structure(_shapes(kind, spec, args))
+    params = {"kind": kind, "tree": tree, "members": ()}
+    params |= {"update": jaxpr_of(spec.step), "spec": spec._replace(step=None)}
+    return out.unflatten(bind(leaves, params))
+
+
+def bind(leaves: Any, params: Any) -> list[Array]:
+    return run_p.bind(*leaves, **params)
+
+
+def spec_of(params: Any) -> Spec:
+    return params["spec"]._replace(step=step_by(params["update"]))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An output: its shape is time if `over_time`, the batch, and `features`."""
+
+    over_time: bool
+    batch: bool
+    features: tuple[int, ...]
+    dtype: Any
+
+
+def _shapes(kind: str, spec: Spec, args: Any) -> Any:
+    """What a run returns, as `Leaf`s."""
+    step = spec.step
+    weights = args[0]
+    row = lambda a: Leaf(False, True, a.shape, a.dtype)
+    over_time = lambda a: Leaf(True, True, a.shape, a.dtype)
+    wide = step.state[0].dtype
+    z: Any = tuple(Leaf(True, True, (step.widths[k][1],), wide) for k in step.called)
+    some: Any = lambda f, flags, like: tuple(
+        f(a) if yes else None for yes, a in zip(flags, like, strict=True)
+    )
+    state: Any = tuple(map(row, step.state))
+    if kind == "forward":
+        y = Leaf(True, True, step.state[0].shape, jnp.dtype(spec.dtype))
+        if not spec.save:
+            return state, y, None, None
+        keep_x, keep_state = kept(spec, weights)
+        saved = Saved(
+            some(over_time, keep_x, step.z_x),
+            z,
+            some(over_time, keep_state, step.state),
+        )
+        lefts = (step.widths[k][0] for k in step.called)
+        lefts: Any = tuple(Leaf(True, True, (I,), wide) for I in lefts)
+        return state, y, saved, only_recalled(spec, lefts)
+    own = [
+        is_float(a) and part is None
+        for a, part in zip(step.extra, reads(step).slices, strict=True)
+    ]
+    extra = lambda a: Leaf(False, len(a.shape) < 2, a.shape, a.dtype)
+    starts = spec.starts and args[3].keep is not None
+    return Gradients(
+        some(over_time, map(is_float, step.z_x), step.z_x),
+        z,
+        some(extra, own, step.extra),
+        state,
+        state if starts else None,
+    )
+
+
+def _features(kind: str, args: Any) -> Any:
+    """For each argument how many axes follow its batch; None if it has none."""
+    none = lambda tree: jax.tree.map(lambda _: -1, tree)
+    one = lambda tree: jax.tree.map(lambda _: 1, tree)
+    masks = lambda tree: jax.tree.map(lambda _: 0, tree)
+    if kind == "forward":
+        weights, (x, state, start, m) = args
+        return none(weights), Inputs(one(x), one(state), one(start), masks(m))
+    weights, x, saved, m, d_end, d_y = args
+    return none(weights), one(x), one(saved), masks(m), one(d_end), one(d_y)
+
+
+def _unmapped(avals: Any, members: Any) -> list[tuple[int, ...]]:
+    """Shapes of the arguments of one member."""
+    shapes = [tuple(a.shape) for a in avals]
+    for axes in reversed(members):
+        shapes = [
+            s if axis is None else s[:axis] + s[axis + 1 :]
+            for s, axis in zip(shapes, axes, strict=True)
+        ]
+    return shapes
+
+
+def _mapped_sizes(avals: Any, members: Any) -> list[int]:
+    """Sizes of the axes of members, the outermost first."""
+    shapes, sizes = [tuple(a.shape) for a in avals], []
+    for axes in reversed(members):
+        sizes.append(
+            next(s[i] for s, i in zip(shapes, axes, strict=True) if i is not None)
+        )
+        shapes = [
+            s if axis is None else s[:axis] + s[axis + 1 :]
+            for s, axis in zip(shapes, axes, strict=True)
+        ]
+    return sizes
+
+
+def _out(avals: Any, params: Any) -> Any:
+    """Leaves of the output, the axes of members, T and the batch."""
+    kind, members = params["kind"], params["members"]
+    one = [
+        jax.ShapeDtypeStruct(s, a.dtype)
+        for s, a in zip(_unmapped(avals, members), avals, strict=True)
+    ]
+    args = params["tree"].unflatten(one)
+    state = args[1].state if kind == "forward" else args[4]
+    T = args[1].x[0].shape[0] if kind == "forward" else args[5].shape[0]
+    leaves = jax.tree.leaves(_shapes(kind, spec_of(params), args))
+    return leaves, _mapped_sizes(avals, members), T, state[0].shape[:-1]
+
+
+@run_p.def_abstract_eval
+def _(*avals: Any, **params: Any) -> list[Any]:
+    leaves, lead, T, batch = _out(avals, params)
+    meshes = [a.sharding.mesh for a in avals if not a.sharding.mesh.empty]
+    mesh, kind = (*meshes, NO_MESH)[0], _varying(avals)
+
+    def aval(leaf: Leaf) -> Any:
+        own = (T,) if leaf.over_time else ()
+        shape = (*lead, *own, *(batch if leaf.batch else ()), *leaf.features)
+        whole = NamedSharding(mesh, PartitionSpec(*[None] * len(shape)))
+        return ShapedArray(shape, leaf.dtype, sharding=whole, manual_axis_type=kind)
+
+    return list(map(aval, leaves))
+
+
+def _varying(avals: Any) -> ManualAxisType:
+    """The axes of `shard_map` over which any of these varies."""
+    axes = (a.manual_axis_type.varying for a in avals)
+    return ManualAxisType(varying=frozenset().union(*axes))
+
+
+def _batched(args: Any, dims: Any, **params: Any) -> Any:
+    """`vmap`: an axis of rows goes into the batch, others are members."""
+    kind, members = params["kind"], params["members"]
+    sizes = [a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None]
+    features = jax.tree.leaves(_features(kind, params["tree"].unflatten(args)))
+    weights = any(f < 0 and d is not None for f, d in zip(features, dims, strict=True))
+    summed = kind == "backward" and any(
+        len(a.shape) > 1 for a in step_by(params["update"]).extra
+    )
+    if weights or summed or members:
+        axes = tuple(dims)
+        out = bind(args, {**params, "members": (*members, axes)})
+        return out, [0] * len(out)
+
+    def fold(a: Array, dim: Any, features: int) -> Array:
+        if features < 0:
+            return a
+        if dim is None:
+            a = jnp.broadcast_to(a, (sizes[0], *a.shape))
+            dim = 0
+        return jnp.moveaxis(a, dim, a.ndim - 1 - features)
+
+    out = bind(list(map(fold, args, dims, features)), params)
+    shapes = _unmapped(args, [tuple(dims)])
+    one = [jax.ShapeDtypeStruct(s, a.dtype) for s, a in zip(shapes, args, strict=True)]
+    leaves = _out(one, params)[0]
+    return out, [
+        a.ndim - 1 - len(leaf.features) for a, leaf in zip(out, leaves, strict=True)
+    ]
+
+
+batching.primitive_batchers[run_p] = _batched
+
+
+def _lower(platform: str, ctx: Any, *values: Any, **params: Any) -> Any:
+    number = getattr(ctx.module_context.axis_context, "num_devices", None)
+    meshes = [a.sharding.mesh for a in ctx.avals_in if not a.sharding.mesh.empty]
+    devices = Devices(number, (*meshes, jax.sharding.get_abstract_mesh())[0])
+    if platform == "default":
+        platform = " or ".join(ctx.platforms or ctx.module_context.platforms)
+    run = partial(_run, platform, devices, params)
+    plain = [ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
+    lowered = mlir.lower_fun(run, multiple_results=True)
+    return lowered(ctx.replace(avals_in=plain), *values)
+
+
+def _run(platform: str, devices: Devices, params: Any, *leaves: Array) -> list[Array]:
+    kind, tree, members = (params[k] for k in ("kind", "tree", "members"))
+    spec = spec_of(params)
+
+    def one(*leaves: Any) -> list[Array]:
+        args = tree.unflatten(leaves)
+        backend = _chosen(platform, devices, spec, args)
+        out: Any = getattr(backend, kind)(devices, spec, *args)
+        if kind == "forward" and spec.save:
+            _, y, saved = out
+            weights, inputs = args
+            out = *out, recalled(spec, weights, inputs, y, saved)
+        return jax.tree.leaves(out)
+
+    run: Any = one
+    for axes in members:
+        run = jax.vmap(run, axes)
+    with jax.sharding.use_abstract_mesh(NO_MESH), as_written(spec):
+        return run(*leaves)
+
+
+def _chosen(platform: str, devices: Devices, spec: Spec, args: Any) -> Backend:
+    asked = spec.implementation
+    got = f"{asked!r} on a {platform}"
+    for backend in backends_of(platform):
+        if asked in (None, backend.name):
+            limit = backend.why_not(devices, spec, *args)
+            if limit is None:
+                return backend
+            got = limit
+    check(False, "implementation", "None, 'scan' or 'loop' here", got)
+    raise AssertionError
+
+
+_ON_ONE = Devices(1, NO_MESH)
+run_p.def_impl(lambda *leaves, **params: _run("default", _ON_ONE, params, *leaves))
+mlir.register_lowering(run_p, partial(_lower, "default"))
+for _name in ("cpu", "tpu"):
+    mlir.register_lowering(run_p, partial(_lower, _name), platform=_name)

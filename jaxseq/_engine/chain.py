@@ -1,0 +1,147 @@
+"""A function with matrix products in it, as stages with the products between them.
+
+What an update asks of its matrices is traced as the primitive `product`. Whoever runs
+a chain says what such a product is: one of `w_h`, of its transpose, or of a kernel.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.core import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    Primitive,
+    Var,
+    jaxpr_as_fun,
+)
+from jax.interpreters import batching
+from jax.interpreters.ad import primitive_jvps
+
+from jaxseq._base.check import check
+
+# `a` (..., I) times matrix `k` is (..., width)
+product_p = Primitive("jaxseq_product")
+
+
+def product(k: int, a: Array, width: int) -> Array:
+    return product_p.bind(a, k=k, width=width)
+
+
+@product_p.def_abstract_eval
+def _(a: Any, *, k: int, width: int) -> Any:
+    return a.update(shape=(*a.shape[:-1], width))
+
+
+def _batched(args: Any, dims: Any, *, k: int, width: int) -> tuple[Array, int]:
+    (a,), (dim,) = args, dims
+    return product(k, jnp.moveaxis(a, dim, 0), width), 0
+
+
+batching.primitive_batchers[product_p] = _batched
+
+
+def _differentiated(*args: Any, **params: Any) -> Any:
+    expected = "each matrix to be called at its top level"
+    check(False, "update", expected, "inside a derivative")
+
+
+primitive_jvps[product_p] = _differentiated
+
+
+class Stage(NamedTuple):
+    f: Callable[..., Any] | None
+    reads: tuple[Var, ...]
+    writes: tuple[Var, ...]
+    product: JaxprEqn | None  # the one that follows
+
+
+class Chain(NamedTuple):
+    invars: tuple[Var, ...]
+    outvars: tuple[Any, ...]
+    stages: tuple[Stage, ...]
+
+
+def chain_of(jaxpr: Jaxpr) -> Chain:
+    """The stages of a jaxpr without constants; what nothing needs is left out."""
+    eqns = needed(jaxpr.eqns, jaxpr.outvars)
+    products = [e for e in eqns if e.primitive is product_p]
+    left = [e for e in eqns if e.primitive is not product_p]
+    parts = []
+    for product in [*products, None]:
+        if product is None:
+            part = left
+        else:
+            part = needed(left, product.invars, without_effects=True)
+        taken = set(map(id, part))
+        left = [e for e in left if id(e) not in taken]
+        parts.append((part, product))
+    stages = []
+    later: set[Any] = set(_variables(jaxpr.outvars))
+    for part, product in reversed(parts):
+        if product is not None:
+            later |= _variables(product.invars)
+        made = [v for e in part for v in e.outvars]
+        writes = tuple(v for v in made if v in later)
+        inside = set(made)
+        free = (v for e in part for v in e.invars if type(v) is not Literal)
+        reads = tuple(dict.fromkeys(v for v in free if v not in inside))
+        f = None
+        if part:
+            inner = jaxpr.replace(
+                constvars=[], invars=list(reads), outvars=list(writes), eqns=part
+            )
+            f = jaxpr_as_fun(ClosedJaxpr(inner, ()))
+        later |= set(reads)
+        stages.append(Stage(f, reads, writes, product))
+    return Chain(tuple(jaxpr.invars), tuple(jaxpr.outvars), tuple(reversed(stages)))
+
+
+def needed(eqns: Any, outvars: Any, without_effects: bool = False) -> list[JaxprEqn]:
+    """The equations that the variables depend on, or that have an effect."""
+    wanted, kept = _variables(outvars), []
+    for e in reversed(eqns):
+        if wanted & set(e.outvars) or (e.effects and not without_effects):
+            wanted |= _variables(e.invars)
+            kept.append(e)
+    return kept[::-1]
+
+
+def _variables(atoms: Any) -> set[Any]:
+    return {a for a in atoms if type(a) is not Literal}
+
+
+def trace(f: Callable[..., Any], *args: Any) -> tuple[Chain, list[Any], Any]:
+    """The chain of `f` for arrays of the shapes of `args`, and what `f` returns.
+
+    The chain takes leaves, behind them the arrays that are returned with it: those
+    that a derivative of its own closes over, for one. Of what `f` returns there are
+    shapes.
+    """
+    closed, out = jax.make_jaxpr(f, return_shape=True)(*args)
+    jaxpr = closed.jaxpr
+    invars = [*jaxpr.invars, *jaxpr.constvars]
+    return chain_of(jaxpr.replace(constvars=[], invars=invars)), closed.consts, out
+
+
+def run(
+    chain: Chain,
+    args: Any,
+    product: Callable[[int, Array], Array],
+    call: Callable[[Any], Any] = lambda f: f,
+) -> list[Array]:
+    """Evaluates a chain; `call` wraps what is between two products."""
+    env: dict[Any, Any] = dict(zip(chain.invars, args, strict=True))
+    read = lambda a: a.val if type(a) is Literal else env[a]
+    for stage in chain.stages:
+        if stage.f is not None:
+            values = call(stage.f)(*map(read, stage.reads))
+            env.update(zip(stage.writes, values, strict=True))
+        if stage.product is not None:
+            (a,), (out,) = stage.product.invars, stage.product.outvars
+            env[out] = product(stage.product.params["k"], read(a))
+    return [read(a) for a in chain.outvars]

@@ -1,0 +1,39 @@
+"""A cell over time as the plainest `lax.scan`: what the fast paths are held to."""
+
+from typing import Any, NamedTuple
+
+from jax import Array, lax
+
+from jaxseq._base.masks import select
+from jaxseq._engine.products import project, round_to, times
+from jaxseq._engine.steps import evaluate
+from jaxseq._engine.types import Inputs, Spec, Weights
+
+
+class Out(NamedTuple):
+    state: tuple[Array, ...]
+    y: Array  # (T, ..., H)
+    lefts: tuple[Array, ...]  # (T, ..., I), what each matrix reads
+
+
+def plain(spec: Spec, weights: Weights, inputs: Inputs, shifts: Any = None) -> Out:
+    """Runs over time; `shifts` `(T, ..., O)` are added to the products."""
+    x, state, start, masks = inputs
+
+    def product(k: int, a: Array) -> Array:
+        return times(round_to(a, spec.dtype), weights.w_h[k])
+
+    def body(state: Any, now: Any) -> Any:
+        x, (valid, keep), shifts = now
+        # padded steps run on zeros, so that no gradient of a weight in them is NaN
+        z_x = project(weights, select(valid, x))
+        old = select(keep, state, start)
+        rows = z_x, old, weights.extra, valid, shifts
+        new, _, lefts = evaluate(spec.step, state[0].ndim - 1, product, *rows)
+        new = select(valid, tuple(new), state)
+        y = select(valid, new[0]).astype(spec.dtype)
+        return new, (y, tuple(select(valid, lefts)))
+
+    over = x, masks, shifts
+    state, (y, lefts) = lax.scan(body, state, over, reverse=spec.reverse)
+    return Out(state, y, lefts)

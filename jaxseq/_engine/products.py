@@ -1,0 +1,67 @@
+"""The products of a cell: of its inputs with `w_x`, of what an update reads with `w_h`.
+
+A matrix is `(I, O)`, or N blocks `(N, I / N, O / N)` along the diagonal of one.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._engine.types import Weights, widen
+from jaxseq._engine.update import width_out
+
+
+def times(a: Array, w: Array, narrow: Any = None, alone: bool = True) -> Array:
+    """`a w` for `a` `(..., I)`, in the dtype of `w`.
+
+    With `narrow` both factors are taken in that dtype, for matrix units: the values
+    of `w` have to be of it. `alone` is False for a program of several devices.
+    """
+    dtype = w.dtype
+    low = dtype if narrow is None else narrow
+    dot = partial(jnp.matmul, preferred_element_type=dtype)
+    a, w = a.astype(low), w.astype(low)
+    if w.ndim == 3:
+        N, I, _ = w.shape
+        rows = a.reshape(*a.shape[:-1], N, 1, I)
+        return dot(rows, w).reshape(*a.shape[:-1], width_out(w))
+    *batch, I = a.shape
+    # with more dimensions the gradient of `w` is a product that XLA turns round in
+    # memory first, which took 2 to 3 times as long
+    if len(batch) < 2 or not alone or not jax.typeof(a).sharding.mesh.empty:
+        return dot(a, w)  # to merge a sharded axis would gather it first
+    return dot(a.reshape(math.prod(batch), I), w).reshape(*batch, w.shape[1])
+
+
+def transposed(w: Array) -> Array:
+    return jnp.swapaxes(w, -1, -2)
+
+
+def project(
+    weights: Weights, x: Any, narrow: Any = None, alone: bool = True
+) -> tuple[Array, ...]:
+    """The input maps `x w_x + b`."""
+
+    def one(x: Array, w: Array | None, b: Array | None) -> Array:
+        if w is None:
+            return widen(x)
+        z = times(x, w, narrow, alone)
+        return z if b is None else z + b
+
+    parts = zip(x, weights.w_x, weights.b, strict=True)
+    return tuple(one(*part) for part in parts)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def round_to(h: Array, dtype: Any) -> Array:
+    """Rounds the values of `h` to `dtype`; derivatives pass as they are."""
+    return h if h.dtype == dtype else h.astype(dtype).astype(h.dtype)
+
+
+@round_to.defjvp
+def _(dtype: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return round_to(*primals, dtype), tangents[0]

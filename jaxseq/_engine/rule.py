@@ -1,0 +1,196 @@
+"""The recurrence with its derivatives, on the fastest path of the platform.
+
+Forward mode, reverse mode and all orders of both come from one rule. The tangents of
+a recurrence are a linear map L of those of its inputs, b ↦ (state, y): a plain scan,
+for forward mode and for derivatives of the derivative. Its transpose Lᵀ is the
+backward pass of the platform.
+
+The matrices are outside L: their tangents reach it as sums over the inputs, and the
+transposes of those sums are the few large products that give their gradients.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.interpreters.ad import Zero, primitive_jvps
+
+from jaxseq._base.dtypes import floats, with_floats
+from jaxseq._base.masks import select
+from jaxseq._engine import backends
+from jaxseq._engine.linear import with_transpose
+from jaxseq._engine.plain import plain
+from jaxseq._engine.products import project, round_to, times
+from jaxseq._engine.recall import complete, first_of, is_recalled, only_recalled
+from jaxseq._engine.steps import reads
+from jaxseq._engine.types import Inputs, Spec, Weights, as_written, widen
+
+
+class Moving(NamedTuple):
+    """What L is linear in."""
+
+    z_x: tuple[Any, ...]  # (T, ..., Z), None for what is not float
+    shifts: tuple[Any, ...]  # of the products, (T, ..., O)
+    extra: tuple[Any, ...]
+    state: tuple[Any, ...]
+    start: tuple[Any, ...] | None
+
+
+def recurrence(
+    spec: Spec, weights: Weights, inputs: Inputs
+) -> tuple[tuple[Array, ...], Array]:
+    """Runs over time: the state and `y`."""
+    return backends.forward(spec, weights, inputs)[:2]
+
+
+def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
+    weights, inputs = primals
+    d_weights, d_inputs = tangents
+    step = spec.step
+    out = backends.forward(spec._replace(save=True), weights, inputs)
+    end, y, saved, others = out
+    x = select(inputs.masks.valid, inputs.x)
+    z_x = project(weights, x)
+    h = first_of(spec, y, inputs)
+    full = complete(spec, saved, h)
+    rest = iter(others)
+    lefts = [
+        round_to(next(rest), spec.dtype) if is_recalled(spec, i) else h
+        for i in range(len(step.called))
+    ]
+
+    d_z_x = tuple(
+        _total(z, [_product(d, w), _product(a, d_w), d_b])
+        if w is not None
+        else _total(z, [_widened(d)])
+        for z, a, w, d, d_w, d_b in zip(
+            floats(z_x), x, weights.w_x, d_inputs.x, d_weights.w_x, d_weights.b,
+            strict=True,
+        )
+    )  # fmt: skip
+    shifts: Any = tuple(
+        _total(z, [_product(a, d_weights.w_h[k])])
+        for k, a, z in zip(step.called, lefts, saved.z, strict=True)
+    )
+    d_extra = tuple(map(instantiate, floats(weights.extra), d_weights.extra))
+    d_state = tuple(map(instantiate, inputs.state, d_inputs.state))
+    d_start = None
+    if inputs.start is not None:
+        d_start = tuple(map(instantiate, inputs.start, d_inputs.start))
+    b = Moving(d_z_x, shifts, d_extra, d_state, d_start)
+
+    def tangent(b: Moving) -> Any:
+        def run(b: Moving, shifts: Any) -> Any:
+            given = weights._replace(
+                w_x=(None,) * len(z_x), b=(None,) * len(z_x),
+                extra=with_floats(b.extra, weights.extra),
+            )  # fmt: skip
+            at = Inputs(with_floats(b.z_x, z_x), b.state, b.start, inputs.masks)
+            return plain(spec, given, at, shifts)[:2]
+
+        at = Moving(
+            floats(z_x), tuple(jnp.zeros_like(a) for a in shifts),
+            floats(weights.extra), inputs.state, inputs.start,
+        )  # fmt: skip
+        return jax.jvp(lambda b: run(b, b.shifts), (at,), (b,))[1]
+
+    def transpose(d_end: Any, d_y: Array) -> Moving:
+        passed = tuple(
+            a if w is None else None for a, w in zip(z_x, weights.w_x, strict=True)
+        )
+        d = backends.backward(spec, weights, passed, full, inputs.masks, d_end, d_y)
+        own = tuple(
+            None if z is None else d_z for z, d_z in zip(b.z_x, d.z_x, strict=True)
+        )
+        return Moving(own, d.z, _summed(spec, weights, d), d.state, d.start)
+
+    constants = z_x, weights, inputs.state, inputs.start
+    d_end, d_y = with_transpose(tangent, transpose, constants, b, (end, y))
+    if not spec.save:
+        return (end, y, None, None), (d_end, d_y, None, None)
+    # only `transpose` reads what was saved, and it is never differentiated
+    d_saved = jax.tree.map(jnp.zeros_like, saved)
+    return out, (d_end, d_y, d_saved, _lefts_tangent(spec, primals, tangents))
+
+
+def _lefts_tangent(spec: Spec, primals: Any, tangents: Any) -> tuple[Array, ...]:
+    def lefts(moving: Any) -> tuple[Array, ...]:
+        out = plain(spec, *with_floats(moving, primals))
+        return only_recalled(spec, out.lefts)
+
+    at = floats(primals)
+    return jax.jvp(lefts, (at,), (instantiated(at, tangents),))[1]
+
+
+def _run_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    """The rule for leaves, as the primitive has them; of members, that of each."""
+    tree, members = params["tree"], params["members"]
+    assert params["kind"] == "forward"
+    if members:
+        *inner, axes = members
+        moving = [i for i, d in enumerate(tangents) if not isinstance(d, Zero)]
+        some = lambda leaves: [leaves[i] for i in moving]
+
+        def one(leaves: Any, d: Any) -> Any:
+            def run(*moved: Array) -> Any:
+                whole = list(leaves)
+                for i, a in zip(moving, moved, strict=True):
+                    whole[i] = a
+                return backends.bind(whole, {**params, "members": tuple(inner)})
+
+            return jax.jvp(run, some(leaves), d)
+
+        return jax.vmap(one, (axes, some(axes)))(tuple(primals), some(tangents))
+    spec = backends.spec_of(params)
+    with as_written(spec):
+        out, d_out = _jvp(spec, tree.unflatten(primals), tree.unflatten(tangents))
+    return jax.tree.leaves(out), jax.tree.leaves(d_out)
+
+
+primitive_jvps[backends.run_p] = _run_jvp
+
+
+def _summed(spec: Spec, weights: Weights, d: Any) -> tuple[Array | None, ...]:
+    """Gradients of `extra`, summed over time and rows where they are not yet."""
+
+    def one(a: Array, like: Any, given: Any, part: Any) -> Array | None:
+        if part is not None:
+            i, offset = part
+            given = d.z[i][..., offset : offset + like.shape[0]]
+        elif given is None or a.ndim >= 2:
+            return given
+        return given.sum(tuple(range(given.ndim - a.ndim)))
+
+    parts = weights.extra, spec.step.extra, d.extra, reads(spec.step).slices
+    return tuple(one(*each) for each in zip(*parts, strict=True))
+
+
+def _widened(d: Any) -> Any:
+    return d if isinstance(d, Zero) else widen(d)
+
+
+def _product(x: Any, w: Any) -> Any:
+    """`x w`, where one of the two is a tangent; None for zero."""
+    if isinstance(x, Zero) or isinstance(w, Zero):
+        return None
+    return times(x, w)
+
+
+def _total(like: Array | None, terms: list[Any]) -> Array | None:
+    if like is None:
+        return None
+    some = [t for t in terms if t is not None and not isinstance(t, Zero)]
+    return sum(some, start=jnp.zeros_like(like))
+
+
+def instantiate(primal: Array | None, tangent: Any) -> Array | None:
+    if primal is None:
+        return None
+    zero = isinstance(tangent, Zero)
+    return jnp.zeros_like(primal) if zero else tangent
+
+
+def instantiated(primals: Any, tangents: Any) -> Any:
+    """Tangents of those that are not None, with zeros for symbolic ones."""
+    return jax.tree.map(instantiate, primals, tangents, is_leaf=lambda a: a is None)

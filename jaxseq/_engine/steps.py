@@ -1,0 +1,230 @@
+"""One step forward and one step back, for any number of rows and any product.
+
+`product(k, a)` is what stands for a row times matrix k, or times its transpose on the
+way back: the primitive of a chain, or a product on a chip.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import Literal
+
+from jaxseq._base.dtypes import floats, with_floats
+from jaxseq._base.mesh import varying
+from jaxseq._engine.chain import needed, run
+from jaxseq._engine.chain import product as chain_product
+from jaxseq._engine.mesh import NO_MESH
+from jaxseq._engine.update import Step
+
+Product = Callable[[int, Array], Array]
+
+
+def over_rows(f: Callable[..., Any], batch: int, in_axes: Any) -> Callable[..., Any]:
+    """`f` of one row over `batch` axes in front, one by one."""
+    for _ in range(batch):
+        f = jax.vmap(f, in_axes)
+    return f
+
+
+def cut_off(valid: Array | None, a: Any) -> Any:
+    """`a`, with no gradient where it is not valid."""
+    if valid is None or a is None or not jnp.issubdtype(a.dtype, jnp.inexact):
+        return a
+    return jnp.where(valid, a, lax.stop_gradient(a))
+
+
+def evaluate(
+    step: Step,
+    batch: int,
+    product: Product,
+    z_x: Any,
+    state: Any,
+    extra: Any,
+    valid: Array | None = None,
+    shifts: Any = None,
+    extra_axis: int | None = None,
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """The new state, products or sums, and what the matrices read, of rows.
+
+    `shifts` are added to the products. A row that is not valid has no gradient,
+    whatever the update makes of it. With `extra_axis` 0 `extra` has rows too.
+    """
+
+    if step.varied is not None and varying(state):
+        step = step.varied
+
+    def on_row(z_x: Any, state: Any, extra: Any, valid: Any, shifts: Any) -> Any:
+        cut = partial(cut_off, valid)
+
+        def shifted(k: int, a: Array) -> Array:
+            z = product(k, a if valid is None else jnp.where(valid, a, 0))
+            return cut(z if shifts is None else z + shifts[step.called.index(k)])
+
+        args = jax.tree.map(cut, (*z_x, *state, *extra))
+        return run(step.chain, args, shifted)
+
+    over = over_rows(on_row, batch, (0, 0, extra_axis, 0, 0))
+    out = over(tuple(z_x), tuple(state), tuple(extra), valid, shifts)
+    n, m = len(step.state), len(step.called)
+    return out[:n], out[n : n + m], out[n + m :]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _known(product: Any, k: int, a: Array, z: Array, tap: Array) -> Array:
+    """`z`, known to be product `k` of `a`; its cotangent comes out at `tap` too."""
+    return z
+
+
+def _known_back(product: Any, k: int, _: None, d: Array) -> tuple[Array, None, Array]:
+    return product(k, d), None, d
+
+
+_known.defvjp(lambda product, k, a, z, tap: (z, None), _known_back)
+
+
+class Pulled(NamedTuple):
+    """Gradients of a step; of a part that is not float, and of no use, None."""
+
+    z_x: tuple[Any, ...]
+    z: tuple[Array, ...]
+    state: tuple[Array, ...]
+    extra: tuple[Any, ...]
+
+
+def pull(
+    step: Step,
+    batch: int,
+    product: Product,
+    z_x: Any,
+    z: Any,
+    state: Any,
+    extra: Any,
+    d_new: Any,
+    valid: Array | None = None,
+) -> Pulled:
+    """The gradients of the step whose products came to `z`.
+
+    Of `extra` those of rank 1 or less are given for each row, and have rows here;
+    those of a higher rank are summed over the rows.
+    """
+    n = len(step.state)
+    per_row = tuple(0 if len(a.shape) < 2 else None for a in step.extra)
+
+    def on_row(z_x: Any, state: Any, extra: Any, z: Any, taps: Any, valid: Any) -> Any:
+        cut = partial(cut_off, valid)
+
+        def known(k: int, a: Array) -> Array:
+            i = step.called.index(k)
+            return cut(_known(product, k, a, z[i], taps[i]))
+
+        args = jax.tree.map(cut, [*z_x, *state, *extra], is_leaf=lambda a: a is None)
+        return run(step.summed, args, known)[:n]
+
+    def f(z_x: Any, state: Any, extra: Any, taps: Any) -> Any:
+        whole = with_floats(z_x, all_x), state, with_floats(extra, all_extra)
+        return over_rows(on_row, batch, (0, 0, per_row, 0, 0, 0))(
+            *whole, z, taps, valid
+        )
+
+    all_x, all_extra = tuple(z_x), tuple(extra)
+    moving = floats(all_x), floats(all_extra)
+    taps = tuple(map(jnp.zeros_like, z))
+    args = moving[0], tuple(state), moving[1], taps
+    _, back = jax.vjp(f, *args)
+    d_z_x, d_state, d_extra, d_z = back(list(d_new))
+    return Pulled(d_z_x, d_z, d_state, d_extra)
+
+
+class Reads(NamedTuple):
+    """What has to be kept of a step for its gradient."""
+
+    x: tuple[bool, ...]  # input maps that are read
+    state: tuple[bool, ...]  # parts of the old state
+    slices: tuple[tuple[int, int] | None, ...]  # extras whose gradient lies in d_z
+
+
+_reads: WeakKeyDictionary[Step, Reads] = WeakKeyDictionary()
+
+
+def reads(step: Step) -> Reads:
+    if step not in _reads:
+        _reads[step] = _find_reads(step)
+    return _reads[step]
+
+
+def _find_reads(step: Step) -> Reads:
+    """Found on the jaxpr of the pulled back step, of one row."""
+    z = [
+        jax.ShapeDtypeStruct((step.widths[k][1],), step.state[0].dtype)
+        for k in step.called
+    ]
+    f = partial(pull, step, 0, product_back(step))
+    args = step.z_x, tuple(z), step.state, step.extra, step.state
+    with jax.sharding.use_abstract_mesh(NO_MESH):
+        closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
+    jaxpr = closed.jaxpr
+    n_x, n_z, n = len(step.z_x), len(z), len(step.state)
+    read = {
+        v
+        for e in needed(jaxpr.eqns, jaxpr.outvars)
+        for v in e.invars
+        if type(v) is not Literal
+    }
+    read |= {v for v in jaxpr.outvars if type(v) is not Literal}
+    x, state = jaxpr.invars[:n_x], jaxpr.invars[n_x + n_z : n_x + n_z + n]
+    by_lefts = left_reads(step)
+    # which outputs are gradients of what
+    out = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.outvars)
+    makers = {v: e for e in jaxpr.eqns for v in e.outvars}
+    slices = tuple(_slice(d, out.z, makers) for d in out.extra)
+    return Reads(
+        tuple((v in read) or by_lefts[i] for i, v in enumerate(x)),
+        tuple((v in read) or by_lefts[n_x + i] for i, v in enumerate(state)),
+        slices,
+    )
+
+
+def product_back(step: Step) -> Product:
+    return lambda k, d: chain_product(k, d, step.widths[k][0])
+
+
+def left_reads(step: Step) -> list[bool]:
+    """Which input maps and parts of the state the matrices read, but for h itself."""
+    first = step.recall.invars[len(step.z_x)]
+    read = {v for v in step.recall.outvars if v is not first and type(v) is not Literal}
+    read |= {v for stage in step.recall.stages for v in stage.reads}
+    return [v in read for v in step.recall.invars]
+
+
+def lefts_of(
+    step: Step, batch: int, z_x: Any, z: Any, state: Any, extra: Any
+) -> tuple[Array, ...]:
+    """What the matrices read in steps whose products came to `z`; see `recall`."""
+
+    def on_row(z_x: Any, z: Any, state: Any, extra: Any) -> Any:
+        known = lambda k, a: z[step.called.index(k)]
+        return tuple(run(step.recall, [*z_x, *state, *extra], known))
+
+    return over_rows(on_row, batch, (0, 0, 0, None))(z_x, z, state, extra)
+
+
+def _slice(d: Any, d_z: Any, makers: Any) -> tuple[int, int] | None:
+    """Where the gradient `d` lies in that of a product, if it is a part of one."""
+    if d is None or type(d) is Literal or d.aval.ndim != 1:
+        return None
+    for i, whole in enumerate(d_z):
+        if d is whole:
+            return i, 0
+        maker = makers.get(whole)
+        if maker is not None and maker.primitive.name == "concatenate":
+            offset = 0
+            for part in maker.invars:
+                if part is d:
+                    return i, offset
+                offset += part.aval.shape[0]
+    return None

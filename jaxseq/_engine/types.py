@@ -1,0 +1,115 @@
+"""What travels through the engine: nothing else is passed from file to file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._base.dtypes import is_float, state_dtype
+from jaxseq._base.masks import Masks
+from jaxseq._engine.steps import reads
+from jaxseq._engine.update import Step
+
+
+class Spec(NamedTuple):
+    """What is known before any value is; hashable."""
+
+    step: Step
+    reverse: bool
+    dtype: Any  # of y, and of what the matrices read
+    holes: bool  # whether steps between valid ones may be not valid
+    starts: bool  # whether a reset goes to a start that may have a gradient
+    implementation: str | None = None
+    remat: int | None = None
+    save: bool = False  # whether a run gives what its gradient needs
+    settings: Any = None  # of JAX, where the run was written
+
+
+def settings() -> tuple[bool, Any]:
+    """What of JAX's settings a program depends on that is traced when it is lowered."""
+    config: Any = jax.config
+    return config.jax_enable_x64, config.jax_default_matmul_precision
+
+
+@contextmanager
+def as_written(spec: Spec) -> Iterator[None]:
+    """With the settings that a run was written with."""
+    x64, precision = spec.settings or settings()
+    with jax.enable_x64(x64), jax.default_matmul_precision(precision):
+        yield
+
+
+class Weights(NamedTuple):
+    """Leaves, in the dtype of the sums."""
+
+    w_x: tuple[Array | None, ...]  # of each input; None passes it on
+    b: tuple[Array | None, ...]
+    w_h: tuple[Array, ...]
+    extra: tuple[Array, ...]
+
+
+class Inputs(NamedTuple):
+    """Leaves over time, time first, and of the state."""
+
+    x: tuple[Array, ...]  # (T, ..., D)
+    state: tuple[Array, ...]  # (..., F)
+    start: tuple[Array, ...] | None  # (..., F), where a reset goes; zeros if None
+    masks: Masks
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs of every step, time first."""
+
+    z_x: tuple[Array | None, ...]  # input maps that are read, but not x itself
+    z: tuple[Array, ...]  # products, or z_x + product if they are read by their sum
+    state: tuple[Array | None, ...]  # parts of the old state that are read
+
+
+class Gradients(NamedTuple):
+    """Of all that a run in time depends on but the matrices."""
+
+    z_x: tuple[Array | None, ...]  # (T, ..., Z)
+    z: tuple[Array, ...]  # (T, ..., O)
+    extra: tuple[Array | None, ...]  # of each row (..., E), or summed over the rows
+    state: tuple[Array, ...]
+    start: tuple[Array, ...] | None
+
+
+class Devices(NamedTuple):
+    """Those that a program is lowered for."""
+
+    number: int | None  # None in a `shard_map`
+    mesh: Any  # an `AbstractMesh`; empty if the arrays have none
+
+
+def widen(tree: Any) -> Any:
+    """Floats in the dtype of the sums, so that gradients are summed in it too."""
+
+    def one(a: Array) -> Array:
+        return a.astype(state_dtype(a.dtype)) if is_float(a) else a
+
+    return jax.tree.map(one, tree)
+
+
+def kept(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:
+    """Which input maps and which parts of the old state are saved."""
+    step, needs = spec.step, reads(spec.step)
+    summed = step.sum_of is not None
+    z_x = [
+        w is not None and read and not (summed and i == 0)
+        for i, (w, read) in enumerate(zip(weights.w_x, needs.x, strict=True))
+    ]
+    state = list(needs.state)
+    if spec.holes:  # then y does not tell what h was
+        state[0] |= any(map(step.left_is_first, range(len(step.called))))
+    elif step.state[0].dtype == spec.dtype:
+        state[0] = False
+    return z_x, state
+
+
+def like_rows(a: Array, T: int, F: int, dtype: Any) -> Array:
+    """Zeros `(T, ..., F)`, for rows as those of `a` `(..., H)`."""
+    return jnp.zeros((T, *a.shape[:-1], F), dtype)

@@ -1,0 +1,84 @@
+"""The encoder, and the bridge to the decoder's initial state."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseq._attention.prepared import prepare
+from jaxseq._base.check import check_lengths, check_tokens
+from jaxseq._base.dropout import check_dropout, drop
+from jaxseq._base.mesh import as_one_batch, rows
+from jaxseq._cells.any import cell_of
+from jaxseq._cells.cell import Cell
+from jaxseq._compose.layers import stack
+from jaxseq._models.seq2seq.cells import layer_of
+from jaxseq._models.seq2seq.params import (
+    BridgeParams,
+    Seq2SeqParams,
+    check_params,
+    feeds,
+)
+from jaxseq._models.seq2seq.state import Memory, Seq2SeqState, shape_of
+
+
+def seq2seq_encode(
+    params: Seq2SeqParams,
+    tokens: Array,
+    *,
+    cell: Cell | None = None,
+    lengths: Array | None = None,
+    dropout: float = 0.0,
+    key: Array | None = None,
+) -> Seq2SeqState:
+    """Reads the source and returns the decoder's initial state.
+
+    Args:
+        params: weights.
+        tokens: source, `(..., S)`; past `lengths` they may be anything.
+        cell: the `Cell` that the weights were drawn for; it may be left out for those
+            that are built in.
+        lengths: valid tokens of each source, `(...)`; all S if None.
+        dropout: probability in [0, 1) that a value of the embeddings, between two
+            layers or of the outputs is set to zero in training.
+        key: random key of the dropout; needed only if `dropout` is not 0.
+
+    Returns:
+        `Seq2SeqState`.
+
+    Raises:
+        ValueError: if a shape, dtype or value does not fit.
+    """
+    params = check_params(params, cell)
+    check_dropout(dropout, key)
+    *batch, S = shape_of(tokens, "S")
+    valid = None
+    if lengths is not None:
+        lengths = check_lengths(lengths, tuple(batch), S)
+        valid = jnp.arange(S, dtype=jnp.int32) < lengths[..., None]
+    tokens = check_tokens(tokens, "tokens", len(params.source), valid)
+    k_in, k_between, k_out = [None] * 3 if key is None else jax.random.split(key, 3)
+    x = drop(rows(params.source, tokens), dropout, k_in)
+    layers = [layer_of(cell, both) for both in params.encoder]
+    ends, y = stack(layers, x, lengths=lengths, dropout=dropout, key=k_between)
+    states = []
+    for end, bridge, own in zip(ends, params.bridge, params.decoder, strict=True):
+        states.append(_bridge(bridge, end, cell_of(cell, own).zeros(own)))
+    attention, feed, memory = params.attention, None, None
+    if attention is not None:
+        y = drop(y, dropout, k_out)
+        memory = Memory(y, prepare(attention.score, y), valid)
+        if feeds(params):
+            feed = jnp.zeros((*batch, attention.w.shape[-1]), y.dtype)
+    return as_one_batch(Seq2SeqState(tuple(states), feed, memory), len(batch))
+
+
+def _bridge(bridge: BridgeParams, ends: Any, zeros: Any) -> Any:
+    """A state like that of one row, of the final states of an encoder's layer."""
+    finals = jnp.concatenate(jax.tree.leaves(ends), -1)
+    z = finals @ bridge.w.astype(finals.dtype) + bridge.b.astype(finals.dtype)
+    parts, tree = jax.tree.flatten(zeros)
+    at = [sum(a.shape[-1] for a in parts[:i]) for i in range(1, len(parts))]
+    first, *others = jnp.split(z, at, -1)
+    return tree.unflatten([jnp.tanh(first), *others])
