@@ -23,6 +23,7 @@ from jax.interpreters import batching
 from jax.interpreters.ad import primitive_jvps
 
 from jaxseq._base.check import check
+from jaxseq._engine.overwritten import may_be_overwritten, reads_of, variables
 
 # `a` (..., I) times matrix `k` is (..., width)
 product_p = Primitive("jaxseq_product")
@@ -67,29 +68,33 @@ class Chain(NamedTuple):
 
 
 def chain_of(jaxpr: Jaxpr) -> Chain:
-    """The stages of a jaxpr without constants; what nothing needs is left out."""
-    eqns = needed(jaxpr.eqns, jaxpr.outvars)
-    products = [e for e in eqns if e.primitive is product_p]
-    left = [e for e in eqns if e.primitive is not product_p]
-    parts = []
-    for product in [*products, None]:
-        if product is None:
-            part = left
-        else:
-            part = needed(left, product.invars, without_effects=True)
-        taken = set(map(id, part))
-        left = [e for e in left if id(e) not in taken]
+    """The stages of a jaxpr without constants; what nothing needs is left out.
+
+    A stage has all that depends on no product to come. What it needs of the stages
+    before it is computed anew where it might be overwritten.
+    """
+    left = needed(jaxpr.eqns, jaxpr.outvars)
+    products = [e for e in left if e.primitive is product_p]
+    parts: list[tuple[list[JaxprEqn], JaxprEqn | None]] = []
+    before: list[JaxprEqn] = []
+    new: list[Var] = []
+    for i, product in enumerate([*products, None]):
+        part, left = _split(left, [v for e in products[i:] for v in e.outvars])
+        part = [e for e in part if e.primitive is not product_p]
+        pure = [e for e in part if not e.effects]
+        if before and may_be_overwritten(part, new):
+            part = needed([*before, *part], [v for e in part for v in e.outvars])
         parts.append((part, product))
+        before += pure
+        new = product.outvars if product is not None else []
     stages = []
-    later: set[Any] = set(_variables(jaxpr.outvars))
+    later: set[Any] = set(variables(jaxpr.outvars))
     for part, product in reversed(parts):
         if product is not None:
-            later |= _variables(product.invars)
+            later |= variables(product.invars)
         made = [v for e in part for v in e.outvars]
         writes = tuple(v for v in made if v in later)
-        inside = set(made)
-        free = (v for e in part for v in e.invars if type(v) is not Literal)
-        reads = tuple(dict.fromkeys(v for v in free if v not in inside))
+        reads = tuple(reads_of(part))
         f = None
         if part:
             inner = jaxpr.replace(
@@ -101,18 +106,25 @@ def chain_of(jaxpr: Jaxpr) -> Chain:
     return Chain(tuple(jaxpr.invars), tuple(jaxpr.outvars), tuple(reversed(stages)))
 
 
-def needed(eqns: Any, outvars: Any, without_effects: bool = False) -> list[JaxprEqn]:
+def needed(eqns: Any, outvars: Any) -> list[JaxprEqn]:
     """The equations that the variables depend on, or that have an effect."""
-    wanted, kept = _variables(outvars), []
+    wanted, kept = variables(outvars), []
     for e in reversed(eqns):
-        if wanted & set(e.outvars) or (e.effects and not without_effects):
-            wanted |= _variables(e.invars)
+        if wanted & set(e.outvars) or e.effects:
+            wanted |= variables(e.invars)
             kept.append(e)
     return kept[::-1]
 
 
-def _variables(atoms: Any) -> set[Any]:
-    return {a for a in atoms if type(a) is not Literal}
+def _split(eqns: Any, outvars: Any) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
+    """The equations that do not depend on the variables, and the others."""
+    later = set(outvars)
+    of: tuple[list[JaxprEqn], list[JaxprEqn]] = ([], [])
+    for e in eqns:
+        depends = bool(later & {*variables(e.invars), *e.outvars})
+        later |= set(e.outvars) if depends else set()
+        of[depends].append(e)
+    return of
 
 
 def trace(f: Callable[..., Any], *args: Any) -> tuple[Chain, list[Any], Any]:

@@ -259,7 +259,11 @@ def outlined(f: Callable[..., Any]) -> Callable[..., Any]:
     On a CPU, XLA computes a cheap chain anew in every kernel that reads it, and gates
     that read their input at an offset do not vectorize.
     """
-    inner = jax.jit(f)
+
+    @jax.jit
+    def inner(*args: Any) -> Any:
+        with set_xla_metadata(inlineable=None):  # for calls inside
+            return f(*args)
 
     def call(*args: Any) -> Any:
         with set_xla_metadata(inlineable="false"):
