@@ -117,3 +117,16 @@ def test_what_is_read_out_of_place_is_computed_anew(read, anew):
     f = lambda a, b: read(jnp.sin(b), product(0, jnp.tanh(a), H))
     _, (_, given) = stages_of(f)
     assert all(given) == anew
+
+
+def test_a_function_called_in_a_stage_is_inlined():
+    wave = lambda z: jnp.sin(z) * z[::-1]
+    params = jaxseq.CellParams(None, np.ones((H, H)), None)
+    args = np.ones((2, 5, H)), np.ones((2, H))
+
+    def calls(f):
+        update = lambda z, h, w, _: jnp.tanh(f(z) + w(h))
+        loss = lambda *args: jaxseq.cell(update, params, *args)[1].sum()
+        return jax.jit(jax.grad(loss)).lower(*args).compile().as_text().count(" call(")
+
+    assert calls(jax.jit(wave)) == calls(wave) > 0
