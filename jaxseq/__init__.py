@@ -41,7 +41,7 @@ from jaxseq._cells.rnn import rnn_step as rnn_step
 from jaxseq._cells.rnn import rnn_zeros as rnn_zeros
 from jaxseq._compose.layers import bidirectional as bidirectional
 from jaxseq._compose.layers import stack as stack
-from jaxseq._engine.door import CellParams as CellParams
+from jaxseq._engine.params import CellParams as CellParams
 from jaxseq._losses.crf import CRFParams as CRFParams
 from jaxseq._losses.crf import crf_decode as crf_decode
 from jaxseq._losses.crf import crf_init as crf_init

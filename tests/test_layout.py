@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "_engine": "_base",
     "_kernels": "_base _engine.chain _engine.mesh _engine.products _engine.steps"
     " _engine.types",
-    "_cells": "_base _engine.door",
+    "_cells": "_base _engine.door _engine.params _engine.widths",
     "_compose": "_base",
     "_attention": "_base",
     "_search": "_base",

@@ -11,7 +11,8 @@ from jaxseq._cells.cell import Cell
 from jaxseq._cells.gru import GRUParams, gru_init, gru_update, gru_zeros
 from jaxseq._cells.lstm import LSTMParams, lstm_init, lstm_update, lstm_zeros
 from jaxseq._cells.rnn import TANH, RNNParams, rnn_init, rnn_zeros
-from jaxseq._engine.door import CellParams, sequence, step
+from jaxseq._engine.door import sequence, step
+from jaxseq._engine.params import CellParams
 
 LSTM = Cell(lstm_update, lstm_init, lstm_zeros)
 GRU = Cell(gru_update, gru_init, gru_zeros)

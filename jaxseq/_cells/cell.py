@@ -23,12 +23,9 @@ from jax import Array
 from jaxseq._base.buffers import apart
 from jaxseq._base.check import check, check_dtype, check_sizes
 from jaxseq._base.dtypes import state_dtype
-from jaxseq._engine.door import (
-    CellParams,
-    sequence,
-    step,
-    zeros_like_widths,
-)
+from jaxseq._engine.door import sequence, step
+from jaxseq._engine.params import CellParams
+from jaxseq._engine.widths import zeros_like_widths
 
 State = TypeVar("State")
 Update = Callable[[Any, State, Any, Any], State]

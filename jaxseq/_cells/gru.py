@@ -23,7 +23,9 @@ from jax import Array
 
 from jaxseq._base.check import check_params
 from jaxseq._cells.init import init_gates
-from jaxseq._engine.door import CellParams, sequence, step, zeros_like_widths
+from jaxseq._engine.door import sequence, step
+from jaxseq._engine.params import CellParams
+from jaxseq._engine.widths import zeros_like_widths
 
 
 class GRUParams(NamedTuple):

@@ -128,7 +128,7 @@ def _named(f: Callable[..., Any], *first: Any) -> Callable[..., Any]:
     return run
 
 
-def _widened(step: Step, weights: Weights) -> Weights:
+def _wide(step: Step, weights: Weights) -> Weights:
     """Weights in the dtype of the sums; what the update holds stays in its own."""
     held = weights.extra[len(weights.extra) - step.held :]
     wide = widen(weights)
@@ -157,7 +157,7 @@ def one_step(
     """Does one step on `x` `(..., D)` by plain products."""
 
     def run(weights: Weights, x: Any, state: Any, start: Any, resets: Any) -> Any:
-        weights = _widened(step, weights)
+        weights = _wide(step, weights)
 
         def product(k: int, a: Array) -> Array:
             return times(round_to(a, dtype), weights.w_h[k])
@@ -200,7 +200,7 @@ def over_time(
         masks = make_masks(T, lengths, mask, resets, reverse)
         start = None if resets is None else start  # then it is never read
         inputs = Inputs(x, state, start, masks)
-        weights = _widened(step, weights)
+        weights = _wide(step, weights)
         holes, starts = mask is not None, start is not None
         spec = Spec(
             step, reverse, dtype, holes, starts, implementation, remat,

@@ -1,0 +1,72 @@
+"""States as trees: their widths, zeros of them, and a start for each row."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.export import is_symbolic_dim
+
+from jaxseq._base.check import check, check_state
+from jaxseq._base.dtypes import state_dtype
+
+
+def widths_of(zeros: Any, state: Any, start: Any) -> Any:
+    if zeros is not None:
+        check_widths(zeros, "zeros")
+        return zeros
+    given = state if state is not None else start
+    check(given is not None, "zeros", "widths, without a state or a start", None)
+    name = "state" if state is not None else "start"
+    check_parts(given, name)
+    widths = jax.tree.map(lambda a: a.shape[-1], given)
+    check_widths(widths, name)
+    return widths
+
+
+def check_parts(state: Any, name: str) -> None:
+    """Checks that a state is an array, or a NamedTuple of them, nested too."""
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        for field, part in zip(state._fields, state, strict=True):  # pyright: ignore
+            check_parts(part, f"{name}.{field}")
+        return
+    got = getattr(state, "shape", type(state).__name__)
+    is_row = isinstance(got, tuple) and len(got) >= 1
+    check(is_row, name, "an array (..., F), or a NamedTuple of such", got)
+
+
+def start_of(start: Any, rows: Any, batch: tuple[int, ...]) -> Any:
+    """A start for each row, of one that may be of a single row."""
+    parts = jax.tree.leaves(start)
+    alone = bool(parts) and getattr(parts[0], "ndim", 0) == 1
+    lead = () if alone else batch
+    like = lambda a: jax.ShapeDtypeStruct((*lead, *a.shape), a.dtype)
+    start = check_state(start, jax.tree.map(like, rows), "start")
+    if not alone or not batch:
+        return start
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (*batch, *a.shape)), start)
+
+
+def check_widths(widths: Any, name: str) -> None:
+    """Checks the widths of a state: one, or a NamedTuple of them, nested too."""
+    if isinstance(widths, tuple) and hasattr(widths, "_fields"):
+        for i, part in enumerate(widths):
+            check_widths(part, f"{name}.{widths._fields[i]}")  # pyright: ignore
+        first = widths[0] if widths else None
+        ok = not isinstance(first, tuple) and first is not None
+        check(ok, name, "a first field that is one width", type(first).__name__)
+        return
+    whole = hasattr(widths, "__index__") and not isinstance(widths, bool)
+    expected = "a width of at least 1, or a NamedTuple of widths"
+    least: Any = widths
+    check(whole and least >= 1, name, expected, repr(widths))
+
+
+def zeros_like_widths(widths: Any, batch: Any, dtype: Any) -> Any:
+    """A state of zeros, no two parts in one buffer."""
+    check_widths(widths, "widths")
+    batch = tuple(batch) if hasattr(batch, "__iter__") else (batch,)
+    for n in batch:
+        ok = is_symbolic_dim(n) or (hasattr(n, "__index__") and n >= 0)
+        check(ok, "batch", "a size of at least 0, or a tuple of such", repr(n))
+    one = lambda F: jnp.zeros((*batch, F), state_dtype(dtype))
+    return jax.tree.map(one, widths)
