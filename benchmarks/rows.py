@@ -90,7 +90,7 @@ def ratios(rows: list[Row], name: str, key: str = "median_ms") -> list[float]:
 
 def title(rows: list[Row]) -> str:
     """The device and the versions of the libraries that were timed."""
-    library = {"jaxseq scan": "jaxseq", "linen": "flax"}
+    library = {"jaxseq scan": "jaxseq", "jaxseq vmap": "jaxseq", "linen": "flax"}
     of_rows = (row["versions"].items() for row in rows)
     versions = {library.get(n, n): v for found in of_rows for n, v in found}
     return f"{rows[0]['device']}: " + ", ".join(f"{n} {v}" for n, v in versions.items())
