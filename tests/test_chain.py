@@ -88,10 +88,13 @@ def stages_of(f):
     return chain.stages, [[v in given for v in s.reads] for s in chain.stages]
 
 
-def test_a_stage_has_what_depends_on_no_product_to_come():
-    f = lambda a, b: jnp.sin(b) + product(0, jnp.tanh(a), H) * jnp.cos(b)
+def test_a_stage_has_what_reads_its_values_and_no_product_to_come():
+    def f(a, b):
+        t = jnp.tanh(a)
+        return jnp.sin(t) + product(0, t, H) * jnp.cos(b)
+
     (first, _last), (_, given) = stages_of(f)
-    assert len(first.writes) == 3 and given.count(False) == 2
+    assert len(first.writes) == 2 and given.count(False) == 1
 
 
 def shift(a, b):
@@ -114,7 +117,10 @@ READ = {
 
 @pytest.mark.parametrize("read, anew", READ.values(), ids=READ)
 def test_what_is_read_out_of_place_is_computed_anew(read, anew):
-    f = lambda a, b: read(jnp.sin(b), product(0, jnp.tanh(a), H))
+    def f(a, _):
+        t = jnp.tanh(a)
+        return read(jnp.sin(t), product(0, t, H))
+
     _, (_, given) = stages_of(f)
     assert all(given) == anew
 
@@ -127,6 +133,7 @@ def test_a_function_called_in_a_stage_is_inlined():
     def calls(f):
         update = lambda z, h, w, _: jnp.tanh(f(z) + w(h))
         loss = lambda *args: jaxseq.cell(update, params, *args)[1].sum()
-        return jax.jit(jax.grad(loss)).lower(*args).compile().as_text().count(" call(")
+        text = jax.jit(jax.grad(loss)).lower(*args).compile().as_text()
+        return str(text).count(" call(")
 
     assert calls(jax.jit(wave)) == calls(wave) > 0

@@ -70,20 +70,27 @@ class Chain(NamedTuple):
 def chain_of(jaxpr: Jaxpr) -> Chain:
     """The stages of a jaxpr without constants; what nothing needs is left out.
 
-    A stage has all that depends on no product to come. What it needs of the stages
-    before it is computed anew where it might be overwritten.
+    A stage has what the next product needs, and what reads that and no product to
+    come. What it needs of the stages before it is computed anew where it might be
+    overwritten.
     """
     left = needed(jaxpr.eqns, jaxpr.outvars)
     products = [e for e in left if e.primitive is product_p]
+    left = [e for e in left if e.primitive is not product_p]
     parts: list[tuple[list[JaxprEqn], JaxprEqn | None]] = []
     before: list[JaxprEqn] = []
     new: list[Var] = []
+    results = lambda eqns: [v for e in eqns for v in e.outvars]
     for i, product in enumerate([*products, None]):
-        part, left = _split(left, [v for e in products[i:] for v in e.outvars])
-        part = [e for e in part if e.primitive is not product_p]
+        part, _ = _split(left, results(products[i:]))
+        if product is not None:
+            _, after = _split(part, results(needed(part, product.invars)))
+            part = needed(part, [*product.invars, *results(after)])
+        taken = set(map(id, part))
+        left = [e for e in left if id(e) not in taken]
         pure = [e for e in part if not e.effects]
         if before and may_be_overwritten(part, new):
-            part = needed([*before, *part], [v for e in part for v in e.outvars])
+            part = needed([*before, *part], results(part))
         parts.append((part, product))
         before += pure
         new = product.outvars if product is not None else []
