@@ -1,4 +1,4 @@
-"""The stages of a chain, and that none writes over what it still reads."""
+"""The stages of a chain, and that XLA overwrites nothing that one still reads."""
 
 from functools import partial
 

@@ -1,9 +1,10 @@
-"""When XLA may write over what a stage still reads.
+"""Keeps XLA from overwriting an array that a stage still reads.
 
-A stage may be a call that XLA does not inline. A kernel in it may write its result over
-an argument that nothing reads later, if the kernel reads each element of it only at the
-place where it writes. XLA asks this of one name of an array. If two arguments are one
-array (`max(a, a)` beside `a`, `tanh(a)` computed twice), it may ask of the wrong one.
+On a CPU a stage is a call that XLA does not inline. A kernel in it may write its result
+into the buffer of an argument, if nothing reads the argument later and the kernel reads
+it element by element. When two arguments of the call are the same array, for example
+`max(a, a)` and `a`, or `tanh(a)` computed twice, XLA checks how the kernel reads one of
+them and not the other (seen with jaxlib 0.10.2), and the result can be wrong.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ ELEMENTWISE = frozenset(
 
 
 def may_be_overwritten(stage: Sequence[JaxprEqn], new: Sequence[Var]) -> bool:
-    """Whether a stage makes, of an argument read out of place, something of its size.
+    """Whether a kernel might overwrite an argument that it reads at other places.
 
-    The arguments `new` are no other by another name.
+    This is so if an operation that is not elementwise reads an argument, and a result
+    that depends on it has the size of that argument. The arguments `new`, results of
+    the product just before the stage, are not the same array as any other.
     """
     arguments = set(reads_of(stage)) - set(new)
     for i, e in enumerate(stage):
