@@ -227,10 +227,11 @@ def test_which_runs_go_in_halves(shape, Z, two):
     assert len(loop.in_halves(step, jnp.zeros(shape))) == 1 + two
 
 
-def test_halves_forward_only(halves):
+@pytest.mark.parametrize("batch, H", [((32,), 128), ((2, 64), 64)])
+def test_halves_forward_only(halves, batch, H):
     cell = CELLS["lstm"]
-    problem = random_problem(cell, batch=(32,), T=9, D=3, H=128)
-    options = make_options("both", (32,), 9)
+    problem = random_problem(cell, batch=batch, T=9, D=3, H=H)
+    options = make_options("both", batch, 9)
     got = jax.jit(partial(cell.sequence, **options))(*problem)
     assert_close(got, expected(cell, *problem, **options))
     assert halves and all(len(s) == 2 for s in halves)
@@ -697,6 +698,20 @@ def test_forward_alone_keeps_nothing_of_a_step(cell):
     )
     # y may be built in scratch memory, but nothing else of its size
     assert twice - once <= 256 * 16 * 64 * 4
+
+
+@every_cell
+@pytest.mark.parametrize("shape", [(128, 64, 8), (2, 64, 64, 8), (64, 128, 8)])
+def test_many_rows_are_read_and_written_where_they_lie(cell, shape):
+    """Without gradients, neither x nor y is copied to turn it to time first."""
+    params, _ = shapes_of(cell, T=64, D=8, H=8)
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def run(params, x):
+        rows = lambda x: cell.sequence(params, x)[1]
+        return jax.vmap(rows, 1, 1)(x) if shape[0] == 64 else rows(x)
+
+    assert temporary(run, params, x) < 128 * 64 * 8 * 4 / 2
 
 
 def test_mapped_sequences_make_one_weight_gradient():

@@ -32,7 +32,9 @@ from jaxseq._engine.types import (
     Spec,
     Weights,
     as_written,
+    batch_first,
     kept,
+    time_first,
 )
 from jaxseq._engine.update import jaxpr_of, step_by
 
@@ -73,10 +75,14 @@ def _pallas() -> Backend:
 
         return limits.why_not(*args)
 
-    def forward(*args: Any) -> Any:
+    def forward(devices: Devices, spec: Spec, weights: Weights, inputs: Inputs) -> Any:
         from jaxseq._kernels.tpu import steps
 
-        return steps.forward(*args)
+        if not spec.batch_first:
+            return steps.forward(devices, spec, weights, inputs)
+        turned = inputs._replace(x=tuple(map(time_first, inputs.x)))
+        end, y, _ = steps.forward(devices, spec, weights, turned)
+        return end, batch_first(y), None
 
     def backward(*args: Any) -> Any:
         from jaxseq._kernels.tpu import steps
@@ -156,6 +162,9 @@ def _shapes(kind: str, spec: Spec, args: Any) -> Any:
     state: Any = tuple(map(row, step.state))
     if kind == "forward":
         y = Leaf(True, True, step.state[0].shape, jnp.dtype(spec.dtype))
+        if spec.batch_first:
+            T = args[1].x[0].shape[-2]
+            y = Leaf(False, True, (T, *y.features), y.dtype)
         if not spec.save:
             return state, y, None, None
         keep_x, keep_state = kept(spec, weights)
@@ -182,14 +191,15 @@ def _shapes(kind: str, spec: Spec, args: Any) -> Any:
     )
 
 
-def _features(kind: str, args: Any) -> Any:
-    """For each argument how many axes follow its batch; None if it has none."""
+def _features(kind: str, spec: Spec, args: Any) -> Any:
+    """For each argument how many axes follow its batch; -1 if it has none."""
     none = lambda tree: jax.tree.map(lambda _: -1, tree)
     one = lambda tree: jax.tree.map(lambda _: 1, tree)
     masks = lambda tree: jax.tree.map(lambda _: 0, tree)
     if kind == "forward":
         weights, (x, state, start, m) = args
-        return none(weights), Inputs(one(x), one(state), one(start), masks(m))
+        own = jax.tree.map(lambda _: 2, x) if spec.batch_first else one(x)
+        return none(weights), Inputs(own, one(state), one(start), masks(m))
     weights, x, saved, m, d_end, d_y = args
     return none(weights), one(x), one(saved), masks(m), one(d_end), one(d_y)
 
@@ -258,7 +268,8 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
     """`vmap`: an axis of rows goes into the batch, others are members."""
     kind, members = params["kind"], params["members"]
     sizes = [a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None]
-    features = jax.tree.leaves(_features(kind, params["tree"].unflatten(args)))
+    tree, spec = params["tree"], params["spec"]
+    features = jax.tree.leaves(_features(kind, spec, tree.unflatten(args)))
     weights = any(f < 0 and d is not None for f, d in zip(features, dims, strict=True))
     summed = kind == "backward" and any(
         len(a.shape) > 1 for a in step_by(params["update"]).extra
@@ -267,6 +278,9 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
         axes = tuple(dims)
         out = bind(args, {**params, "members": (*members, axes)})
         return out, [0] * len(out)
+    if spec.batch_first and _lies_in_time_first(tree, args, dims):
+        params = {**params, "spec": spec._replace(batch_first=False)}
+        return _batched(args, dims, **params)
 
     def fold(a: Array, dim: Any, features: int) -> Array:
         if features < 0:
@@ -283,6 +297,12 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
     return out, [
         a.ndim - 1 - len(leaf.features) for a, leaf in zip(out, leaves, strict=True)
     ]
+
+
+def _lies_in_time_first(tree: Any, args: Any, dims: Any) -> bool:
+    """Whether `vmap` adds the first axis of rows, and adds it behind time."""
+    x, dim = (tree.unflatten(each)[1].x[0] for each in (args, dims))
+    return x.ndim == 3 and dim not in (None, 0)
 
 
 batching.primitive_batchers[run_p] = _batched

@@ -28,8 +28,10 @@ from jaxseq._engine.types import (
     Saved,
     Spec,
     Weights,
+    batch_first,
     kept,
     like_rows,
+    time_first,
 )
 from jaxseq._engine.update import Step
 
@@ -57,7 +59,15 @@ def forward(
     step, save = spec.step, spec.save
     keep_x, keep_state = kept(spec, weights) if save else ([], [])
     x, state, start, masks = inputs
-    x, T, H = select(masks.valid, x), x[0].shape[0], state[0].shape[-1]
+    T, H = x[0].shape[-2 if spec.batch_first else 0], state[0].shape[-1]
+    size = None if save else block_of(T, state[0], weights)
+    # many rows are read and written where they are, a few are turned to time first
+    in_place = spec.batch_first and size == 1
+    if spec.batch_first and not in_place:
+        x = tuple(map(time_first, x))
+    if size != 1:
+        x = select(masks.valid, x)
+    axis = -2 if in_place else 0
     narrow = spec.dtype if on.narrow else None
     halves = in_halves(step, state[0]) if on.halves and not save else [WHOLE]
     summed = save and step.sum_of is not None
@@ -92,8 +102,8 @@ def forward(
             now = jax.tree.map(partial(at, t=t, rows=rows), masks)
             args = maps, states[i], first, (weights.b, weights.extra), now
             states[i], y_t, kept_t = chained(one, args, ask, on.outline)
-            place = partial(put, t=t, rows=rows)
-            y, buffers = jax.tree.map(place, (y, buffers), (y_t, kept_t))
+            y = put(y, y_t, t, rows, axis)
+            buffers = jax.tree.map(partial(put, t=t, rows=rows), buffers, kept_t)
         return states, y, buffers
 
     def over(low: Any, high: Any, z_x: Any, carry: Any) -> Any:
@@ -104,6 +114,7 @@ def forward(
 
     states = [tuple(of_rows(a, rows) for a in state) for rows in halves]
     y = like_rows(state[0], T, H, spec.dtype)
+    y = batch_first(y) if in_place else y
     carry = states, y, None
     if save:
         maps = map_of(x)
@@ -128,12 +139,16 @@ def forward(
         states, y, (z, old, own) = over(0, T, saved_map, carry)
         return join(states), y, Saved(tuple(own), tuple(z), tuple(old))
 
-    size = block_of(T, state[0], weights)
     if size is None:
         maps = map_of(x)
         states, y, _ = over(0, T, lambda t, r, _: [at(a, t, r) for a in maps], carry)
     elif size == 1:
-        now = lambda t, r, _: map_of([at(a, t, r) for a in x])
+
+        def now(t: Any, rows: slice, _: Any) -> Any:
+            x_t = tuple(at(a, t, rows, axis) for a in x)
+            valid = jax.tree.map(partial(at, t=t, rows=rows), masks.valid)
+            return map_of(select(valid, x_t))
+
         states, y, _ = over(0, T, now, carry)
     else:
         blocks = -(-T // size)
@@ -147,6 +162,8 @@ def forward(
             return over(low, jnp.minimum(low + size, T), z_x, carry)
 
         states, y, _ = lax.fori_loop(0, blocks, block, carry)
+    if spec.batch_first and not in_place:
+        y = batch_first(y)
     return join(states), y, None
 
 
@@ -303,20 +320,19 @@ def block_of(T: Any, h: Array, weights: Weights) -> int | None:
     return None if size >= T else size
 
 
-def at(a: Array, t: Any, rows: slice = WHOLE) -> Array:
-    """Step `t` of `a` `(T, ...)`, in those rows."""
-    if rows == WHOLE:
-        return lax.dynamic_index_in_dim(a, t, 0, keepdims=False)
-    size = (1, rows.stop - rows.start, *a.shape[2:])
-    return lax.dynamic_slice(a, [t, rows.start, *[0] * (a.ndim - 2)], size)[0]
+def at(a: Array, t: Any, rows: slice = WHOLE, axis: int = 0) -> Array:
+    """Step `t` of `a`, whose time is that axis, in those rows."""
+    return of_rows(lax.dynamic_index_in_dim(a, t, axis, keepdims=False), rows)
 
 
-def put(a: Array, value: Array, t: Any, rows: slice = WHOLE) -> Array:
-    """`a` `(T, ..., F)` with `value` at time `t`, in those rows."""
-    start = [t] + [0] * value.ndim
+def put(a: Array, value: Array, t: Any, rows: slice = WHOLE, axis: int = 0) -> Array:
+    """`a`, whose time is that axis, with `value` at step `t`, in those rows."""
+    start: list[Any] = [0] * value.ndim
     if rows.start:
-        start[1] = rows.start
-    return lax.dynamic_update_slice(a, value[None], start)
+        start[0] = rows.start
+    axis %= a.ndim
+    start.insert(axis, t)
+    return lax.dynamic_update_slice(a, jnp.expand_dims(value, axis), start)
 
 
 def of_rows(a: Array, rows: slice) -> Array:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.export import is_symbolic_dim
 from jax.sharding import AxisType, PartitionSpec
@@ -16,7 +15,7 @@ from jaxseq._base.masks import make_masks, select
 from jaxseq._base.mesh import has_axes, on_auto_axes, vary, varying
 from jaxseq._engine.mesh import NO_MESH, belongs_to_mesh, like_batch
 from jaxseq._engine.pieces import checkpointed, over_pieces, padded
-from jaxseq._engine.plain import plain
+from jaxseq._engine.plain import batch_first_plain
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.steps import evaluate, reads
@@ -204,20 +203,18 @@ def over_time(
         holes, starts = mask is not None, start is not None
         spec = Spec(
             step, reverse, dtype, holes, starts, implementation, remat,
-            settings=settings(),
+            settings=settings(), batch_first=True,
         )  # fmt: skip
         run = recurrence
         if T == 0 or implementation == "scan" or limit is not None:
-            run = lambda spec, *args: plain(spec, *args)[:2]
-        if remat is not None and (is_symbolic_dim(T) or remat < T):
-            if is_symbolic_dim(T):
-                inputs = padded(inputs, T, -(-T // remat) * remat - T)
-            pieces = over_pieces if limit in (None, EFFECT) else checkpointed
-            end, y = pieces(run, spec, weights, inputs)
-            return end, y[..., :T, :]
-        time_first = tuple(jnp.moveaxis(a, -2, 0) for a in x)
-        end, y = run(spec, weights, inputs._replace(x=time_first))
-        return end, jnp.moveaxis(y, 0, -2)
+            run = batch_first_plain
+        if remat is None or not (is_symbolic_dim(T) or remat < T):
+            return run(spec, weights, inputs)
+        if is_symbolic_dim(T):
+            inputs = padded(inputs, T, -(-T // remat) * remat - T)
+        pieces = over_pieces if limit in (None, EFFECT) else checkpointed
+        end, y = pieces(run, spec, weights, inputs)
+        return end, y[..., :T, :]
 
     def layout(lead: Any) -> Any:
         *batch, _ = lead

@@ -26,7 +26,7 @@ from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.masks import Masks
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.loop import at, put
-from jaxseq._engine.plain import plain
+from jaxseq._engine.plain import batch_first_plain
 from jaxseq._engine.types import Inputs, Spec, Weights, as_written
 
 # runs a piece: (spec, weights, inputs) -> (state, y)
@@ -37,10 +37,7 @@ Piece = Callable[[Spec, Weights, Inputs], tuple[Any, Array]]
 def over_pieces(
     piece: Piece, spec: Spec, weights: Weights, inputs: Inputs
 ) -> tuple[Any, Array]:
-    """Runs `piece` over `spec.remat` steps at a time.
-
-    `inputs.x` and `y` are `(..., T, F)` here: only a piece is turned to time first.
-    """
+    """Runs `piece` over `spec.remat` steps at a time; x and y are `(..., T, F)`."""
     return _forward(piece, spec, weights, inputs)[:2]
 
 
@@ -56,10 +53,7 @@ def _derivative(piece: Piece, spec: Spec, primals: Any, tangents: Any) -> Any:
 
     def tangent(b: Any) -> Any:
         def run(b: Any) -> Any:
-            weights, inputs = with_floats(b, primals)
-            x = tuple(map(_time_first, inputs.x))
-            end, y, _ = plain(spec, weights, inputs._replace(x=x))
-            return end, _time_last(y)
+            return batch_first_plain(spec, *with_floats(b, primals))
 
         return jax.jvp(run, (at_primals,), (b,))[1]
 
@@ -125,9 +119,7 @@ def checkpointed(
     @jax.checkpoint
     def run(state: Any, now: Any) -> Any:
         x, masks = now
-        time_first = Inputs(tuple(map(_time_first, x)), state, inputs.start, masks)
-        state, y = piece(spec, weights, time_first)
-        return state, _time_last(y)
+        return piece(spec, weights, Inputs(x, state, inputs.start, masks))
 
     def part(low: Any, high: Any) -> Any:
         x = tuple(lax.slice_in_dim(a, low, high, axis=-2) for a in inputs.x)
@@ -177,19 +169,11 @@ def _piece_of(inputs: Inputs, state: Any, first: Any, size: Any) -> Inputs:
 
 
 def _cut(a: Array, first: Any, size: Any) -> Array:
-    return _time_first(lax.dynamic_slice_in_dim(a, first, size, -2))
+    return lax.dynamic_slice_in_dim(a, first, size, -2)
 
 
 def _put(a: Array, piece: Array, *, first: Any) -> Array:
-    return lax.dynamic_update_slice_in_dim(a, _time_last(piece), first, -2)
-
-
-def _time_first(a: Array) -> Array:
-    return jnp.moveaxis(a, -2, 0)
-
-
-def _time_last(a: Array) -> Array:
-    return jnp.moveaxis(a, 0, -2)
+    return lax.dynamic_update_slice_in_dim(a, piece, first, -2)
 
 
 def _in_order(

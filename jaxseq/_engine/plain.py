@@ -7,7 +7,7 @@ from jax import Array, lax
 from jaxseq._base.masks import select
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.steps import evaluate
-from jaxseq._engine.types import Inputs, Spec, Weights
+from jaxseq._engine.types import Inputs, Spec, Weights, batch_first, time_first
 
 
 class Out(NamedTuple):
@@ -37,3 +37,12 @@ def plain(spec: Spec, weights: Weights, inputs: Inputs, shifts: Any = None) -> O
     over = x, masks, shifts
     state, (y, lefts) = lax.scan(body, state, over, reverse=spec.reverse)
     return Out(state, y, lefts)
+
+
+def batch_first_plain(
+    spec: Spec, weights: Weights, inputs: Inputs
+) -> tuple[tuple[Array, ...], Array]:
+    """The state and `y` of `plain`, with x and y `(..., T, F)`."""
+    x = tuple(map(time_first, inputs.x))
+    end, y, _ = plain(spec, weights, inputs._replace(x=x))
+    return end, batch_first(y)

@@ -24,7 +24,15 @@ from jaxseq._engine.plain import plain
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.recall import complete, first_of, is_recalled, only_recalled
 from jaxseq._engine.steps import reads
-from jaxseq._engine.types import Inputs, Spec, Weights, as_written, widen
+from jaxseq._engine.types import (
+    Inputs,
+    Spec,
+    Weights,
+    as_written,
+    batch_first,
+    time_first,
+    widen,
+)
 
 
 class Moving(NamedTuple):
@@ -45,6 +53,11 @@ def recurrence(
 
 
 def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
+    if spec.batch_first:
+        spec = spec._replace(batch_first=False)
+        out, d_out = _jvp(spec, _turned(primals), _turned(tangents))
+        back = lambda end, y, *_: (end, batch_first(y), None, None)
+        return back(*out), back(*d_out)
     weights, inputs = primals
     d_weights, d_inputs = tangents
     step = spec.step
@@ -112,6 +125,18 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     # only `transpose` reads what was saved, and it is never differentiated
     d_saved = jax.tree.map(jnp.zeros_like, saved)
     return out, (d_end, d_y, d_saved, _lefts_tangent(spec, primals, tangents))
+
+
+def _turned(args: Any) -> Any:
+    """Weights and inputs, or their tangents, with x turned to time first."""
+
+    def one(a: Any) -> Any:
+        if not isinstance(a, Zero):
+            return time_first(a)
+        return Zero(jax.eval_shape(time_first, a.aval))
+
+    weights, inputs = args
+    return weights, inputs._replace(x=tuple(map(one, inputs.x)))
 
 
 def _lefts_tangent(spec: Spec, primals: Any, tangents: Any) -> tuple[Array, ...]:

@@ -25,6 +25,7 @@ class Spec(NamedTuple):
     implementation: str | None = None
     remat: int | None = None
     save: bool = False  # whether a run gives what its gradient needs
+    batch_first: bool = False  # whether x and y are (..., T, F); not with `save`
     settings: Any = None  # of JAX, where the run was written
 
 
@@ -54,7 +55,7 @@ class Weights(NamedTuple):
 class Inputs(NamedTuple):
     """Leaves over time, time first, and of the state."""
 
-    x: tuple[Array, ...]  # (T, ..., D)
+    x: tuple[Array, ...]  # (T, ..., D), or (..., T, D) if `spec.batch_first`
     state: tuple[Array, ...]  # (..., F)
     start: tuple[Array, ...] | None  # (..., F), where a reset goes; zeros if None
     masks: Masks
@@ -108,6 +109,16 @@ def kept(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:
     elif step.state[0].dtype == spec.dtype:
         state[0] = False
     return z_x, state
+
+
+def time_first(a: Array) -> Array:
+    """`(..., T, F)` as `(T, ..., F)`."""
+    return jnp.moveaxis(a, -2, 0)
+
+
+def batch_first(a: Array) -> Array:
+    """`(T, ..., F)` as `(..., T, F)`."""
+    return jnp.moveaxis(a, 0, -2)
 
 
 def like_rows(a: Array, T: int, F: int, dtype: Any) -> Array:
