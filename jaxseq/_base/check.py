@@ -1,5 +1,6 @@
 """Argument checks: each names the argument, what was expected and what came."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,14 +18,62 @@ def check(ok: bool, name: str, expected: object, got: object) -> None:
 
 
 def check_dtype(dtype: Any, name: str) -> None:
-    check(jnp.dtype(dtype).name in FLOATS, name, f"a dtype among {FLOATS}", dtype)
+    try:
+        ok = dtype is not None and jnp.dtype(dtype).name in FLOATS
+    except TypeError:
+        ok = False
+    check(ok, name, f"a dtype among {FLOATS}", repr(dtype))
+
+
+def is_whole(n: Any) -> bool:
+    """Whether it is an integer that is known, and no boolean."""
+    if isinstance(n, (bool, jax.core.Tracer)) or not hasattr(n, "__index__"):
+        return False
+    return getattr(n, "dtype", None) != jnp.bool_ and getattr(n, "shape", ()) == ()
 
 
 def check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
-        known = hasattr(size, "__index__")
-        ok = is_symbolic_dim(size) or (known and size >= 1)
-        check(ok, name, "a size of at least 1", size)
+        ok = is_symbolic_dim(size) or (is_whole(size) and size >= 1)
+        check(ok, name, "a size of at least 1", repr(size))
+
+
+def check_flag(flag: Any, name: str) -> bool:
+    known = not isinstance(flag, jax.core.Tracer)
+    array = getattr(flag, "dtype", None) == jnp.bool_ and flag.shape == ()
+    ok = known and (isinstance(flag, bool) or array)
+    check(ok, name, "True or False", repr(flag))
+    return bool(flag)
+
+
+def check_number(
+    number: Any,
+    name: str,
+    expected: str,
+    inside: Callable[[Any], Any],
+    shape: tuple[int, ...] = (),
+) -> None:
+    """Checks a number, or an array of one or of `shape`; its values if known."""
+    if hasattr(number, "dtype") and hasattr(number, "shape"):
+        real = jnp.issubdtype(number.dtype, jnp.floating)
+        real |= jnp.issubdtype(number.dtype, jnp.integer)
+        ok = real and tuple(number.shape) in ((), shape)
+        check(ok, name, expected, f"{number.dtype} {tuple(number.shape)}")
+    else:
+        ok = isinstance(number, (int, float)) and not isinstance(number, bool)
+        check(ok, name, expected, repr(number))
+    if not isinstance(number, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():  # NaN is inside of nothing
+            check(jnp.all(inside(jnp.asarray(number))), name, expected, number)
+
+
+def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> None:
+    ok = any(value is c or (type(value) is type(c) and value == c) for c in choices)
+    check(ok, name, f"one of {choices}", repr(value))
+
+
+def check_callable(f: Any, name: str) -> None:
+    check(callable(f), name, "a function", repr(f))
 
 
 def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -59,7 +108,16 @@ def as_jax(a: Any) -> Array:
 def as_array(x: Any, name: str) -> Array:
     ok = x is not None and not isinstance(x, (tuple, list, dict, str))
     check(ok, name, "an array", type(x).__name__)
-    return as_jax(x)
+    return of_values(x, name)
+
+
+def of_values(values: Any, name: str) -> Array:
+    """An array of what may be a list of numbers too."""
+    try:
+        return as_jax(values)
+    except (TypeError, ValueError, OverflowError):
+        check(False, name, "an array", repr(values))
+        raise
 
 
 def check_x(x: Any, shape: tuple[Any, ...], dtype: Any) -> Array:
@@ -97,7 +155,7 @@ def check_lengths(
     least: int = 0,
 ) -> Array:
     """Checks lengths, and their values where these are known, and returns them."""
-    array = jnp.asarray(lengths)
+    array = of_values(lengths, name)
     check(array.shape == batch, name, f"shape {batch}", array.shape)
     ok = jnp.issubdtype(array.dtype, jnp.integer) or array.size == 0
     check(ok, name, "an integer dtype", array.dtype)
@@ -124,7 +182,7 @@ def check_tokens(
 
     Where `inside`, booleans of their shape, is False they may be anything: 0 then.
     """
-    array = jnp.asarray(tokens)
+    array = of_values(tokens, name)
     ok = jnp.issubdtype(array.dtype, jnp.integer)
     check(ok, name, "an integer dtype", array.dtype)
     if inside is not None:
@@ -164,12 +222,12 @@ def _those(inside: Array, values: Any) -> Any:
 
 
 def check_mask(mask: Any, shape: tuple[int, ...], name: str) -> Array:
-    mask = jnp.asarray(mask)
+    mask = of_values(mask, name)
     check_array(mask, name, shape, jnp.bool_)
     return mask
 
 
 def check_remat(remat: Any) -> int:
-    whole = hasattr(remat, "__index__") and not isinstance(remat, bool)
-    check(whole and remat >= 1, "remat", "None or a number of steps", repr(remat))
+    ok = is_whole(remat) and remat >= 1
+    check(ok, "remat", "None or a number of steps", repr(remat))
     return int(remat)

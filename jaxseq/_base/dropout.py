@@ -3,20 +3,30 @@
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check
+from jaxseq._base.check import check, check_number
 
 
-def check_dropout(rate: float, key: Any) -> None:
-    check(0 <= rate < 1, "dropout", "a probability in [0, 1)", rate)
-    check(key is not None or rate == 0, "key", "a random key for dropout", key)
+def check_dropout(rate: Any, key: Any) -> None:
+    """Checks the probability, which may be traced, and that there is a key for it."""
+    expected = "a probability in [0, 1)"
+    check_number(rate, "dropout", expected, lambda p: (0 <= p) & (p < 1))
+    ok = key is not None or is_zero(rate)
+    check(ok, "key", "a random key for dropout", key)
 
 
-def drop(x: Array, rate: float, key: Array | None) -> Array:
+def is_zero(rate: Any) -> bool:
+    """Whether it is known to be 0."""
+    return not isinstance(rate, jax.core.Tracer) and float(rate) == 0
+
+
+def drop(x: Array, rate: Any, key: Array | None) -> Array:
     """Each value zero with probability `rate`, else divided by what is left of 1."""
-    if rate == 0 or key is None:
+    if key is None or is_zero(rate):
         return x
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate), 0)
+    rest = 1 - rate
+    kept = jax.random.bernoulli(key, rest, x.shape)
+    return jnp.where(kept, x / jnp.asarray(rest, x.dtype), 0)
