@@ -24,12 +24,9 @@ every_page = pytest.mark.parametrize("page", PAGES)
 def run(page):
     """What the code of all blocks, run one after the other, defines."""
     names = {"__name__": page}
-    jax.config.update("jax_enable_x64", False)  # as a user has it
-    try:
+    with jax.enable_x64(False):  # as a user has it
         for block in BLOCK.findall(PAGES[page]):
             exec(block, names)
-    finally:
-        jax.config.update("jax_enable_x64", True)
     return names
 
 
