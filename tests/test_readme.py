@@ -24,7 +24,8 @@ every_page = pytest.mark.parametrize("page", PAGES)
 def run(page):
     """What the code of all blocks, run one after the other, defines."""
     names = {"__name__": page}
-    with jax.enable_x64(False):  # as a user has it
+    # as a user has it
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
         for block in BLOCK.findall(PAGES[page]):
             exec(block, names)
     return names
