@@ -76,7 +76,7 @@ def test_who_only_lints_needs_no_torch():
                 for other in within[1].split(","):
                     yield from installed(other)
             else:
-                yield re.match(r"[\w-]+", requirement)[0]
+                yield re.findall(r"[\w-]+", requirement)[0]
 
     assert {"pyright", "ruff", "flax"} <= set(installed("lint"))
     assert not {"torch", "keras"} & set(installed("lint"))
