@@ -79,6 +79,9 @@ from jaxseq._search.ctc import ctc_beam_search as ctc_beam_search
 from jaxseq._search.ctc import ctc_greedy as ctc_greedy
 from jaxseq._search.decoded import Decoded as Decoded
 from jaxseq._search.prefill import prefill as prefill
+from jaxseq._search.process import at_least as at_least
+from jaxseq._search.process import no_repeat_ngrams as no_repeat_ngrams
+from jaxseq._search.process import penalize_repetition as penalize_repetition
 from jaxseq._search.sample import greedy as greedy
 from jaxseq._search.sample import sample as sample
 

@@ -36,6 +36,7 @@ def test_names():
     others += [f"{kind}_attention" for kind in kinds]
     others += ["additive_init", "multi_head_init"]
     others += ["beam_search", "greedy", "prefill", "sample"]
+    others += ["at_least", "no_repeat_ngrams", "penalize_repetition"]
     others += ["cross_entropy", "perplexity"]
     others += ["crf_decode", "crf_init", "crf_log_partition", "crf_score"]
     others += ["ctc_beam_search", "ctc_greedy"]
