@@ -416,7 +416,7 @@ def search_calls(seq2seq: Any, transformer: Any) -> dict[str, Call]:
     )
 
     def draw_by_row(step: Any, state: Any, token: Any) -> Any:
-        p = (1 + token) / jnp.float32(V)
+        p = (1 + token).astype(jnp.float32) / V
         how = {"temperature": p - p.min(), "top_p": p, "max_lengths": token % 4, **rows}
         return jaxseq.sample(step, state, token, jax.random.key(0), **how)
 

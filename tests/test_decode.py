@@ -415,7 +415,7 @@ def test_a_narrow_beam_of_several_ends(beam):
 
 def test_samples_of_several_ends():
     ends = (END, 0)
-    how = {"max_length": 20, "end": ends}
+    how = {"max_length": 20, "end": ends, "temperature": 4.0}
     found = sample(step, STATE, TOKEN, jax.random.key(0), **how)
     last = set()
     for b in range(B):
@@ -423,7 +423,7 @@ def test_samples_of_several_ends():
         assert not set(ends) & set(tokens[:-1])
         assert (found.tokens[b, len(tokens) :] == END).all()
         last.add(tokens[-1])
-    assert last <= set(ends)
+    assert last >= set(ends)
 
 
 def shorter(found, most):
@@ -709,9 +709,9 @@ def test_a_nucleus_is_exact(least_of_those_allowed):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_nucleus_of_equals(least_of_those_allowed, dtype):
     """Of n tokens of the same probability, k have k / n together."""
-    pairs = [(k, n) for n in range(1, 13) for k in range(1, n + 1)]
+    pairs = [(k, n) for n in range(1, 31) for k in range(1, n + 1)]
     k, n = np.array(pairs).T
-    logits = jnp.where(np.arange(12) < n[:, None], 0.0, -jnp.inf).astype(dtype)
+    logits = jnp.where(np.arange(30) < n[:, None], 0.0, -jnp.inf).astype(dtype)
     model = lambda s, t: (s, logits)
     how = {"max_length": 1, "end": None, "top_p": k / n}
     start = np.zeros(len(k), int)
@@ -823,7 +823,7 @@ BAD = [
     Bad("prefill", "prompt", [None, "x", True, 1, TOKEN, TOKEN / 2, some()]),
     Bad("prefill", "lengths", ["x", True, 1, [1], [0] * B, [3] * B, [1.0] * B, some()]),
     *(
-        Bad(s, "state", ["x", {"h": "x"}, {"h": 1.0}, some()])
+        Bad(s, "state", ["x", {"h": "x"}, {"h": 1.0}, {"h": True}, 1, [1.0]])
         for s in ("greedy", "sample", "beam_search", "prefill")
     ),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 import jaxseq
 
@@ -83,7 +84,7 @@ def test_dtypes_stay(dtype):
 
 def test_gradients_of_penalized_logits():
     f = lambda x, p: jnp.sin(penalize_repetition(x, TOKENS, 4, penalty=p)).sum()
-    jax.test_util.check_grads(f, (LOGITS, 1.3), order=1, modes=["rev"], atol=1e-6)
+    check_grads(f, (LOGITS, 1.3), order=1, modes=["rev"], atol=1e-6)
 
 
 H, END = 6, 0

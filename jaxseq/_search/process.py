@@ -132,10 +132,10 @@ def no_repeat_ngrams(logits: Array, tokens: Array, n: Array, *, size: int) -> Ar
     check_sizes(size=size)
     at = jnp.arange(tokens.shape[1], dtype=jnp.int32)
     # where the size - 1 tokens before are the last ones that were written
-    repeats = jnp.broadcast_to((at >= size - 1) & (at < n), tokens.shape)
+    repeats = (at >= size - 1) & (at < n)
     for i in range(1, size):
         last = lax.dynamic_index_in_dim(tokens, n - i, 1)
-        repeats &= jnp.roll(tokens, i, 1) == last
+        repeats = repeats & (jnp.roll(tokens, i, 1) == last)
     return jnp.where(_standing(tokens, repeats, logits), -jnp.inf, logits)
 
 
@@ -160,10 +160,6 @@ def _is_float(number: Any) -> bool:
 def _standing(tokens: Array, where: Array, logits: Array) -> Array:
     """Which of the V tokens stand somewhere `where`, `(B, V)`."""
     V = logits.shape[-1]
-
-    def one(tokens: Array, where: Array) -> Array:
-        beyond = jnp.where(where, tokens, V)
-        return jnp.zeros(V, jnp.bool_).at[beyond].set(True, mode="drop")
-
-    where = jnp.broadcast_to(where, tokens.shape)
-    return jax.vmap(one)(tokens, where)
+    at = jnp.where(where, tokens, V)  # what is beyond is dropped
+    one = lambda at: jnp.zeros(V, jnp.bool_).at[at].set(True, mode="drop")
+    return jax.vmap(one)(at)

@@ -230,8 +230,11 @@ def _limited(logits: Array, top_k: int | None, top_p: Any) -> Array:
         mass = jnp.exp(jnp.take_along_axis(logits, order, -1)).cumsum(-1)
         # the sum before, not the sum less its last term, which rounds
         before = jnp.concatenate([jnp.zeros_like(mass[..., :1]), mass[..., :-1]], -1)
-        limit = jnp.asarray(top_p, mass.dtype)[..., None]
-        stays = (before == 0) | (before / mass[..., -1:] < limit) | (limit >= 1)
+        p = jnp.asarray(top_p, mass.dtype)[..., None]
+        # k of n equal tokens have the probability k / n together, however that rounds
+        rounding = 8 * jnp.finfo(mass.dtype).eps
+        limit = p * (1 - rounding) * mass[..., -1:]
+        stays = (before == 0) | (before < limit) | (p >= 1)
         stays = jnp.take_along_axis(stays, rank, -1)
         logits = jnp.where(stays, logits, -jnp.inf)
     return logits

@@ -43,7 +43,7 @@ def check_room(state: Any, n: Any, name: str, unread: int = 0) -> None:
 
     Of them the last `unread` are not given to it.
     """
-    left = getattr(state, "left", None)
+    left: Any = getattr(state, "left", None)
     if is_whole(left) and not is_symbolic_dim(n):
         most = left + unread
         expected = f"at most {most} tokens, as the state has room for {left} more"
