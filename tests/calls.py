@@ -342,7 +342,7 @@ def model_calls() -> dict[str, Call]:
         params = weights(jaxseq.transformer_init, H, 2, 3, **options)
 
         def zeros(params: Any, memory: Any, lengths: Any) -> Any:
-            how = {"memory_lengths": lengths, "max_length": 4}
+            how = {"memory_lengths": lengths, "max_length": 6}
             return jaxseq.transformer_zeros(params, memory, **how)
 
         def cached(B: int, T: int, params: Any = params) -> Any:
@@ -409,15 +409,38 @@ def search_calls(seq2seq: Any, transformer: Any) -> dict[str, Call]:
     draw = lambda step, state, token: jaxseq.sample(
         step, state, token, jax.random.key(0), top_p=0.9, top_k=3, **how
     )
+    rows: Any = {"max_length": 3, "end": (1, 2)}
+    twice = partial(jaxseq.no_repeat_ngrams, size=1)
+    limited = lambda step, state, token: jaxseq.beam_search(
+        step, state, token, beam=2, max_lengths=token % 4, process=twice, **rows
+    )
+
+    def draw_by_row(step: Any, state: Any, token: Any) -> Any:
+        p = (1 + token).astype(jnp.float32) / V
+        how = {"temperature": p - p.min(), "top_p": p, "max_lengths": token % 4, **rows}
+        return jaxseq.sample(step, state, token, jax.random.key(0), **how)
+
+    written = lambda B, T: (floats(B, V), tokens(B, T), np.array(2, np.int32))
+    banning = partial(Call, args=written, differentiable=False)
     return {
         "greedy": searching(greedy, steps[0], seq2seq[""]),
         "greedy of a Transformer": searching(greedy, steps[1], transformer[""]),
         "sample": searching(draw, steps[1], transformer[""], by_row=False),
+        "sample by row": searching(draw_by_row, steps[0], seq2seq[""], by_row=False),
         "beam_search": searching(
             partial(beam, beam=3, n_best=2), steps[0], seq2seq[""]
         ),
+        "beam_search by row": searching(limited, steps[0], seq2seq[""]),
         "prefill": prefilling(steps[0], seq2seq[" heads"]),
         "prefill of a Transformer": prefilling(steps[1], transformer[" rotary"]),
+        "at_least": banning(partial(jaxseq.at_least, end=(1, 2), length=3)),
+        "no_repeat_ngrams": banning(partial(jaxseq.no_repeat_ngrams, size=1)),
+        "no_repeat_ngrams of several": banning(
+            partial(jaxseq.no_repeat_ngrams, size=2)
+        ),
+        "penalize_repetition": Call(
+            partial(jaxseq.penalize_repetition, penalty=1.5), written
+        ),
     }
 
 
