@@ -213,6 +213,8 @@ def attention_calls() -> dict[str, Call]:
     query, keys = (lambda B, T: floats(B, 3, H)), (lambda B, T: floats(B, T, H))
     additive = weights(jaxseq.additive_init, H, H, 3)
     heads = weights(jaxseq.multi_head_init, H, 2, 3)
+    grouped = weights(jaxseq.multi_head_init, H, 4, 3, num_kv_heads=2)
+    scale = np.float32(0.7)
     square = floats(H, H)
 
     def given(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,6 +235,14 @@ def attention_calls() -> dict[str, Call]:
             ),
             lambda B, T: (heads, keys(B, T), lengths(B, T)),
         ),
+        "multi_head_attention grouped": Call(
+            lambda w, x, mask: jaxseq.multi_head_attention(w, x, mask=mask, window=2),
+            lambda B, T: (grouped, keys(B, T), flags(T, T)),
+        ),
+        "multi_head_attention mask by head": Call(
+            lambda w, q, k, mask: jaxseq.multi_head_attention(w, q, k, mask=mask),
+            lambda B, T: (heads, query(B, T), keys(B, T), flags(B, 2, 1, T)),
+        ),
         "dot_attention": Call(
             lambda q, k, lengths: jaxseq.dot_attention(q, k, lengths=lengths),
             lambda B, T: (query(B, T), keys(B, T), lengths(B, T)),
@@ -240,6 +250,12 @@ def attention_calls() -> dict[str, Call]:
         "dot_attention causal": Call(
             lambda x, v, mask: jaxseq.dot_attention(x, x, v, mask=mask, causal=True),
             lambda B, T: (keys(B, T), floats(B, T, 3), flags(B, T, T)),
+        ),
+        "dot_attention window": Call(
+            lambda x, lengths, mask, scale: jaxseq.dot_attention(
+                x, x, lengths=lengths, mask=mask, causal=True, window=2, scale=scale
+            ),
+            lambda B, T: (keys(B, T), lengths(B, T), flags(1, T, T), scale),
         ),
     }
 
