@@ -6,6 +6,7 @@ by the table; then it says what was taken for what.
 
 import csv
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -130,7 +131,7 @@ def own(
     `header` the first row is one if it names both.
     """
     separator = separator or separator_of(path)
-    rows = table(path, 1, delimiter=SEPARATORS[separator])
+    rows = table(path, 0, delimiter=SEPARATORS[separator])
     if not rows:
         return Own([], False)
     first, place = rows[0]
@@ -151,7 +152,7 @@ def own(
             f"such as {names}"
         )
     one, two = at or (0, 1)
-    head = f"line 1 is a header, {', '.join(first)}" if header else "no header"
+    head = f"line 1 is a header, {short(', '.join(first))}" if header else "no header"
     print(
         f"{path}: {roles[0]} in column {one + 1}, {roles[1]} in column {two + 1} of "
         f"{width}; {head}",
@@ -159,6 +160,11 @@ def own(
     )
     found = [Pair(row[one], row[two], place) for row, place in rows[header:]]
     return Own(found, at is not None)
+
+
+def short(text: str) -> str:
+    """In one line, and not all of a long one."""
+    return textwrap.shorten(text, 80)
 
 
 def separator_of(path: Path) -> str:

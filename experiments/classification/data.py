@@ -163,7 +163,7 @@ def own_texts(path: Path, settings: Settings) -> Rows:
     once = [label for label, n in labels.items() if n == 1]
     if settings.header is None and once == [first]:
         raise InputError(
-            f"{found[0].place}: no other row has the label {first}: if this is a "
+            f"{found[0].place}: no other row has the label {tables.short(first)}: if this is a "
             "header, --header; if not, --no-header"
         )
     return rows

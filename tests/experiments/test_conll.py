@@ -139,13 +139,13 @@ def test_comments(file, told, tab):
     assert own(file, some, comments="#") == [[("the", "O")], [("a", "O")]]
     assert told() == [f"{file}: comments, left out: 4 (the first in line 1)"]
     with pytest.raises(InputError, match="line 2: 1 columns, 4 expected"):
-        own(file, text.replace("# ", "#\t") if tab == "\t" else text, comments="")
+        own(file, text, comments="")
 
 
 def test_a_comment_that_may_be_a_word(file):
     """Where a sentence starts, in a file of spaces."""
     text = "a O\n\n# id\nb O\n"
-    with pytest.raises(InputError, match="line 3: a comment, or the word #. --comm"):
+    with pytest.raises(InputError, match=r"line 3: a comment, or the word #. --comm"):
         own(file, text)
     assert own(file, text, comments="# ") == [[("a", "O")], [("b", "O")]]
     assert own(file, text, comments="")[1] == [("#", "id"), ("b", "O")]
@@ -179,11 +179,11 @@ def test_headers(file, told):
 
 def test_numbers_of_words_are_no_words(file, tmp_path):
     rows = row(1, "a") + row(2, "b") + "\n" + row(1, "c")
-    with pytest.raises(InputError, match="a.conll: the word of each row is its num"):
+    with pytest.raises(InputError, match=r"a.conll: the word of each row is its num"):
         own(file, rows)
     for name in ("a.conllu", "a.CONLLU"):  # as it is read by the name
         assert own(tmp_path / name, rows)[0] == [("a", "NOUN"), ("b", "NOUN")]
-    with pytest.raises(InputError, match="--mark: changes nothing with a .conllu"):
+    with pytest.raises(InputError, match=r"--mark: changes nothing with a .conllu"):
         own(tmp_path / "a.conllu", rows, mark="x")
 
 

@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import shutil
 import subprocess
 import sys
@@ -317,17 +318,14 @@ def test_damaged_files(tmp_path):
         datasets.read(tmp_path / "none")
 
 
-def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
-    path = tmp_path / "a.conllu"
-    row = "{}\t{}\t_\tNOUN\tNN\t_\t_\t_\t_\t_\n".format
-    path.write_text(
-        "# sent_id = 1\n" + row("1-2", "im") + row("1", "in") + row("2", "dem")
-        + row("2.1", "nichts") + row("3", "#") + "\n\n" + row("1", "Haus")
-    )  # fmt: skip
-    found = conllu(path)
-    words = [[token[0] for token in sentence] for sentence in found]
-    assert words == [["in", "dem", "#"], ["Haus"]]
-    assert found[0][0] == ("in", "NOUN", "NN")
+def test_what_is_typed(monkeypatch):
+    """Line by line, so that what stands before a wrong one is answered."""
+    typed = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfone \xc3\xa9\r\n\ntwo\n\xff\n"))
+    monkeypatch.setattr(sys, "stdin", typed)
+    found = datasets.typed()
+    assert [next(found) for _ in range(3)] == ["one é", "", "two"]
+    with pytest.raises(InputError, match="line 4: not utf-8 text"):
+        next(found)
 
 
 def test_other_spaces_are_parts_of_tokens(tmp_path):
