@@ -153,18 +153,17 @@ def own_texts(path: Path, settings: Settings) -> Rows:
     if len(rows) < 10:
         raise InputError(f"--data {path}: {len(rows)} texts, at least 10 needed")
     texts, labels = (Counter(row[side] for row in rows) for side in (0, 1))
-    if not named and len(labels) > max(len(texts), len(rows) / 2):
+    if not named and len(labels) > len(texts):
         raise InputError(
             f"{path}: {len(texts)} different texts in column 1 and {len(labels)} "
             "different labels in column 2: if the label stands first, --columns "
             "label,text; if not, --columns text,label"
         )
-    first = rows[0][1]
     once = [label for label, n in labels.items() if n == 1]
-    if settings.header is None and once == [first]:
+    if settings.header is None and once == [rows[0][1]]:
         raise InputError(
-            f"{found[0].place}: no other row has the label {tables.short(first)}: if this is a "
-            "header, --header; if not, --no-header"
+            f"{found[0].place}: no other row has the label {tables.short(once[0])}: if "
+            "this is a header, --header; if not, --no-header"
         )
     return rows
 

@@ -85,7 +85,7 @@ def test_a_header_of_other_names(path):
     rows = ["what\tkind", *ROWS]
     with pytest.raises(InputError, match=r"own.tsv, line 1: no other row has the lab"):
         read(path, rows)
-    with pytest.raises(InputError, match=r"the label kind: if this is a header, --he"):
+    with pytest.raises(InputError, match=r"the label kind: if this is a header, --hea"):
         read(path, moved(rows, 1, 0), columns="label,text")
     assert read(path, rows, header=True) == WANT
     assert read(path, rows, header=False) == [("what", "kind"), *WANT]
