@@ -71,14 +71,11 @@ def by_type(truth: list[list[str]], said: list[list[str]]) -> dict[str, Any]:
     """nervaluate's counts and scores of entities: of "all", and of each type."""
     both = [[spans(tags) for tags in rows] for rows in (truth, said)]
     types = sorted({span.kind for rows in both for row in rows for span in row})
-    entities = [
-        [
-            [{"label": s.kind, "start": s.start, "end": s.end - 1} for s in r]
-            for r in rows
-        ]
-        for rows in both
+    listed = lambda rows: [
+        [{"label": s.kind, "start": s.start, "end": s.end - 1} for s in row]
+        for row in rows
     ]
-    results = Evaluator(*entities, types, loader="dict").evaluate()
+    results = Evaluator(*map(listed, both), tags=types, loader="dict").evaluate()
     own = {name: kind["strict"] for name, kind in sorted(results["entities"].items())}
     return {"all": results["overall"]["strict"], **own}
 

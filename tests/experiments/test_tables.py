@@ -159,7 +159,7 @@ def test_commands(path, tmp_path, capsys):
     chance, out = random.Random(0), tmp_path / "run"
     rows = [f"{chance.choice(['ham', 'spam'])}\t{i} {i}" for i in range(60)]
     path.write_text("\n".join(rows))
-    small = f"--out {out} --hidden 4 --embedding 4 --model bag --steps 1".split()
+    small = f"--out {out} --hidden 4 --model bag --steps 1".split()
     train = lambda *options: main(["train", *small, *map(str, options)])
     assert "60 different labels in column 2" in error(capsys, train("--data", path))
     for option in (["--columns", "text,label"], ["--header"], ["--separator", "tab"]):
