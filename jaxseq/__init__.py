@@ -60,6 +60,7 @@ from jaxseq._models.seq2seq.params import seq2seq_init as seq2seq_init
 from jaxseq._models.seq2seq.state import Memory as Memory
 from jaxseq._models.seq2seq.state import Seq2SeqState as Seq2SeqState
 from jaxseq._models.transformer.cache import Cache as Cache
+from jaxseq._models.transformer.params import NormLayout as NormLayout
 from jaxseq._models.transformer.params import NormParams as NormParams
 from jaxseq._models.transformer.params import TransformerLayer as TransformerLayer
 from jaxseq._models.transformer.params import TransformerParams as TransformerParams

@@ -46,8 +46,13 @@ def test_names():
     types += ["CRFParams"]
     types += ["BahdanauParams", "BridgeParams", "LuongParams", "Memory"]
     types += ["Seq2SeqParams", "Seq2SeqState"]
-    types += ["Cache", "NormParams", "Rotary", "Sinusoidal", "TransformerLayer"]
-    types += ["TransformerParams", "TransformerStack", "TransformerState"]
+    types += ["Cache", "NormLayout", "NormParams", "Rotary", "Sinusoidal"]
+    types += [
+        "TransformerLayer",
+        "TransformerParams",
+        "TransformerStack",
+        "TransformerState",
+    ]
     assert sorted(NAMES) == sorted([*cells, *types, *others, *CELLS])
 
 

@@ -149,11 +149,12 @@ def test_seq2seq():
 
 def test_transformer():
     model = transformer(
-        positions="learned", most_positions=6, pre_norm=False, tied=False,
-        activation=jnp.tanh,
+        positions="learned", most_positions=6, pre_norm=False, final_norm=True,
+        epsilon=1e-3, tied=False, activation=jnp.tanh,
     )  # fmt: skip
     params, how = model.params, {"activation": jnp.tanh}
-    assert params.w_o.shape == (8, 7) and params.decoder.norm is None
+    assert params.w_o.shape == (8, 7) and params.decoder.norm is not None
+    assert params.decoder.layout == jaxseq.NormLayout(False, 1e-3)
     memory = compiled(jaxseq.transformer_encode)(params, TOKENS, lengths=LENGTHS, **how)
     assert_close(encode(model, TOKENS, lengths=LENGTHS), memory)
     lengths = {"memory_lengths": LENGTHS}

@@ -26,8 +26,16 @@ encode = jax.jit(jaxseq.transformer_encode, static_argnames=("activation", "drop
 decode = jax.jit(jaxseq.transformer_decode, static_argnames=("activation", "dropout"))
 decode_step = jax.jit(jaxseq.transformer_decode_step, static_argnames="activation")
 cross_entropy = jax.jit(jaxseq.cross_entropy)
+# whether the norms stand before, and whether there is one at the end
+LAYOUTS = [(True, True), (False, False), (True, False), (False, True)]
+every_layout = pytest.mark.parametrize(("pre_norm", "final_norm"), LAYOUTS)
 every_form = pytest.mark.parametrize(
-    ("positions", "pre_norm"), [(p, n) for p in POSITIONS for n in (True, False)]
+    ("positions", "pre_norm", "final_norm"),
+    [
+        (p, *layout)
+        for i, p in enumerate(POSITIONS)
+        for layout in (LAYOUTS[i % 2], LAYOUTS[-1 - i % 2])
+    ],
 )
 
 
@@ -64,8 +72,9 @@ def by_hand(params, tokens, targets, activation=reference.relu):
 
 @every_form
 @pytest.mark.parametrize("tied", [True, False])
-def test_equations(positions, pre_norm, tied):
-    params = make(**TWO, positions=positions, pre_norm=pre_norm, tied=tied)
+def test_equations(positions, pre_norm, final_norm, tied):
+    norms = {"pre_norm": pre_norm, "final_norm": final_norm}
+    params = make(**TWO, positions=positions, **norms, tied=tied)
     memory = encode(params, TOKENS, lengths=LENGTHS)
     logits, weights = decode(params, TARGETS, memory, memory_lengths=LENGTHS)
     assert logits.shape == (*BATCH, T, TARGET) and len(weights) == 2
@@ -81,8 +90,8 @@ def test_equations(positions, pre_norm, tied):
 
 
 @every_form
-def test_decoder_alone(positions, pre_norm):
-    options = {"positions": positions, "pre_norm": pre_norm}
+def test_decoder_alone(positions, pre_norm, final_norm):
+    options = {"positions": positions, "pre_norm": pre_norm, "final_norm": final_norm}
     params = make(target=TARGET, decoder_layers=2, **options)
     logits, weights = decode(params, TARGETS)
     assert weights is None and params.encoder is None
@@ -166,46 +175,92 @@ def load_layer(torch, theirs, layer):
             getattr(theirs, f"linear{i}").bias.copy_(torch.tensor(b))
 
 
-@pytest.mark.parametrize("pre_norm", [True, False])
-def test_pytorch(pre_norm):
+def load_norm(torch, theirs, norm):
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(norm.scale))
+        theirs.bias.copy_(torch.tensor(norm.b))
+
+
+@every_layout
+def test_pytorch(pre_norm, final_norm):
     torch = pytest.importorskip("torch")
-    params = make(**TWO, positions="learned", pre_norm=pre_norm)
+    epsilon = 1e-3
+    norms = {"pre_norm": pre_norm, "final_norm": final_norm, "epsilon": epsilon}
+    params = make(**TWO, positions="learned", **norms)
     how = {"dropout": 0.0, "batch_first": True, "norm_first": pre_norm}
-    how["dtype"] = torch.float64
+    how |= {"layer_norm_eps": epsilon, "dtype": torch.float64}
     start = lambda stack, tokens: torch.tensor(
         (stack.embed[tokens] + params.positions[: tokens.shape[-1]]) * np.sqrt(D)
     ).flatten(0, 1)
+
+    def theirs(kind, stack, *inputs, **masks):
+        layer = getattr(torch.nn, f"Transformer{kind}Layer")(D, N, F, **how)
+        norm = torch.nn.LayerNorm(D, eps=epsilon, dtype=torch.float64)
+        norm = norm if final_norm else None
+        more = {"enable_nested_tensor": False} if kind == "Encoder" else {}
+        made = getattr(torch.nn, f"Transformer{kind}")(layer, 2, norm=norm, **more)
+        for layer, own in zip(made.layers, stack.layers, strict=True):
+            load_layer(torch, layer, own)
+        if final_norm:
+            load_norm(torch, made.norm, stack.norm)
+        return made(*inputs, **masks)
+
     x, y = start(params.encoder, TOKENS), start(params.decoder, TARGETS)
     pad = torch.tensor(np.arange(S) >= LENGTHS.reshape(-1, 1))
     causal = torch.triu(torch.ones(T, T, dtype=torch.bool), 1)
-
-    def end(stack, x):
-        if stack.norm is None:
-            return x
-        scale, b = map(torch.tensor, stack.norm)
-        return torch.nn.functional.layer_norm(x, (D,), scale, b)
-
-    for layer in params.encoder.layers:
-        theirs = torch.nn.TransformerEncoderLayer(D, N, F, **how)
-        load_layer(torch, theirs, layer)
-        x = theirs(x, src_key_padding_mask=pad)
-    x = end(params.encoder, x)
-    for layer in params.decoder.layers:
-        theirs = torch.nn.TransformerDecoderLayer(D, N, F, **how)
-        load_layer(torch, theirs, layer)
-        y = theirs(y, x, tgt_mask=causal, memory_key_padding_mask=pad)
-    want = end(params.decoder, y).detach().numpy() @ params.decoder.embed.T
+    x = theirs("Encoder", params.encoder, x, src_key_padding_mask=pad)
+    masks = {"tgt_mask": causal, "memory_key_padding_mask": pad}
+    y = theirs("Decoder", params.decoder, y, x, **masks)
+    want = y.detach().numpy() @ params.decoder.embed.T
     memory = encode(params, TOKENS, lengths=LENGTHS)
-    how = {"memory_lengths": LENGTHS}
-    logits, _ = decode(params, TARGETS, memory, **how)
+    logits, _ = decode(params, TARGETS, memory, memory_lengths=LENGTHS)
     assert_close(logits.reshape(want.shape), want)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-3])
+def test_epsilon(epsilon):
+    """It counts where activations are small."""
+    params = make(**BOTH, pre_norm=False, epsilon=epsilon)
+    small = lambda stack: stack._replace(embed=0.01 * stack.embed)
+    params = params._replace(
+        encoder=small(params.encoder), decoder=small(params.decoder),
+        positions=jaxseq.Rotary(),
+    )  # fmt: skip
+    source, target = TOKENS[0, 0], TARGETS[0, 0]
+    memory = encode(params, source)
+    logits, _ = decode(params, target, memory)
+    want = by_hand(params, source, target)
+    assert_close((memory, logits), want[:2])
+    state = jaxseq.transformer_zeros(params, memory, max_length=2)
+    for t in range(2):
+        state, now = decode_step(params, state, target[t])
+        assert_close(now, want[1][t])
+
+
+def test_the_layout_of_norms_is_no_array():
+    """Neither an optimizer nor a cast reaches it; it survives both, and bytes."""
+    params = make(**BOTH, pre_norm=False, final_norm=True, epsilon=1e-12)
+    layout = jaxseq.NormLayout(pre_norm=False, epsilon=1e-12)
+    assert params.encoder.layout == params.decoder.layout == layout
+    assert jax.tree.leaves(layout) == []
+    narrow = to_jax(params, jnp.bfloat16)
+    assert narrow.encoder.layout == layout
+    exported = jax.export.export(jax.jit(encode))(narrow, TOKENS)
+    again = jax.export.deserialize(exported.serialize())
+    np.testing.assert_array_equal(again.call(narrow, TOKENS), encode(narrow, TOKENS))
+    other = narrow._replace(encoder=narrow.encoder._replace(
+        layout=layout._replace(epsilon=1e-5)
+    ))  # fmt: skip
+    with pytest.raises(ValueError, match="NormLayout"):
+        again.call(other, TOKENS)
 
 
 @every_form
 @pytest.mark.parametrize("alone", [True, False])
-def test_steps_are_the_whole(positions, pre_norm, alone):
+def test_steps_are_the_whole(positions, pre_norm, final_norm, alone):
     options = {"target": TARGET, "decoder_layers": 2} if alone else TWO
-    params = make(**options, positions=positions, pre_norm=pre_norm)
+    norms = {"pre_norm": pre_norm, "final_norm": final_norm}
+    params = make(**options, positions=positions, **norms)
     memory, how = None, {}
     if not alone:
         memory = encode(params, TOKENS, lengths=LENGTHS)
@@ -421,7 +476,12 @@ def test_init_and_donation():
     assert float(params.encoder.embed.std()) == pytest.approx(1 / 8, rel=0.02)
     assert params.encoder.layers[0].cross is None
     assert params.encoder.norm is not None and params.w_o is None
-    assert make(target=5, decoder_layers=1, pre_norm=False).decoder.norm is None
+    alone = partial(make, target=5, decoder_layers=1)
+    for pre_norm, final_norm in LAYOUTS:
+        stack = alone(pre_norm=pre_norm, final_norm=final_norm).decoder
+        assert stack.layout == jaxseq.NormLayout(pre_norm, 1e-5)
+        assert (stack.norm is not None) == final_norm
+    assert alone(pre_norm=False).decoder.norm is None
     assert make(target=5, decoder_layers=1, tied=False).w_o.shape == (64, 5)
     shapes = {}
     for w in jax.tree.leaves(params):  # no two from one key
@@ -452,6 +512,11 @@ def test_bad_arguments():
         (lambda: init(6, 2, 4, positions="rotary", **encoder), "D: expected an even"),
         (lambda: init(8, 2, 4, positions="alibi", **encoder), "positions: expected"),
         (lambda: init(8, 2, 4, positions="learned", **encoder), "most_positions: exp"),
+        (lambda: init(8, 2, 4, pre_norm=None, **encoder), "pre_norm: expected True or"),
+        (lambda: init(8, 2, 4, final_norm="a", **encoder), "final_norm: expected True"),
+        (lambda: init(8, 2, 4, epsilon=0, **encoder), "epsilon: expected a number"),
+        (lambda: init(8, 2, 4, epsilon=np.nan, **encoder), "epsilon: expected a n"),
+        (lambda: init(8, 2, 4, epsilon="1", **encoder), "epsilon: expected a number"),
         (lambda: init(8, 2, 4), "encoder_layers: expected a layer"),
         (
             lambda: init(8, 2, 4, encoder_layers=-1, decoder_layers=2),

@@ -28,6 +28,9 @@ class Transformer(Weights):
         positions: "sinusoidal", "learned" or "rotary".
         most_positions: how many positions are learned.
         pre_norm: whether norms stand before the sub-layers, or after them.
+        final_norm: whether one more norm stands behind the last layer of each stack;
+            `pre_norm` if None.
+        epsilon: added to the variance by the norms.
         tied: whether logits are read with the decoder's embeddings.
         activation: between the two maps of a layer.
         dropout: probability that a value of the embeddings or of a sub-layer's output
@@ -61,6 +64,8 @@ class Transformer(Weights):
         positions: str = "sinusoidal",
         most_positions: int | None = None,
         pre_norm: bool = True,
+        final_norm: bool | None = None,
+        epsilon: float = 1e-5,
         tied: bool = True,
         activation: Callable[[Array], Array] = jax.nn.relu,
         dropout: float = 0.0,
@@ -91,6 +96,8 @@ class Transformer(Weights):
             positions=positions,
             most_positions=most_positions,
             pre_norm=pre_norm,
+            final_norm=final_norm,
+            epsilon=epsilon,
             tied=tied,
             dtype=param_dtype,
         )

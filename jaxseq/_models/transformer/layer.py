@@ -10,6 +10,7 @@ from jaxseq._attention.heads import attend_heads
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._models.transformer.cache import Cache
 from jaxseq._models.transformer.params import (
+    NormLayout,
     NormParams,
     TransformerLayer,
     TransformerParams,
@@ -26,16 +27,16 @@ def run_layer(
     cross: Cache | None,
     cross_valid: Array | None,
     activation: Activation,
-    pre: bool,
+    layout: NormLayout,
     dropped: Activation,
 ) -> tuple[Array, Array | None]:
     """One layer, and the weights of its attention to the encoder's outputs."""
     weights = []
 
     def sub(f: Activation, norm: NormParams, x: Array) -> Array:
-        if pre:
-            return x + dropped(f(normed(norm, x)))
-        return normed(norm, x + dropped(f(x)))
+        if layout.pre_norm:
+            return x + dropped(f(normed(norm, x, layout.epsilon)))
+        return normed(norm, x + dropped(f(x)), layout.epsilon)
 
     def attend_cross(x: Array) -> Array:
         assert layer.cross is not None and cross is not None
@@ -54,12 +55,12 @@ def run_layer(
     return sub(maps, layer.norm, x), weights[0] if weights else None
 
 
-def normed(params: NormParams, x: Array) -> Array:
+def normed(params: NormParams, x: Array, epsilon: float) -> Array:
     """Ba, Kiros and Hinton, 2016, https://arxiv.org/abs/1607.06450."""
     wide = x.astype(state_dtype(x.dtype))
     centred = wide - wide.mean(-1, keepdims=True)
     variance = (centred**2).mean(-1, keepdims=True)
-    unit = (centred * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+    unit = (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype)
     return unit * params.scale + params.b
 
 

@@ -1,13 +1,17 @@
 """Weights of a Transformer, and how they start."""
 
+import json
+import math
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.params import MultiHeadParams, multi_head_init
-from jaxseq._base.check import check, check_dtype, check_sizes
+from jaxseq._base.check import check, check_dtype, check_flag, check_sizes
 from jaxseq._models.transformer.positions import (
     POSITIONS,
     Positions,
@@ -37,12 +41,34 @@ class TransformerLayer(NamedTuple):
     norm: NormParams  # of the two maps
 
 
+@jax.tree_util.register_static
+class NormLayout(NamedTuple):
+    """How the norms of a stack are applied: static, with no array to train or cast."""
+
+    pre_norm: bool  # whether they stand before the sub-layers, or after them
+    epsilon: float  # added to the variance
+
+
+with suppress(ValueError):  # where this file is loaded again
+    jax.export.register_pytree_node_serialization(
+        NormLayout,
+        serialized_name="jaxseq.NormLayout",
+        serialize_auxdata=lambda layout: json.dumps(layout).encode(),
+        deserialize_auxdata=lambda text: NormLayout(*json.loads(bytes(text))),
+    )
+
+
 class TransformerStack(NamedTuple):
-    """An encoder or a decoder."""
+    """An encoder or a decoder.
+
+    Where the norms of the layers stand is `layout`; `norm` says only whether there is
+    one more behind the last layer. All four combinations are in use.
+    """
 
     embed: Array | None  # (vocabulary, D); that of the encoder if None
     layers: tuple[TransformerLayer, ...]
-    norm: NormParams | None  # at the end; with one the layers are pre-norm
+    norm: NormParams | None  # behind the last layer, or none
+    layout: NormLayout
 
 
 class TransformerParams(NamedTuple):
@@ -67,6 +93,8 @@ def transformer_init(
     positions: str = "sinusoidal",
     most_positions: int | None = None,
     pre_norm: bool = True,
+    final_norm: bool | None = None,
+    epsilon: float = 1e-5,
     tied: bool = True,
     dtype: Any = jnp.float32,
 ) -> TransformerParams:
@@ -87,6 +115,10 @@ def transformer_init(
         most_positions: how many positions are learned; longer sequences are refused,
             or NaN beyond where a number of steps is symbolic.
         pre_norm: whether norms stand before the sub-layers, or after them.
+        final_norm: whether one more norm stands behind the last layer of each stack;
+            `pre_norm` if None. `torch.nn.Transformer` has one in either layout.
+        epsilon: added to the variance by the norms; PyTorch has 1e-5, Flax 1e-6,
+            Keras 1e-3, BERT 1e-12.
         tied: whether logits are read with the decoder's embeddings.
         dtype: of the weights.
 
@@ -99,6 +131,10 @@ def transformer_init(
     """
     check_sizes(D=D, N=N, F=F)
     check_dtype(dtype, "dtype")
+    layout = NormLayout(check_flag(pre_norm, "pre_norm"), check_epsilon(epsilon))
+    if final_norm is None:
+        final_norm = layout.pre_norm
+    check_flag(final_norm, "final_norm")
     check(D % N == 0, "N", f"a divisor of D = {D}", N)
     even = positions == "learned" or (D // N if positions == "rotary" else D) % 2 == 0
     check(positions in POSITIONS, "positions", f"one of {POSITIONS}", repr(positions))
@@ -138,7 +174,7 @@ def transformer_init(
         key = next(keys)
         embed = None if vocabulary is None else embeddings(key, (vocabulary, D), dtype)
         layers = tuple(layer(next(keys), with_cross) for _ in range(n))
-        return TransformerStack(embed, layers, norm() if pre_norm else None)
+        return TransformerStack(embed, layers, norm() if final_norm else None, layout)
 
     encoder = stack(source, encoder_layers, False)
     decoder = stack(target, decoder_layers, encoder_layers > 0)
@@ -150,6 +186,13 @@ def transformer_init(
     if decoder is not None and not tied:
         w_o = glorot(next(keys), (D, source if target is None else target), dtype)
     return TransformerParams(encoder, decoder, where, w_o)
+
+
+def check_epsilon(epsilon: Any, name: str = "epsilon") -> float:
+    known = isinstance(epsilon, (int, float)) and not isinstance(epsilon, bool)
+    ok = known and 0 < epsilon < math.inf
+    check(ok, name, "a number above 0, and no array", repr(epsilon))
+    return float(epsilon)
 
 
 def embed_of(params: TransformerParams, name: str) -> Array:
@@ -170,4 +213,15 @@ def decoder_of(params: TransformerParams) -> TransformerStack:
 def check_params(params: Any) -> TransformerParams:
     ok = isinstance(params, TransformerParams)
     check(ok, "params", "TransformerParams", type(params).__name__)
+    for name in ("encoder", "decoder"):
+        stack = getattr(params, name)
+        if stack is not None:
+            _check_layout(stack.layout, f"params.{name}.layout")
     return jax.tree.map(jnp.asarray, params)
+
+
+def _check_layout(layout: Any, name: str) -> None:
+    got = type(layout).__name__
+    check(isinstance(layout, NormLayout), name, "NormLayout", got)
+    check_flag(layout.pre_norm, f"{name}.pre_norm")
+    check_epsilon(layout.epsilon, f"{name}.epsilon")

@@ -127,11 +127,11 @@ def transformer_decode_step(
     for i, layer in enumerate(stack.layers):
         attend = lambda x, layer=layer, i=i: attend_self(layer, state.caches[i], x)
         cross = None if state.cross is None else state.cross[i]
-        pre = stack.norm is not None
-        x, _ = run_layer(layer, x, attend, cross, state.valid, activation, pre, keep)
+        how = state.valid, activation, stack.layout, keep
+        x, _ = run_layer(layer, x, attend, cross, *how)
     cross, valid = apart((state.cross, state.valid))
     state = TransformerState(t + 1, tuple(caches), cross, valid)
-    x = x if stack.norm is None else normed(stack.norm, x)
+    x = x if stack.norm is None else normed(stack.norm, x, stack.layout.epsilon)
     # a token past the end is in no cache
     logits = jnp.where(at < L, logits_of(params, x[..., 0, :]), jnp.nan)
     return state, logits

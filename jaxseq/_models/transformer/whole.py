@@ -138,12 +138,12 @@ def _run(
     for i, layer in enumerate(stack.layers):
         attend = lambda x, layer=layer: attend_self(layer, x)
         memory = None if cross is None else cross[i]
-        pre = stack.norm is not None
-        x, w = run_layer(
-            layer, x, attend, memory, cross_valid, activation, pre, dropped
-        )
+        how = cross_valid, activation, stack.layout, dropped
+        x, w = run_layer(layer, x, attend, memory, *how)
         weights.append(w)
-    return x if stack.norm is None else normed(stack.norm, x), tuple(weights)
+    if stack.norm is not None:
+        x = normed(stack.norm, x, stack.layout.epsilon)
+    return x, tuple(weights)
 
 
 def _start(
