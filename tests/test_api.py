@@ -44,7 +44,8 @@ def test_names():
     others += ["transformer_zeros"]
     types += ["AdditiveParams", "Decoded", "Dot", "MultiHeadParams", "ScaledDot"]
     types += ["CRFParams"]
-    types += ["BahdanauParams", "BridgeParams", "LuongParams", "Memory"]
+    types += ["BahdanauParams", "BridgeParams", "InputFeeding", "LuongParams"]
+    types += ["Memory"]
     types += ["Seq2SeqParams", "Seq2SeqState"]
     types += ["Cache", "NormLayout", "NormParams", "Rotary", "Sinusoidal"]
     types += [
