@@ -7,7 +7,7 @@ from jax import Array, lax
 from jaxseq._base.masks import select
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.steps import evaluate
-from jaxseq._engine.types import Inputs, Spec, Weights, batch_first, time_first
+from jaxseq._engine.types import Inputs, Spec, Weights, to_batch_first, to_time_first
 
 
 class Out(NamedTuple):
@@ -43,6 +43,6 @@ def batch_first_plain(
     spec: Spec, weights: Weights, inputs: Inputs
 ) -> tuple[tuple[Array, ...], Array]:
     """The state and `y` of `plain`, with x and y `(..., T, F)`."""
-    x = tuple(map(time_first, inputs.x))
+    x = tuple(map(to_time_first, inputs.x))
     end, y, _ = plain(spec, weights, inputs._replace(x=x))
-    return end, batch_first(y)
+    return end, to_batch_first(y)
