@@ -556,7 +556,8 @@ def test_bad_weights():
             params._replace(bridge=(params.bridge[0], params.bridge[0]._replace(b=3))),
             r"params\.bridge\[1\]\.b: expected shape \(12,\)",
         ),
-        (params._replace(attention="luong"), r"params\.attention: expected Bahdanau"),
+        (params._replace(attention="luong"), r"params\.attention: expected an arr"),
+        (params._replace(attention=params.w_o), r"params\.attention: expected Bah"),
         (of_score(additive.w_q), r"params\.attention\.score: expected shape \(6, 12\)"),
         (of_score(jaxseq.Dot()), r"params\.attention\.score: expected another"),
         (
@@ -582,7 +583,7 @@ def test_bad_arguments():
         (lambda: encode("abc"), "source: expected an array"),
         (lambda: encode(np.int32(1)), r"source: expected shape \(..., S\)"),
         (lambda: encode(TOKENS, source_lengths=LENGTHS + 1), "source_lengths: expect"),
-        (lambda: encode(TOKENS, source_lengths="a"), "source_lengths: expected"),
+        (lambda: encode(TOKENS, source_lengths="abc"), "source_lengths: exp"),
         (lambda: encode(TOKENS, dropout=0.1), "key: expected a random key"),
         (lambda: encode(TOKENS, dropout=1.0), "dropout: expected a probability"),
         (lambda: encode(TOKENS, dropout=None), "dropout: expected a probability"),
