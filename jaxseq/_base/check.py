@@ -73,6 +73,13 @@ def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> None:
     check(ok, name, f"one of {choices}", repr(value))
 
 
+def check_key(key: Any, name: str = "key") -> None:
+    dtype, ndim = getattr(key, "dtype", None), len(getattr(key, "shape", ()))
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    ok = (typed and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)
+    check(ok, name, "a random key", repr(key))
+
+
 def check_callable(f: Any, name: str) -> None:
     check(callable(f), name, "a function", repr(f))
 
