@@ -46,6 +46,7 @@ from jaxseq._losses.crf import CRFParams as CRFParams
 from jaxseq._losses.crf import crf_decode as crf_decode
 from jaxseq._losses.crf import crf_init as crf_init
 from jaxseq._losses.crf import crf_log_partition as crf_log_partition
+from jaxseq._losses.crf import crf_loss as crf_loss
 from jaxseq._losses.crf import crf_score as crf_score
 from jaxseq._losses.cross_entropy import cross_entropy as cross_entropy
 from jaxseq._losses.cross_entropy import perplexity as perplexity
@@ -77,6 +78,7 @@ from jaxseq._models.transformer.whole import transformer_encode as transformer_e
 from jaxseq._search.beam import beam_search as beam_search
 from jaxseq._search.ctc import ctc_beam_search as ctc_beam_search
 from jaxseq._search.ctc import ctc_greedy as ctc_greedy
+from jaxseq._search.ctc import ctc_steps as ctc_steps
 from jaxseq._search.decoded import Decoded as Decoded
 from jaxseq._search.prefill import prefill as prefill
 from jaxseq._search.sample import greedy as greedy

@@ -37,8 +37,8 @@ def test_names():
     others += ["additive_init", "multi_head_init"]
     others += ["beam_search", "greedy", "prefill", "sample"]
     others += ["cross_entropy", "perplexity"]
-    others += ["crf_decode", "crf_init", "crf_log_partition", "crf_score"]
-    others += ["ctc_beam_search", "ctc_greedy"]
+    others += ["crf_decode", "crf_init", "crf_log_partition", "crf_loss", "crf_score"]
+    others += ["ctc_beam_search", "ctc_greedy", "ctc_steps"]
     parts = ("init", "encode", "decode", "decode_step")
     others += [f"{m}_{p}" for m in ("seq2seq", "transformer") for p in parts]
     others += ["transformer_zeros"]

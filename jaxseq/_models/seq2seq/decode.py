@@ -40,7 +40,9 @@ def seq2seq_decode(
     Args:
         params: weights.
         state: the decoder's state, as of `seq2seq_encode`.
-        tokens: inputs of each step, `(..., T)`: the target, a start token before it.
+        tokens: inputs of each step, `(..., T)`: the target, a start token before it,
+            each from 0 to V - 1. Another, where only a run under `jit` knows it, has an
+            embedding of NaN.
         cell: the `Cell` that the weights were drawn for; it may be left out for those
             that are built in.
         dropout: probability in [0, 1) that a value of the embeddings, between two
@@ -104,7 +106,8 @@ def seq2seq_decode_step(
     Args:
         params: weights.
         state: the decoder's state.
-        token: the token before, or a start token, `(...)`.
+        token: the token before, or a start token, from 0 to V - 1, `(...)`. Another,
+            where only a run under `jit` knows it, has an embedding of NaN.
         cell: the `Cell` that the weights were drawn for; it may be left out for those
             that are built in.
 

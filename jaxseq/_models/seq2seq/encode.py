@@ -36,7 +36,9 @@ def seq2seq_encode(
 
     Args:
         params: weights.
-        tokens: source, `(..., S)`; past `lengths` they may be anything.
+        tokens: source, from 0 to the size of its vocabulary less 1, `(..., S)`; past
+            `lengths` they may be anything. Another, where only a run under `jit` knows
+            it, has an embedding of NaN.
         cell: the `Cell` that the weights were drawn for; it may be left out for those
             that are built in.
         lengths: valid tokens of each source, `(...)`; all S if None.

@@ -42,7 +42,9 @@ def transformer_encode(
 
     Args:
         params: weights with an encoder.
-        tokens: `(..., S)`; past `lengths` they may be anything.
+        tokens: from 0 to the size of the vocabulary less 1, `(..., S)`; past `lengths`
+            they may be anything. Another, where only a run under `jit` knows it, has an
+            embedding of NaN.
         lengths: valid tokens of each sequence, `(...)`; all S if None.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
@@ -79,7 +81,8 @@ def transformer_decode(
 
     Args:
         params: weights with a decoder.
-        tokens: `(..., T)`; each is followed by what its logits are of.
+        tokens: from 0 to V - 1, `(..., T)`; each is followed by what its logits are of.
+            Another, where only a run under `jit` knows it, has an embedding of NaN.
         memory: outputs of the encoder, `(..., S, D)`; None with no encoder.
         memory_lengths: valid tokens of each source, `(...)`; all S if None.
         activation: between the two maps of a layer.
