@@ -113,6 +113,8 @@ def as_array(x: Any, name: str) -> Array:
 
 def of_values(values: Any, name: str) -> Array:
     """An array of what may be a list of numbers too."""
+    # some strings name a dtype, which JAX would take them for
+    check(not isinstance(values, str), name, "an array", repr(values))
     try:
         return as_jax(values)
     except (TypeError, ValueError, OverflowError):
