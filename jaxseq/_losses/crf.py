@@ -31,7 +31,7 @@ from jaxseq._base.check import (
 )
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._base.masks import select, valid_steps
-from jaxseq._base.mesh import of_each_row, rows, scan
+from jaxseq._base.mesh import as_one_batch, of_each_row, rows, scan
 
 
 class CRFParams(NamedTuple):
@@ -289,6 +289,7 @@ def _inputs(
         valid = jnp.ones((*batch, T), jnp.bool_)
     else:
         scores = jnp.where(valid[..., None], scores, 0)
+    scores, valid = as_one_batch((scores, valid), len(batch))
     if mask is not None:
         order = jnp.argsort(~valid, -1, stable=True)
         scores = jnp.take_along_axis(scores, order[..., None], -2)
@@ -300,6 +301,7 @@ def _way(params: CRFParams, scores: Array, tags: Any, steps: _Steps) -> _Way:
     (given, order, valid), K = steps, scores.shape[-1]
     tags = check_tokens(tags, "tags", K, given)
     check(tags.shape == valid.shape, "tags", f"shape {valid.shape}", tags.shape)
+    _, tags = as_one_batch((valid, tags), valid.ndim - 1)
     if order is not None:
         tags = jnp.take_along_axis(tags, order, -1)
     tags = jnp.where(tags < 0, K, tags)  # both are beyond: NaN

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 from jax import Array
 
@@ -18,6 +17,7 @@ from jaxseq._base.check import (
 )
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._base.masks import valid_steps
+from jaxseq._base.mesh import as_one_batch
 
 
 def cross_entropy(
@@ -121,6 +121,7 @@ def _losses(
     labels = check_tokens(labels, "labels", V, valid)
     check(labels.shape == (*batch, T), "labels", f"shape {(*batch, T)}", labels.shape)
     logits = logits.astype(state_dtype(logits.dtype))
+    logits, labels, valid = as_one_batch((logits, labels, valid), len(batch))
     if valid is not None:
         logits = jnp.where(valid[..., None], logits, 0)
     labels = jnp.where(labels < 0, V, labels)  # both are beyond: NaN
@@ -144,7 +145,7 @@ def _differ(labels: Any, ignore: Any) -> Array:
 
 def _target(logits: Array, picked: Array, smoothing: Any) -> Array:
     """The mean of the logits by the distribution that is aimed at."""
-    if not isinstance(smoothing, jax.core.Tracer) and smoothing == 0:
+    if isinstance(smoothing, (int, float)) and smoothing == 0:
         return picked
     s, mean = jnp.asarray(smoothing, logits.dtype), logits.mean(-1)
     # an infinite logit, which is no target, is not multiplied by a zero
