@@ -48,17 +48,17 @@ def cross_entropy(
         Losses, `(..., T)`; float32 for the 16-bit dtypes.
 
     Raises:
-        ValueError: if `logits` are not floats `(..., T, V)`, `labels` are not integers
-            from 0 to V - 1 of the shape of the steps, `lengths` are not integers from
-            0 to T, `mask` is not booleans of the shape of the steps, `ignore` is
-            neither None nor an integer, or `label_smoothing` is outside of [0, 1).
+        ValueError: if `logits` are not floats `(..., T, V)`, `labels` not tokens
+            `(..., T)`, `lengths` not integers from 0 to T, `mask` not booleans
+            `(..., T)`, `ignore` neither None nor an integer, or `label_smoothing` not
+            in [0, 1).
 
     Example:
         >>> logits = jnp.zeros((2, 4, 10))
         >>> labels = jnp.array([[3, 1, 4, 1], [5, 9, -100, -100]])
         >>> losses = cross_entropy(logits, labels, ignore=-100)
-        >>> mean = losses.sum() / (labels != -100).sum()
-        >>> bool(jnp.isclose(mean, jnp.log(10)))
+        >>> mean = losses.sum() / (labels != -100).astype(losses.dtype).sum()
+        >>> bool(jnp.isclose(mean, jnp.log(10.0)))
         True
 
     For label smoothing see Szegedy and others, "Rethinking the Inception
