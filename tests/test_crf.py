@@ -144,7 +144,7 @@ def test_gradients_with_a_mask():
 
 
 def in_float64(params, scores, lengths):
-    """The log-partition, and the best way to tag, of long sequences."""
+    """The log-partition, and the best way to tag and its score, of long sequences."""
     alpha = best = params.start + scores[:, 0]
     before = np.tile(np.arange(K), (scores.shape[1], len(scores), 1))
     for t in range(1, scores.shape[1]):
@@ -163,7 +163,7 @@ def in_float64(params, scores, lengths):
     inside = np.arange(scores.shape[1]) < lengths[:, None]
     top = total.max(-1)
     found = top + np.log(np.exp(total - top[:, None]).sum(-1))
-    return found, np.where(inside, np.array(tags[::-1]).T, 0)
+    return found, np.where(inside, np.array(tags[::-1]).T, 0), best.max(-1)
 
 
 def test_long_sequences_in_float32():
@@ -177,7 +177,7 @@ def test_long_sequences_in_float32():
     scores = sizes[:, None, None] * np.eye(K)[tags] + rng.standard_normal((7, N, K))
     scores = scores.astype(np.float32)
     wide = CRFParams(*(np.asarray(w, float) for w in params))
-    free, best = in_float64(wide, scores.astype(float), lengths)
+    free, best, best_score = in_float64(wide, scores.astype(float), lengths)
     given = np.array([
         score(wide, s[:n].astype(float), t[:n])
         for s, t, n in zip(scores, tags, lengths, strict=True)
@@ -189,12 +189,13 @@ def test_long_sequences_in_float32():
         loss = jaxseq.crf_loss(params, scores, tags, **how)
         sums = jaxseq.crf_log_partition(params, scores, **how)
         score = jaxseq.crf_score(params, scores, tags, **how)
-        return loss, (sums, score), jaxseq.crf_decode(params, scores, **how)[0]
+        found, top = jaxseq.crf_decode(params, scores, **how)
+        return loss, (sums, score, top), found
 
     loss, sums, found = run(params, scores)
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, free - given, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(sums, (free, given), rtol=2e-7)
+    np.testing.assert_allclose(sums, (free, given, best_score), rtol=2e-7)
     np.testing.assert_array_equal(found, best)
 
 
