@@ -367,11 +367,10 @@ def _log_sum(x: Array, axis: int) -> Array:
 
     Its gradient is 0, not NaN, where all is forbidden.
     """
-    none = jnp.isneginf(x).all(axis)
-    x = jnp.where(jnp.expand_dims(none, axis), 0, x)
     top = lax.stop_gradient(x.max(axis))
+    none = jnp.isneginf(top)
     top = jnp.where(jnp.isfinite(top), top, 0)
-    x = x - jnp.expand_dims(top, axis)
+    x = jnp.where(jnp.expand_dims(none, axis), 0, x) - jnp.expand_dims(top, axis)
     is_top = x == 0
     # exp sums to 1 + others, but that sum would lose what is small
     others = jnp.exp(x) - is_top.astype(x.dtype)
