@@ -80,8 +80,7 @@ def loss(model: Tagger, batch: Any) -> tuple[Array, Array]:
     """The sum of the negative log-likelihoods, and the number of words."""
     scores, tags, lengths = model(batch), batch.tags, batch.lengths
     if (crf := model.crf) is not None:
-        every = jaxseq.crf_log_partition(crf, scores, lengths=lengths)
-        nats = every - jaxseq.crf_score(crf, scores, tags, lengths=lengths)
+        nats = jaxseq.crf_loss(crf, scores, tags, lengths=lengths)
         return nats.sum(), lengths.sum()
     nats = optax.softmax_cross_entropy_with_integer_labels(scores, tags)
     valid = jnp.arange(tags.shape[1]) < lengths[:, None]
