@@ -22,7 +22,7 @@ def check_dtype(dtype: Any, name: str) -> None:
         ok = dtype is not None and jnp.dtype(dtype).name in FLOATS
     except TypeError:
         ok = False
-    check(ok, name, f"a dtype among {FLOATS}", repr(dtype))
+    check(ok, name, f"a dtype among {FLOATS}", dtype)
 
 
 def is_whole(n: Any) -> bool:
