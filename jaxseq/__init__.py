@@ -21,6 +21,7 @@ from jaxseq._cells.any import RNN as RNN
 from jaxseq._cells.cell import Cell as Cell
 from jaxseq._cells.cell import cell as cell
 from jaxseq._cells.cell import cell_init as cell_init
+from jaxseq._cells.cell import cell_states as cell_states
 from jaxseq._cells.cell import cell_step as cell_step
 from jaxseq._cells.cell import cell_zeros as cell_zeros
 from jaxseq._cells.gru import GRUParams as GRUParams
@@ -32,6 +33,7 @@ from jaxseq._cells.lstm import LSTMParams as LSTMParams
 from jaxseq._cells.lstm import LSTMState as LSTMState
 from jaxseq._cells.lstm import lstm as lstm
 from jaxseq._cells.lstm import lstm_init as lstm_init
+from jaxseq._cells.lstm import lstm_states as lstm_states
 from jaxseq._cells.lstm import lstm_step as lstm_step
 from jaxseq._cells.lstm import lstm_zeros as lstm_zeros
 from jaxseq._cells.rnn import RNNParams as RNNParams

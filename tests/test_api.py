@@ -32,6 +32,7 @@ def test_names():
     types = ["RNNParams", "LSTMParams", "LSTMState", "GRUParams"]
     types += ["Cell", "CellParams"]
     others = ["bidirectional", "resets_from_dones", "stack"]
+    others += ["cell_states", "lstm_states"]
     kinds = ("additive", "dot", "general", "multi_head")
     others += [f"{kind}_attention" for kind in kinds]
     others += ["additive_init", "multi_head_init"]

@@ -19,10 +19,10 @@ def check(ok: bool, name: str, expected: object, got: object) -> None:
 
 def check_dtype(dtype: Any, name: str) -> None:
     try:
-        ok = dtype is not None and jnp.dtype(dtype).name in FLOATS
+        got = repr(None) if dtype is None else jnp.dtype(dtype).name
     except TypeError:
-        ok = False
-    check(ok, name, f"a dtype among {FLOATS}", repr(dtype))
+        got = repr(dtype)
+    check(got in FLOATS, name, f"a dtype among {FLOATS}", got)
 
 
 def is_whole(n: Any) -> bool:
@@ -36,6 +36,15 @@ def check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         ok = is_symbolic_dim(size) or (is_whole(size) and size >= 1)
         check(ok, name, "a size of at least 1", repr(size))
+
+
+def check_batch(batch: Any) -> tuple[Any, ...]:
+    """Checks axes in front, a tuple or one size, and returns them as a tuple."""
+    sizes = batch if type(batch) is tuple else (batch,)
+    for n in sizes:
+        ok = is_symbolic_dim(n) or (is_whole(n) and n >= 0)
+        check(ok, "batch", "a size of at least 0, or a tuple of such", repr(batch))
+    return sizes
 
 
 def check_flag(flag: Any, name: str) -> bool:

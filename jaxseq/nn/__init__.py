@@ -3,6 +3,7 @@
 from jaxseq.nn._attention import AdditiveAttention as AdditiveAttention
 from jaxseq.nn._attention import GeneralAttention as GeneralAttention
 from jaxseq.nn._attention import MultiHeadAttention as MultiHeadAttention
+from jaxseq.nn._crf import CRF as CRF
 from jaxseq.nn._recurrent import GRU as GRU
 from jaxseq.nn._recurrent import LSTM as LSTM
 from jaxseq.nn._recurrent import RNN as RNN

@@ -13,9 +13,6 @@ from jaxseq.nn._weights import Weights, check_module
 
 
 class _Attention(Weights):
-    def __init__(self, params: Any, dtype: Any, rngs: nnx.Rngs):
-        super().__init__(params, 0.0, dtype, rngs)
-
     def _run(self, function: Any, *arrays: Array | None, **how: Any) -> Any:
         if self.dtype is not None:
             narrow = lambda a: None if a is None else jnp.asarray(a, self.dtype)
@@ -57,6 +54,7 @@ class AdditiveAttention(_Attention):
         rngs: nnx.Rngs,
     ):
         check_module(
+            rngs,
             param_dtype,
             query_features=query_features,
             key_features=key_features,
@@ -64,7 +62,7 @@ class AdditiveAttention(_Attention):
         )
         sizes = query_features, key_features, hidden_features
         params = jaxseq.additive_init(rngs.params(), *sizes, dtype=param_dtype)
-        super().__init__(params, dtype, rngs)
+        super().__init__(params, dtype)
 
     def __call__(
         self,
@@ -104,10 +102,10 @@ class GeneralAttention(_Attention):
         rngs: nnx.Rngs,
     ):
         sizes = {"query_features": query_features, "key_features": key_features}
-        check_module(param_dtype, **sizes)
+        check_module(rngs, param_dtype, **sizes)
         glorot = jax.nn.initializers.glorot_uniform()
         shape = query_features, key_features
-        super().__init__(glorot(rngs.params(), shape, param_dtype), dtype, rngs)
+        super().__init__(glorot(rngs.params(), shape, param_dtype), dtype)
 
     def __call__(
         self,
@@ -156,6 +154,7 @@ class MultiHeadAttention(_Attention):
         rngs: nnx.Rngs,
     ):
         check_module(
+            rngs,
             param_dtype,
             in_features=in_features,
             num_heads=num_heads,
@@ -180,7 +179,7 @@ class MultiHeadAttention(_Attention):
             bias=bias,
             dtype=param_dtype,
         )
-        super().__init__(params, dtype, rngs)
+        super().__init__(params, dtype)
 
     def __call__(
         self,

@@ -8,10 +8,10 @@ from jax import Array
 
 import jaxseq
 from jaxseq._base.check import check
-from jaxseq.nn._weights import Weights, check_module
+from jaxseq.nn._weights import DroppingWeights, check_module
 
 
-class Seq2Seq(Weights):
+class Seq2Seq(DroppingWeights):
     """A recurrent encoder-decoder; see `jaxseq.seq2seq_init` for what it is made of.
 
     Args:
@@ -67,6 +67,7 @@ class Seq2Seq(Weights):
         rngs: nnx.Rngs,
     ):
         check_module(
+            rngs,
             param_dtype,
             source_size=source_size,
             target_size=target_size,
@@ -112,7 +113,7 @@ class Seq2Seq(Weights):
     ) -> jaxseq.Seq2SeqState:
         """The decoder's initial state; see `jaxseq.seq2seq_encode`."""
         return jaxseq.seq2seq_encode(
-            self.params, source, cell=self.cell, lengths=lengths, **self.dropping()
+            self.params, source, cell=self.cell, lengths=lengths, **self._dropping()
         )
 
     def decode(
@@ -120,7 +121,7 @@ class Seq2Seq(Weights):
     ) -> tuple[jaxseq.Seq2SeqState, Array, Array | None]:
         """`(state, logits, weights)` of given tokens; see `jaxseq.seq2seq_decode`."""
         return jaxseq.seq2seq_decode(
-            self.params, state, target, cell=self.cell, **self.dropping()
+            self.params, state, target, cell=self.cell, **self._dropping()
         )
 
     def decode_step(

@@ -10,10 +10,10 @@ from jax import Array
 
 import jaxseq
 from jaxseq._base.check import check, check_sizes
-from jaxseq.nn._weights import Weights, check_module
+from jaxseq.nn._weights import DroppingWeights, check_module
 
 
-class Transformer(Weights):
+class Transformer(DroppingWeights):
     """Encoder, decoder, or both; see `jaxseq.transformer_init`.
 
     Args:
@@ -69,6 +69,7 @@ class Transformer(Weights):
         rngs: nnx.Rngs,
     ):
         check_module(
+            rngs,
             param_dtype,
             features=features,
             num_heads=num_heads,
@@ -114,7 +115,7 @@ class Transformer(Weights):
 
     def encode(self, source: Array, *, lengths: Array | None = None) -> Array:
         """A vector for each token; see `jaxseq.transformer_encode`."""
-        how = {"activation": self.activation, **self.dropping()}
+        how = {"activation": self.activation, **self._dropping()}
         return jaxseq.transformer_encode(self.params, source, lengths=lengths, **how)
 
     def decode(
@@ -125,7 +126,7 @@ class Transformer(Weights):
         memory_lengths: Array | None = None,
     ) -> tuple[Array, tuple[Array, ...] | None]:
         """`(logits, weights)` of given tokens; see `jaxseq.transformer_decode`."""
-        how = {"activation": self.activation, **self.dropping()}
+        how = {"activation": self.activation, **self._dropping()}
         how["memory_lengths"] = memory_lengths
         return jaxseq.transformer_decode(self.params, target, memory, **how)
 
