@@ -366,6 +366,7 @@ def test_errors_name_the_argument():
         ),
         r"^bidirectional: .* got 'x'": lambda: make(3, 5, bidirectional="x"),
         r"^rngs: expected nnx.Rngs.* got int": lambda: make(3, 5, rngs=0),
+        r"^num_layers: .* got None": lambda: make(3, 5, num_layers=None),
         r"^num_layers: .* got True": lambda: make(3, 5, num_layers=True),
         r"^activation: .* got 'relu'": lambda: jaxseq.nn.RNN(
             3, 5, activation="relu", rngs=nnx.Rngs(0)

@@ -19,7 +19,8 @@ def check(ok: bool, name: str, expected: object, got: object) -> None:
 
 def check_dtype(dtype: Any, name: str) -> None:
     try:
-        got = repr(None) if dtype is None else jnp.dtype(dtype).name
+        known = dtype is not None and not isinstance(dtype, jax.Array)
+        got = jnp.dtype(dtype).name if known else repr(dtype)
     except TypeError:
         got = repr(dtype)
     check(got in FLOATS, name, f"a dtype among {FLOATS}", got)
@@ -73,7 +74,7 @@ def check_number(
         check(ok, name, expected, repr(number))
     if not isinstance(number, jax.core.Tracer):
         with jax.ensure_compile_time_eval():  # NaN is inside of nothing
-            check(jnp.all(inside(jnp.asarray(number))), name, expected, number)
+            check(bool(jnp.all(inside(jnp.asarray(number)))), name, expected, number)
 
 
 def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> None:
@@ -150,7 +151,7 @@ def check_state(state: Any, like: Any, name: str = "state") -> Any:
         return type(like)(*(check_state(a, b, f"{name}.{f}") for a, b, f in parts))
     ok = state is not None and not isinstance(state, (tuple, list, dict, str))
     check(ok, name, "an array", got)
-    array = as_jax(state)
+    array = of_values(state, name)
     check_array(array, name, like.shape, like.dtype)
     return array
 

@@ -18,6 +18,7 @@ from jaxseq._base.check import (
     check_choice,
     check_dtype,
     check_flag,
+    check_sizes,
     check_state,
 )
 from jaxseq._base.dropout import check_rate, is_zero
@@ -47,9 +48,8 @@ class _Recurrent(DroppingWeights):
         param_dtype: Any,
         rngs: nnx.Rngs,
     ):
-        check_module(
-            rngs,
-            param_dtype,
+        check_module(rngs, param_dtype)
+        check_sizes(
             in_features=in_features,
             hidden_features=hidden_features,
             num_layers=num_layers,
