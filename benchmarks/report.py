@@ -212,11 +212,9 @@ def report(results: Path, readme: Path, front: Path | None) -> None:
             raise UsageError(f"{page} does not exist")
     draw_figure([plain(rows) for rows in runs], results / FIGURE)
 
-    def figure(page: Path) -> str:
-        link = Path(os.path.relpath(results / FIGURE, page.parent)).as_posix()
-        return f"![Time of each library over jaxseq's]({link})"
-
-    parts = [figure(readme), *map(section, runs)]
+    link = Path(os.path.relpath(results / FIGURE, readme.parent)).as_posix()
+    figure = f"![Time of each library over jaxseq's]({link})"
+    parts = [figure, *map(section, runs)]
     for path in sorted(results.glob("profile/*.jsonl")):
         rows = newest(path)
         where = f"### Where the time goes: {path.stem}, commit {rows[0]['commit']}"
@@ -229,5 +227,5 @@ def report(results: Path, readme: Path, front: Path | None) -> None:
         for rows in runs
     ]
     if front is not None:
-        replace(front, "\n\n".join([figure(front), *short]))
+        replace(front, "\n\n".join(short))
     print("\n\n".join(short))

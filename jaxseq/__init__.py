@@ -1,4 +1,58 @@
-"""Recurrent networks for JAX: pure functions, exact, fast and complete."""
+"""Recurrent networks for JAX: pure functions, exact, fast and complete.
+
+Layers take inputs `(..., T, D)`, time second to last, and return `(state, y)`. Weights
+and states are NamedTuples. All public names, by what they are for:
+
+Cells: weights, a state of zeros, one step, and a whole sequence
+    rnn_init, rnn_zeros, rnn_step, rnn
+    lstm_init, lstm_zeros, lstm_step, lstm
+    gru_init, gru_zeros, gru_step, gru
+    cell_init, cell_zeros, cell_step, cell
+
+The whole state at every step, not its first part alone
+    lstm_states, cell_states
+
+Cells as values, for `seq2seq_init` and `jaxseq.nn.Cell`, and the NamedTuples of cells
+    RNN, LSTM, GRU, Cell
+    RNNParams, LSTMParams, LSTMState, GRUParams, CellParams
+
+Layers put together, and the ends of episodes in reinforcement learning
+    stack, bidirectional
+    resets_from_dones
+
+Attention
+    additive_init, multi_head_init
+    additive_attention, general_attention, dot_attention, multi_head_attention
+    AdditiveParams, MultiHeadParams, Dot, ScaledDot
+
+Recurrent encoder-decoders
+    seq2seq_init, seq2seq_encode, seq2seq_decode, seq2seq_decode_step
+    Seq2SeqParams, BahdanauParams, LuongParams, BridgeParams
+    Seq2SeqState, Memory
+
+Transformers
+    transformer_init, transformer_encode, transformer_decode
+    transformer_zeros, transformer_decode_step
+    TransformerParams, TransformerStack, TransformerLayer, NormParams
+    Sinusoidal, Rotary
+    TransformerState, Cache
+
+Decoding with any step function
+    greedy, sample, beam_search, prefill
+    Decoded
+
+Losses of token sequences
+    cross_entropy, perplexity
+
+Linear-chain conditional random fields
+    crf_init, crf_log_partition, crf_score, crf_decode
+    CRFParams
+
+Decoding of CTC's outputs
+    ctc_greedy, ctc_beam_search
+
+`jaxseq.nn` has the layers and models as Flax NNX modules.
+"""
 
 from contextlib import suppress as _suppress
 
@@ -83,6 +137,86 @@ from jaxseq._search.decoded import Decoded as Decoded
 from jaxseq._search.prefill import prefill as prefill
 from jaxseq._search.sample import greedy as greedy
 from jaxseq._search.sample import sample as sample
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdditiveParams",
+    "BahdanauParams",
+    "BridgeParams",
+    "CRFParams",
+    "Cache",
+    "Cell",
+    "CellParams",
+    "Decoded",
+    "Dot",
+    "GRUParams",
+    "LSTMParams",
+    "LSTMState",
+    "LuongParams",
+    "Memory",
+    "MultiHeadParams",
+    "NormParams",
+    "RNNParams",
+    "Rotary",
+    "ScaledDot",
+    "Seq2SeqParams",
+    "Seq2SeqState",
+    "Sinusoidal",
+    "TransformerLayer",
+    "TransformerParams",
+    "TransformerStack",
+    "TransformerState",
+    "additive_attention",
+    "additive_init",
+    "beam_search",
+    "bidirectional",
+    "cell",
+    "cell_init",
+    "cell_states",
+    "cell_step",
+    "cell_zeros",
+    "crf_decode",
+    "crf_init",
+    "crf_log_partition",
+    "crf_score",
+    "cross_entropy",
+    "ctc_beam_search",
+    "ctc_greedy",
+    "dot_attention",
+    "general_attention",
+    "greedy",
+    "gru",
+    "gru_init",
+    "gru_step",
+    "gru_zeros",
+    "lstm",
+    "lstm_init",
+    "lstm_states",
+    "lstm_step",
+    "lstm_zeros",
+    "multi_head_attention",
+    "multi_head_init",
+    "perplexity",
+    "prefill",
+    "resets_from_dones",
+    "rnn",
+    "rnn_init",
+    "rnn_step",
+    "rnn_zeros",
+    "sample",
+    "seq2seq_decode",
+    "seq2seq_decode_step",
+    "seq2seq_encode",
+    "seq2seq_init",
+    "stack",
+    "transformer_decode",
+    "transformer_decode_step",
+    "transformer_encode",
+    "transformer_init",
+    "transformer_zeros",
+]
 
 for _kind in [a for a in globals().values() if isinstance(a, type)]:
     with _suppress(ValueError):  # where this file is loaded again

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import re
 import subprocess
 import sys
@@ -16,40 +17,24 @@ import jaxseq
 import jaxseq.nn
 
 ROOT = Path(__file__).parent.parent
-NAMES = [name for name in dir(jaxseq) if not name.startswith("_") and name != "nn"]
 CELLS = ["GRU", "LSTM", "RNN"]
-PUBLIC = [getattr(jaxseq, name) for name in NAMES if name not in CELLS]
-MODULES_OF_NN = [name for name in dir(jaxseq.nn) if not name.startswith("_")]
-PUBLIC += [getattr(jaxseq.nn, name) for name in MODULES_OF_NN]
+PUBLIC = [getattr(jaxseq, name) for name in jaxseq.__all__ if name not in CELLS]
+PUBLIC += [getattr(jaxseq.nn, name) for name in jaxseq.nn.__all__]
 
 
-def test_names():
-    cells = [
-        f"{cell}{suffix}"
-        for cell in ("rnn", "lstm", "gru", "cell")
-        for suffix in ("", "_init", "_step", "_zeros")
-    ]
-    types = ["RNNParams", "LSTMParams", "LSTMState", "GRUParams"]
-    types += ["Cell", "CellParams"]
-    others = ["bidirectional", "resets_from_dones", "stack"]
-    others += ["cell_states", "lstm_states"]
-    kinds = ("additive", "dot", "general", "multi_head")
-    others += [f"{kind}_attention" for kind in kinds]
-    others += ["additive_init", "multi_head_init"]
-    others += ["beam_search", "greedy", "prefill", "sample"]
-    others += ["cross_entropy", "perplexity"]
-    others += ["crf_decode", "crf_init", "crf_log_partition", "crf_score"]
-    others += ["ctc_beam_search", "ctc_greedy"]
-    parts = ("init", "encode", "decode", "decode_step")
-    others += [f"{m}_{p}" for m in ("seq2seq", "transformer") for p in parts]
-    others += ["transformer_zeros"]
-    types += ["AdditiveParams", "Decoded", "Dot", "MultiHeadParams", "ScaledDot"]
-    types += ["CRFParams"]
-    types += ["BahdanauParams", "BridgeParams", "LuongParams", "Memory"]
-    types += ["Seq2SeqParams", "Seq2SeqState"]
-    types += ["Cache", "NormParams", "Rotary", "Sinusoidal", "TransformerLayer"]
-    types += ["TransformerParams", "TransformerStack", "TransformerState"]
-    assert sorted(NAMES) == sorted([*cells, *types, *others, *CELLS])
+@pytest.mark.parametrize("module", [jaxseq, jaxseq.nn], ids=lambda m: m.__name__)
+def test_names(module):
+    """`__all__`, what there is, and the list that `help` shows are the same."""
+    public = {name for name in dir(module) if not name.startswith("_")}
+    public -= {name for name in public if inspect.ismodule(getattr(module, name))}
+    assert len(module.__all__) == len(set(module.__all__))
+    assert set(module.__all__) == public
+    listed = re.findall(r"^ {4}(\w+(?:, \w+)*)$", module.__doc__, re.MULTILINE)
+    names = [name for line in listed for name in line.split(", ")]
+    assert sorted(names) == sorted(module.__all__)
+    page = pydoc.plain(pydoc.render_doc(module))
+    for name in module.__all__:
+        assert re.search(rf"^    (class )?{name}\b[( ]", page, re.MULTILINE), name
 
 
 def test_built_in_cells():
@@ -92,3 +77,10 @@ def test_imports_only_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert set(done.stdout.split()) - {"jax"} == {"jaxseq"}, done.stderr
+
+
+def test_without_flax_an_import_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flax", None)
+    monkeypatch.delitem(sys.modules, "jaxseq.nn")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxseq\[nn\]'"):
+        importlib.import_module("jaxseq.nn")

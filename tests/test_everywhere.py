@@ -210,7 +210,7 @@ def test_what_stands_for_a_score_is_serialized(options):
 
 
 def test_a_scan_of_ones_own_on_devices():
-    """Over steps, from zeros laid out as the README says."""
+    """Over steps, from zeros laid out as docs/layers.md says."""
     params = weights(jaxseq.lstm_init, 2, 4)
     x = CALLS["lstm"].args(B, T)[1].swapaxes(0, 1)
     step, zeros = partial(jaxseq.lstm_step, params), partial(jaxseq.lstm_zeros, params)

@@ -119,13 +119,14 @@ def test_block_of(T, batch, size):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_input_maps_in_the_steps_of_many_rows(reverse, monkeypatch):
+@pytest.mark.parametrize("batch", [(3,), (3, 1)])
+def test_many_rows_in_place(reverse, batch, monkeypatch):
+    """Input maps in the steps; x, y and the gradient of y where they lie."""
     monkeypatch.setattr(loop, "MANY_ROWS", 3)
     for cell in CELLS["lstm"], CELLS["gru"]:
-        problem = random_problem(cell, batch=(3,), T=7, D=2, H=3)
-        options = {**make_options("both", (3,), 7), "reverse": reverse}
-        output = jax.jit(partial(cell.sequence, **options))(*problem)
-        assert_close(output, expected(cell, *problem, **options))
+        problem = random_problem(cell, batch=batch, T=7, D=2, H=3)
+        options = {**make_options("both", batch, 7), "reverse": reverse}
+        check_run(cell, problem, **options)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

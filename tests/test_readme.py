@@ -1,6 +1,7 @@
-"""The README's code runs as it stands there, and its claims of weights hold."""
+"""The code of README and of docs/ runs as it stands there, and their claims hold."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -9,41 +10,99 @@ import pytest
 
 import jaxseq
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+}
+README = PAGES["README.md"]
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+every_page = pytest.mark.parametrize("page", PAGES)
 
 
-@pytest.fixture(scope="module")
-def names():
+@cache
+def run(page):
     """What the code of all blocks, run one after the other, defines."""
-    jax.config.update("jax_enable_x64", False)  # as a user has it
-    names = {}
-    try:
-        for block in BLOCKS:
+    names = {"__name__": page}
+    # as a user has it
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        for block in BLOCK.findall(PAGES[page]):
             exec(block, names)
-    finally:
-        jax.config.update("jax_enable_x64", True)
     return names
 
 
-def test_code_runs_block_after_block(names):
-    assert names["jaxseq"] is jaxseq
+@every_page
+def test_code_runs_block_after_block(page):
+    assert run(page)["jaxseq"] is jaxseq
 
 
-def test_weights_of_pytorch(names):
+def test_the_model_of_the_readme_learns():
+    assert run("README.md")["accuracy"] > 0.9
+
+
+def test_weights_of_pytorch():
     torch = pytest.importorskip("torch")
     module = torch.nn.GRU(3, 4, batch_first=True, dtype=torch.float64)
     weights = [w.detach().numpy() for w in module.parameters()]
     x = np.random.default_rng(0).standard_normal((2, 6, 3))
-    _, y = jaxseq.gru(names["gru_from_torch"](*weights), x)
+    _, y = jaxseq.gru(run("docs/migration.md")["gru_from_torch"](*weights), x)
     want = module(torch.tensor(x))[0].detach().numpy()
     np.testing.assert_allclose(y, want, rtol=0, atol=1e-12)
 
 
-def test_the_first_example_is_short():
+@pytest.mark.parametrize(("page", "most"), [("README.md", 30), ("docs/layers.md", 12)])
+def test_the_first_example_is_short(page, most):
     """No line but its imports and blank ones is left out of the count."""
-    lines = [line for line in BLOCKS[0].splitlines() if line.strip()]
+    first = BLOCK.findall(PAGES[page])[0]
+    lines = [line for line in first.splitlines() if line.strip()]
     imports = [line for line in lines if re.match(r"(from|import) ", line)]
-    assert "import jaxseq" in imports
+    assert any(line.startswith("import jaxseq") for line in imports)
     own = [line for line in lines if line not in imports]
-    assert any("jaxseq." in line for line in own) and len(own) <= 12
+    assert any("jaxseq." in line for line in own) and len(own) <= most
+
+
+def anchors(text):
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    if not (ROOT / "benchmarks").exists():
+        pytest.skip("a source distribution has only a part of the pages")
+    links = re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", PAGES[page]))
+    for link in links:
+        assert "://" not in link, "a link to be checked by hand"
+        path, _, anchor = link.partition("#")
+        target = ROOT / Path(page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8"))
+
+
+def test_every_page_is_linked_from_the_readme():
+    assert all(f"({page})" in README for page in PAGES if page != "README.md")
+
+
+WHY = README.partition("## Why")[2].partition("<details>")[0]
+GENERATED = README.partition("<!-- generated")[2].partition("<!-- end")[0]
+ROW = r"^\| flax \| (\w+) \| ([\d.]+) .*? \| ([\d.]+) .*? \| ([\d.]+) .*? \| ([\d.]+) "
+
+
+def test_reasons_are_those_of_the_tables():
+    """Medians over the shapes: of the three cells' times, and of the memory."""
+    rows = re.findall(ROW, GENERATED, re.MULTILINE)
+    assert [mode for mode, *_ in rows] == ["forward", "gradient"] * 2
+    for mode, *times, memory in rows:
+        low, high = min(times, key=float), max(times, key=float)
+        assert re.search(rf"\b{low}\s+to\s+{high}\b", WHY), (mode, low, high)
+        assert mode == "forward" or memory in WHY
+
+
+def test_reasons_have_no_number_of_their_own():
+    pages = ["benchmarks/README.md", "docs/long-inputs.md"]
+    if not (ROOT / pages[0]).exists():
+        pytest.skip("no benchmarks in a source distribution")
+    found = " ".join((ROOT / page).read_text(encoding="utf-8") for page in pages)
+    known = set(re.findall(r"[\d.,]*\d", found))
+    for number in re.findall(r"(?<![\w-])\d[\d.,]*\d(?!\w)", WHY):
+        assert number in known, number

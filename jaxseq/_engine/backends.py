@@ -32,9 +32,9 @@ from jaxseq._engine.types import (
     Spec,
     Weights,
     as_written,
-    batch_first,
     kept,
-    time_first,
+    to_batch_first,
+    to_time_first,
 )
 from jaxseq._engine.update import jaxpr_of, step_by
 
@@ -80,14 +80,17 @@ def _pallas() -> Backend:
 
         if not spec.batch_first:
             return steps.forward(devices, spec, weights, inputs)
-        turned = inputs._replace(x=tuple(map(time_first, inputs.x)))
+        turned = inputs._replace(x=tuple(map(to_time_first, inputs.x)))
         end, y, _ = steps.forward(devices, spec, weights, turned)
-        return end, batch_first(y), None
+        return end, to_batch_first(y), None
 
-    def backward(*args: Any) -> Any:
+    def backward(devices: Devices, spec: Spec, *args: Any) -> Any:
         from jaxseq._kernels.tpu import steps
 
-        return steps.backward(*args)
+        *others, d_y = args
+        d_y = to_time_first(d_y) if spec.batch_first else d_y
+        whole: Any = *others, d_y
+        return steps.backward(devices, spec, *whole)
 
     return Backend("pallas", why_not, forward, backward)
 
@@ -196,12 +199,14 @@ def _features(kind: str, spec: Spec, args: Any) -> Any:
     none = lambda tree: jax.tree.map(lambda _: -1, tree)
     one = lambda tree: jax.tree.map(lambda _: 1, tree)
     masks = lambda tree: jax.tree.map(lambda _: 0, tree)
+    two = lambda tree: jax.tree.map(lambda _: 2, tree)
+    over_time = two if spec.batch_first else one
     if kind == "forward":
         weights, (x, state, start, m) = args
-        own = jax.tree.map(lambda _: 2, x) if spec.batch_first else one(x)
-        return none(weights), Inputs(own, one(state), one(start), masks(m))
+        return none(weights), Inputs(over_time(x), one(state), one(start), masks(m))
     weights, x, saved, m, d_end, d_y = args
-    return none(weights), one(x), one(saved), masks(m), one(d_end), one(d_y)
+    more = masks(m), one(d_end), over_time(d_y)
+    return none(weights), one(x), one(saved), *more
 
 
 def _unmapped(avals: Any, members: Any) -> list[tuple[int, ...]]:
@@ -238,7 +243,8 @@ def _out(avals: Any, params: Any) -> Any:
     ]
     args = params["tree"].unflatten(one)
     state = args[1].state if kind == "forward" else args[4]
-    T = args[1].x[0].shape[0] if kind == "forward" else args[5].shape[0]
+    over_time = args[1].x[0] if kind == "forward" else args[5]
+    T = over_time.shape[-2 if params["spec"].batch_first else 0]
     leaves = jax.tree.leaves(_shapes(kind, spec_of(params), args))
     return leaves, _mapped_sizes(avals, members), T, state[0].shape[:-1]
 
@@ -278,7 +284,7 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
         axes = tuple(dims)
         out = bind(args, {**params, "members": (*members, axes)})
         return out, [0] * len(out)
-    if spec.batch_first and _lies_in_time_first(tree, args, dims):
+    if spec.batch_first and _is_time_first(kind, tree, args, dims):
         params = {**params, "spec": spec._replace(batch_first=False)}
         return _batched(args, dims, **params)
 
@@ -299,10 +305,11 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
     ]
 
 
-def _lies_in_time_first(tree: Any, args: Any, dims: Any) -> bool:
+def _is_time_first(kind: str, tree: Any, args: Any, dims: Any) -> bool:
     """Whether `vmap` adds the first axis of rows, and adds it behind time."""
-    x, dim = (tree.unflatten(each)[1].x[0] for each in (args, dims))
-    return x.ndim == 3 and dim not in (None, 0)
+    which = lambda args: args[1].x[0] if kind == "forward" else args[5]
+    a, dim = (which(tree.unflatten(each)) for each in (args, dims))
+    return a.ndim == 3 and dim not in (None, 0)
 
 
 batching.primitive_batchers[run_p] = _batched

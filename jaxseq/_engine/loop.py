@@ -28,10 +28,10 @@ from jaxseq._engine.types import (
     Saved,
     Spec,
     Weights,
-    batch_first,
     kept,
     like_rows,
-    time_first,
+    to_batch_first,
+    to_time_first,
 )
 from jaxseq._engine.update import Step
 
@@ -64,7 +64,7 @@ def forward(
     # many rows are read and written where they are, a few are turned to time first
     in_place = spec.batch_first and size == 1
     if spec.batch_first and not in_place:
-        x = tuple(map(time_first, x))
+        x = tuple(map(to_time_first, x))
     if size != 1:
         x = select(masks.valid, x)
     axis = -2 if in_place else 0
@@ -114,7 +114,7 @@ def forward(
 
     states = [tuple(of_rows(a, rows) for a in state) for rows in halves]
     y = like_rows(state[0], T, H, spec.dtype)
-    y = batch_first(y) if in_place else y
+    y = to_batch_first(y) if in_place else y
     carry = states, y, None
     if save:
         maps = map_of(x)
@@ -163,7 +163,7 @@ def forward(
 
         states, y, _ = lax.fori_loop(0, blocks, block, carry)
     if spec.batch_first and not in_place:
-        y = batch_first(y)
+        y = to_batch_first(y)
     return join(states), y, None
 
 
@@ -184,7 +184,12 @@ def backward(
     are part of those of a product are left out.
     """
     step, needs = spec.step, reads(spec.step)
-    T, state = d_y.shape[0], tuple(d_end)
+    state = tuple(d_end)
+    in_place = spec.batch_first and has_many_rows(state[0])
+    if spec.batch_first and not in_place:
+        d_y = to_time_first(d_y)
+    axis = -2 if in_place else 0
+    T = d_y.shape[axis]
     narrow = spec.dtype if on.narrow else None
     w_h = [transposed(w) for w in weights.w_h]
     summed = [step.sum_of is not None and i == 0 for i in range(len(x))]
@@ -232,8 +237,10 @@ def backward(
             a if own is None else d
             for own, a, d in zip(saved.z_x, x, d_z_x, strict=True)
         ]
-        now = jax.tree.map(partial(at, t=t), ((z_x, d_z, saved.state, d_y), masks))
-        args = now[0], weights.extra, d_state, now[1]
+        given = z_x, d_z, saved.state, masks
+        z_x, z, old, marks = jax.tree.map(partial(at, t=t), given)
+        now = z_x, z, old, at(d_y, t, axis=axis)
+        args = now, weights.extra, d_state, marks
         d_state, z_t, z_x_t, *more = chained(one, args, ask, on.outline)
         d_z, d_z_x = jax.tree.map(partial(put, t=t), (d_z, d_z_x), (z_t, z_x_t))
         return d_z, d_z_x, d_state, *jax.tree.map(jnp.add, sums, more)
@@ -313,11 +320,16 @@ def block_of(T: Any, h: Array, weights: Weights) -> int | None:
     widths = [w.shape[-1] for w in weights.w_x if w is not None]
     if is_symbolic_dim(T) or any(map(is_symbolic_dim, h.shape)):
         return None
-    rows = math.prod(h.shape[:-1])
     if not widths:
         return None
-    size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))
+    rows = math.prod(h.shape[:-1])
+    size = 1 if has_many_rows(h) else max(8, PROJECTED_ROWS // max(1, rows))
     return None if size >= T else size
+
+
+def has_many_rows(h: Array) -> bool:
+    batch = h.shape[:-1]
+    return not any(map(is_symbolic_dim, batch)) and math.prod(batch) >= MANY_ROWS
 
 
 def at(a: Array, t: Any, rows: slice = WHOLE, axis: int = 0) -> Array:

@@ -7,7 +7,7 @@ from jax import Array, lax
 from jaxseq._base.masks import Masks, select
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.steps import evaluate
-from jaxseq._engine.types import Inputs, Spec, Weights, batch_first, time_first
+from jaxseq._engine.types import Inputs, Spec, Weights, to_batch_first, to_time_first
 
 
 class Out(NamedTuple):
@@ -53,9 +53,9 @@ def batch_first_plain(
     spec: Spec, weights: Weights, inputs: Inputs
 ) -> tuple[tuple[Array, ...], Array]:
     """The state and `y` of `plain`, with x and y `(..., T, F)`."""
-    x = tuple(map(time_first, inputs.x))
+    x = tuple(map(to_time_first, inputs.x))
     end, y, _ = plain(spec, weights, inputs._replace(x=x))
-    return end, batch_first(y)
+    return end, to_batch_first(y)
 
 
 def all_states(
@@ -70,6 +70,6 @@ def all_states(
         new = select(masks.valid, new, state)
         return new, new
 
-    over = tuple(map(time_first, x)), masks
+    over = tuple(map(to_time_first, x)), masks
     end, states = lax.scan(body, state, over, reverse=spec.reverse)
-    return end, tuple(map(batch_first, states))
+    return end, tuple(map(to_batch_first, states))

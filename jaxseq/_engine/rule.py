@@ -29,8 +29,8 @@ from jaxseq._engine.types import (
     Spec,
     Weights,
     as_written,
-    batch_first,
-    time_first,
+    to_batch_first,
+    to_time_first,
     widen,
 )
 
@@ -53,11 +53,16 @@ def recurrence(
 
 
 def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
-    if spec.batch_first:
-        spec = spec._replace(batch_first=False)
-        out, d_out = _jvp(spec, _turned(primals), _turned(tangents))
-        back = lambda end, y, *_: (end, batch_first(y), None, None)
-        return back(*out), back(*d_out)
+    if not spec.batch_first:
+        return _derivative(spec, primals, tangents)
+    turned = _turned(primals), _turned(tangents)
+    out, d_out = _derivative(spec._replace(batch_first=False), *turned, turned=True)
+    back = lambda end, y, *_: (end, to_batch_first(y), None, None)
+    return back(*out), back(*d_out)
+
+
+def _derivative(spec: Spec, primals: Any, tangents: Any, turned: bool = False) -> Any:
+    """Values and tangents, time first; `turned` if the caller's is batch first."""
     weights, inputs = primals
     d_weights, d_inputs = tangents
     step = spec.step
@@ -112,7 +117,10 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
         passed = tuple(
             a if w is None else None for a, w in zip(z_x, weights.w_x, strict=True)
         )
-        d = backends.backward(spec, weights, passed, full, inputs.masks, d_end, d_y)
+        # turned there and back is not turned at all
+        back = spec._replace(batch_first=turned)
+        d_y = to_batch_first(d_y) if turned else d_y
+        d = backends.backward(back, weights, passed, full, inputs.masks, d_end, d_y)
         own = tuple(
             None if z is None else d_z for z, d_z in zip(b.z_x, d.z_x, strict=True)
         )
@@ -132,8 +140,8 @@ def _turned(args: Any) -> Any:
 
     def one(a: Any) -> Any:
         if not isinstance(a, Zero):
-            return time_first(a)
-        return Zero(jax.eval_shape(time_first, a.aval))
+            return to_time_first(a)
+        return Zero(jax.eval_shape(to_time_first, a.aval))
 
     weights, inputs = args
     return weights, inputs._replace(x=tuple(map(one, inputs.x)))

@@ -25,7 +25,7 @@ class Spec(NamedTuple):
     implementation: str | None = None
     remat: int | None = None
     save: bool = False  # whether a run gives what its gradient needs
-    batch_first: bool = False  # whether x and y are (..., T, F); not with `save`
+    batch_first: bool = False  # whether x and y, or d_y, are (..., T, F)
     settings: Any = None  # of JAX, where the run was written
 
 
@@ -111,12 +111,12 @@ def kept(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:
     return z_x, state
 
 
-def time_first(a: Array) -> Array:
+def to_time_first(a: Array) -> Array:
     """`(..., T, F)` as `(T, ..., F)`."""
     return jnp.moveaxis(a, -2, 0)
 
 
-def batch_first(a: Array) -> Array:
+def to_batch_first(a: Array) -> Array:
     """`(T, ..., F)` as `(..., T, F)`."""
     return jnp.moveaxis(a, 0, -2)
 

@@ -1,4 +1,25 @@
-"""Flax NNX modules over the functions of jaxseq: they hold weights, nothing else."""
+"""Flax NNX modules over the functions of jaxseq: they hold weights, nothing else.
+
+Recurrent layers, stacked and in both directions
+    RNN, LSTM, GRU, Cell
+
+Attention
+    AdditiveAttention, GeneralAttention, MultiHeadAttention
+
+Encoder-decoders
+    Seq2Seq, Transformer
+
+Linear-chain conditional random fields
+    CRF
+"""
+
+try:
+    import flax as _flax  # noqa: F401
+except ModuleNotFoundError as _error:
+    if _error.name != "flax":
+        raise
+    _message = "jaxseq.nn needs Flax: pip install 'jaxseq[nn]'"
+    raise ModuleNotFoundError(_message, name="flax") from _error
 
 from jaxseq.nn._attention import AdditiveAttention as AdditiveAttention
 from jaxseq.nn._attention import GeneralAttention as GeneralAttention
@@ -10,3 +31,16 @@ from jaxseq.nn._recurrent import RNN as RNN
 from jaxseq.nn._recurrent import Cell as Cell
 from jaxseq.nn._seq2seq import Seq2Seq as Seq2Seq
 from jaxseq.nn._transformer import Transformer as Transformer
+
+__all__ = [
+    "CRF",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdditiveAttention",
+    "Cell",
+    "GeneralAttention",
+    "MultiHeadAttention",
+    "Seq2Seq",
+    "Transformer",
+]
