@@ -1,19 +1,18 @@
-"""Data sets: where they come from, under which licence, and the formats they have.
+"""Data sets: where they come from, under which licence, and their text.
 
 `fetch` gives the path of one file, from a folder of the user's or downloaded once
-and checked; the readers return what is in it, or say which line of it is wrong.
+and checked; `read` and `lines` return its text, or say which line of it is wrong.
+Tables are read in tables.py, CoNLL files in conll.py.
 """
 
-import csv
 import gzip
 import logging
 import lzma
 import random
-import re
 import sys
 import tomllib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from experiments.frame.errors import InputError
 
 # what pooch tells of its housekeeping is not for the user of a command
 pooch.get_logger().setLevel(logging.ERROR)
+MARK = "\ufeff"  # of the byte order
 
 
 class Dataset(NamedTuple):
@@ -90,10 +90,30 @@ def read(path: Path, encoding: str = "utf-8") -> str:
     except (EOFError, lzma.LZMAError, zlib.error) as e:
         raise InputError(f"{path}: the file is damaged ({e})") from e
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
+        return _without_marks(path, data.decode(encoding))
     except UnicodeDecodeError as e:
         line = data[: e.start].count(b"\n") + 1
         raise InputError(f"{path}, line {line}: not {encoding} text") from e
+
+
+def _without_marks(path: Path, text: str) -> str:
+    """The text without byte order marks where it, or a file joined to it, starts."""
+    text = text.removeprefix(MARK)
+    if MARK not in text:
+        return text
+    rows = [*enumerate(text.split("\n"), 1)]
+    starts = [i for i, row in rows if row.startswith(MARK)]
+    note(path, starts, "byte order marks at the start of lines, left out")
+    kept = [i for i, row in rows if MARK in row.removeprefix(MARK)]
+    note(path, kept, "lines with a byte order mark in them, kept")
+    return "\n".join(row.removeprefix(MARK) for _, row in rows)
+
+
+def note(path: Path, numbers: Sequence[int], what: str) -> None:
+    """Tells, if there are such lines of a file, how many and the first of them."""
+    if numbers:
+        first = f"(the first in line {numbers[0]})"
+        print(f"{path}: {what}: {len(numbers):,} {first}", file=sys.stderr)
 
 
 def lines(path: Path, encoding: str = "utf-8") -> list[str]:
@@ -103,113 +123,14 @@ def lines(path: Path, encoding: str = "utf-8") -> list[str]:
     return rows[:-1] if rows[-1] == "" else rows
 
 
-class Pair(NamedTuple):
-    source: str
-    target: str
-    place: str  # file and line, to be told where it is wrong
-
-
-def parallel(source: Path, target: Path) -> list[Pair]:
-    """Two files, of which each line of the one is that of the other."""
-    pairs = lines(source), lines(target)
-    short, *counts = min(map(len, pairs)), *map(len, pairs)
-    if counts[0] != counts[1]:
-        raise InputError(
-            f"{source} has {counts[0]} lines and {target} has {counts[1]}: "
-            f"line {short + 1} has no pair"
-        )
-    rows = enumerate(zip(*pairs, strict=True), 1)
-    return _whole(Pair(*pair, f"{source}, line {i}") for i, pair in rows)
-
-
-def table(
-    path: Path,
-    width: int,
-    *,
-    delimiter: str = "\t",
-    header: bool = False,
-    quoted: bool | None = None,
-    more: bool = True,
-) -> list[tuple[list[str], str]]:
-    """Rows of TSV or CSV of `width` fields, or `more`, each with its place."""
-    rows, line = [], 1
-    # quotes are letters like others in tables of tabs, unless said otherwise
-    quoted = delimiter == "," if quoted is None else quoted
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    text = [line + "\n" for line in lines(path)]
-    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
-    try:
-        for row in reader:
-            place, line = f"{path}, line {line}", reader.line_num + 1  # of its start
-            if len(row) < width or (len(row) > width and not more):
-                raise InputError(f"{place}: {len(row)} columns, {width} expected")
-            rows.append((row, place))
-    except csv.Error as e:
-        why = "a quote without its end" if "unexpected end" in str(e) else e
-        raise InputError(f"{path}, line {line}: {why}") from e
-    return rows[1:] if header else rows
-
-
-def pairs_of_table(
-    path: Path,
-    source: int = 0,
-    target: int = 1,
-    *,
-    delimiter: str = "\t",
-    header: bool = False,
-    more: bool = True,
-) -> list[Pair]:
-    """Pairs in two columns of TSV or CSV, of which there may be `more`."""
-    width = max(source, target) + 1
-    rows = table(path, width, delimiter=delimiter, header=header, more=more)
-    return _whole(Pair(row[source], row[target], place) for row, place in rows)
-
-
-def labelled(path: Path, encoding: str = "utf-8") -> list[tuple[str, str]]:
-    """Lines of a label, a space and a text, as (text, label)."""
-    rows = []
-    for i, line in enumerate(lines(path, encoding), 1):
-        label, _, text = line.partition(" ")
-        if not text.strip():
-            raise InputError(f"{path}, line {i}: no text after the label")
-        rows.append((text, label))
-    return rows
-
-
-def conll(
-    path: Path, columns: Sequence[int] = (0, -1), *, comments: tuple[str, ...] = ()
-) -> list[list[tuple[str, ...]]]:
-    """Sentences between empty lines, each token a line of columns; those asked for.
-
-    Lines that start with one of `comments` are left out.
-    """
-    sentences, tokens = [], []
-    for i, line in enumerate([*lines(path), ""], 1):
-        if line.startswith(comments):
-            continue
-        # a tab inside a line of spaces, and the reverse, are met in real files
-        # and other spaces than " " are parts of tokens
-        fields = re.split(
-            "\t" if "\t" in line.strip(" \t") else " +", line.strip(" \t")
-        )
-        fields = [field.strip(" ") for field in fields]
-        if not any(fields):
-            sentences += [tokens] if tokens else []
-            tokens = []
-            continue
-        width = max(max(columns) + 1, -min(columns), len(set(columns)))
-        if len(fields) < width:
-            place = f"{path}, line {i}"
-            raise InputError(f"{place}: {len(fields)} columns, {width} expected")
-        tokens.append(tuple(fields[c] for c in columns))
-    return sentences
-
-
-def conllu(path: Path) -> list[list[tuple[str, ...]]]:
-    """Sentences of CoNLL-U as (FORM, UPOS, XPOS) of each syntactic word."""
-    rows = conll(path, (0, 1, 3, 4), comments=("#",))
-    word = lambda token: token[0].isdigit()  # neither ranges nor empty nodes
-    return [[token[1:] for token in sentence if word(token)] for sentence in rows]
+def typed() -> Iterator[str]:
+    """Lines as they are typed."""
+    for i, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode("utf-8-sig" if i == 1 else "utf-8")
+        except UnicodeDecodeError as e:
+            raise InputError(f"line {i}: not utf-8 text") from e
+        yield text.removesuffix("\n").removesuffix("\r")
 
 
 def digits() -> tuple[Any, Any, tuple[Any, Any, Any]]:
@@ -251,12 +172,3 @@ def split(
             "hold out and to test"
         )
     return parts
-
-
-def _whole(pairs: Iterable[Pair]) -> list[Pair]:
-    found = []
-    for pair in pairs:
-        if not pair.source.strip() or not pair.target.strip():
-            raise InputError(f"{pair.place}: an empty sentence")
-        found.append(pair)
-    return found

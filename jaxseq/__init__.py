@@ -39,6 +39,7 @@ Transformers
 
 Decoding with any step function
     greedy, sample, beam_search, prefill
+    at_least, penalize_repetition, no_repeat_ngrams
     Decoded
 
 Losses of token sequences
@@ -135,6 +136,9 @@ from jaxseq._search.ctc import ctc_beam_search as ctc_beam_search
 from jaxseq._search.ctc import ctc_greedy as ctc_greedy
 from jaxseq._search.decoded import Decoded as Decoded
 from jaxseq._search.prefill import prefill as prefill
+from jaxseq._search.process import at_least as at_least
+from jaxseq._search.process import no_repeat_ngrams as no_repeat_ngrams
+from jaxseq._search.process import penalize_repetition as penalize_repetition
 from jaxseq._search.sample import greedy as greedy
 from jaxseq._search.sample import sample as sample
 
@@ -170,6 +174,7 @@ __all__ = [
     "TransformerState",
     "additive_attention",
     "additive_init",
+    "at_least",
     "beam_search",
     "bidirectional",
     "cell",
@@ -198,6 +203,8 @@ __all__ = [
     "lstm_zeros",
     "multi_head_attention",
     "multi_head_init",
+    "no_repeat_ngrams",
+    "penalize_repetition",
     "perplexity",
     "prefill",
     "resets_from_dones",

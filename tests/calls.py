@@ -237,6 +237,8 @@ def attention_calls() -> dict[str, Call]:
     query, keys = (lambda B, T: floats(B, 3, H)), (lambda B, T: floats(B, T, H))
     additive = weights(jaxseq.additive_init, H, H, 3)
     heads = weights(jaxseq.multi_head_init, H, 2, 3)
+    grouped = weights(jaxseq.multi_head_init, H, 4, 3, num_kv_heads=2)
+    scale = np.float32(0.7)
     square = floats(H, H)
 
     def given(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,6 +259,14 @@ def attention_calls() -> dict[str, Call]:
             ),
             lambda B, T: (heads, keys(B, T), lengths(B, T)),
         ),
+        "multi_head_attention grouped": Call(
+            lambda w, x, mask: jaxseq.multi_head_attention(w, x, mask=mask, window=2),
+            lambda B, T: (grouped, keys(B, T), flags(T, T)),
+        ),
+        "multi_head_attention mask by head": Call(
+            lambda w, q, k, mask: jaxseq.multi_head_attention(w, q, k, mask=mask),
+            lambda B, T: (heads, query(B, T), keys(B, T), flags(B, 2, 1, T)),
+        ),
         "dot_attention": Call(
             lambda q, k, lengths: jaxseq.dot_attention(q, k, lengths=lengths),
             lambda B, T: (query(B, T), keys(B, T), lengths(B, T)),
@@ -264,6 +274,12 @@ def attention_calls() -> dict[str, Call]:
         "dot_attention causal": Call(
             lambda x, v, mask: jaxseq.dot_attention(x, x, v, mask=mask, causal=True),
             lambda B, T: (keys(B, T), floats(B, T, 3), flags(B, T, T)),
+        ),
+        "dot_attention window": Call(
+            lambda x, lengths, mask, scale: jaxseq.dot_attention(
+                x, x, lengths=lengths, mask=mask, causal=True, window=2, scale=scale
+            ),
+            lambda B, T: (keys(B, T), lengths(B, T), flags(1, T, T), scale),
         ),
     }
 
@@ -366,7 +382,7 @@ def model_calls() -> dict[str, Call]:
         params = weights(jaxseq.transformer_init, H, 2, 3, **options)
 
         def zeros(params: Any, memory: Any, lengths: Any) -> Any:
-            how = {"memory_lengths": lengths, "max_length": 4}
+            how = {"memory_lengths": lengths, "max_length": 6}
             return jaxseq.transformer_zeros(params, memory, **how)
 
         def cached(B: int, T: int, params: Any = params) -> Any:
@@ -433,15 +449,38 @@ def search_calls(seq2seq: Any, transformer: Any) -> dict[str, Call]:
     draw = lambda step, state, token: jaxseq.sample(
         step, state, token, jax.random.key(0), top_p=0.9, top_k=3, **how
     )
+    rows: Any = {"max_length": 3, "end": (1, 2)}
+    twice = partial(jaxseq.no_repeat_ngrams, size=1)
+    limited = lambda step, state, token: jaxseq.beam_search(
+        step, state, token, beam=2, max_lengths=token % 4, process=twice, **rows
+    )
+
+    def draw_by_row(step: Any, state: Any, token: Any) -> Any:
+        p = (1 + token).astype(jnp.float32) / V
+        how = {"temperature": p - p.min(), "top_p": p, "max_lengths": token % 4, **rows}
+        return jaxseq.sample(step, state, token, jax.random.key(0), **how)
+
+    written = lambda B, T: (floats(B, V), tokens(B, T), np.array(2, np.int32))
+    banning = partial(Call, args=written, differentiable=False)
     return {
         "greedy": searching(greedy, steps[0], seq2seq[""]),
         "greedy of a Transformer": searching(greedy, steps[1], transformer[""]),
         "sample": searching(draw, steps[1], transformer[""], by_row=False),
+        "sample by row": searching(draw_by_row, steps[0], seq2seq[""], by_row=False),
         "beam_search": searching(
             partial(beam, beam=3, n_best=2), steps[0], seq2seq[""]
         ),
+        "beam_search by row": searching(limited, steps[0], seq2seq[""]),
         "prefill": prefilling(steps[0], seq2seq[" heads"]),
         "prefill of a Transformer": prefilling(steps[1], transformer[" rotary"]),
+        "at_least": banning(partial(jaxseq.at_least, end=(1, 2), length=3)),
+        "no_repeat_ngrams": banning(partial(jaxseq.no_repeat_ngrams, size=1)),
+        "no_repeat_ngrams of several": banning(
+            partial(jaxseq.no_repeat_ngrams, size=2)
+        ),
+        "penalize_repetition": Call(
+            partial(jaxseq.penalize_repetition, penalty=1.5), written
+        ),
     }
 
 

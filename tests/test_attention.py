@@ -11,7 +11,7 @@ import pytest
 import jaxseq
 from tests import reference
 from tests.cells import assert_close, to_jax
-from tests.models import assert_gradients, assert_second_derivatives
+from tests.models import assert_gradients, assert_second_derivatives, drawn
 
 BATCH, T, S, Q, K, V, A = (2, 3), 4, 7, 5, 6, 3, 8
 
@@ -24,33 +24,42 @@ def additive_params():
     return jaxseq.AdditiveParams(draw(Q, A), draw(K, A), draw(A))
 
 
-def heads_params(N=2, bias=True):
-    maps = draw(Q, N, A), draw(K, N, A), draw(V, N, A), draw(N, A, 9)
-    biases = draw(N, A, seed=1), draw(N, A, seed=2), draw(N, A, seed=3), draw(9)
+def heads_params(N=2, M=None, bias=True):
+    """N heads of queries, M of keys and values, as many if None."""
+    M = N if M is None else M
+    maps = draw(Q, N, A), draw(K, M, A), draw(V, M, A), draw(N, A, 9)
+    biases = draw(N, A, seed=1), draw(M, A, seed=2), draw(M, A, seed=3), draw(9)
     return jaxseq.MultiHeadParams(*maps, *(biases if bias else ()))
 
 
+def repeated(params, xp=np):
+    """The heads of keys and values as many as those of queries, each some times."""
+    times = params.w_q.shape[1] // params.w_k.shape[1]
+    more = lambda w: xp.repeat(w, times, axis=-2)
+    names = "w_k", "w_v", "b_k", "b_v"
+    return params._replace(**{name: more(getattr(params, name)) for name in names})
+
+
 # Compiled once for all tests of the same shapes. What is eager names jaxseq.
-OPTIONS = ("causal", "scale", "implementation")
+OPTIONS = ("causal", "window", "implementation")
 additive_attention = jax.jit(jaxseq.additive_attention)
 general_attention = jax.jit(jaxseq.general_attention)
 dot_attention = jax.jit(jaxseq.dot_attention, static_argnames=OPTIONS)
-multi_head_attention = jax.jit(
-    jaxseq.multi_head_attention, static_argnames=("causal", "implementation")
-)
+multi_head_attention = jax.jit(jaxseq.multi_head_attention, static_argnames=OPTIONS)
+HEADS = {"multi-head": heads_params(), "grouped": heads_params(4, 2)}
 KINDS = {
     "additive": (partial(additive_attention, additive_params()), Q),
     "general": (partial(general_attention, draw(Q, K)), Q),
     "dot": (partial(dot_attention, scale=1.0), K),
     "scaled dot": (dot_attention, K),
-    "multi-head": (partial(multi_head_attention, heads_params()), Q),
+    **{k: (partial(multi_head_attention, w), Q) for k, w in HEADS.items()},
 }
 EAGER = {
     "additive": partial(jaxseq.additive_attention, additive_params()),
     "general": partial(jaxseq.general_attention, draw(Q, K)),
     "dot": partial(jaxseq.dot_attention, scale=1.0),
     "scaled dot": jaxseq.dot_attention,
-    "multi-head": partial(jaxseq.multi_head_attention, heads_params()),
+    **{k: partial(jaxseq.multi_head_attention, w) for k, w in HEADS.items()},
 }
 SCORES = {
     "additive": lambda q, k: reference.additive_score(*additive_params(), q, k),
@@ -68,8 +77,8 @@ def problem(kind):
 
 def expected(kind, query, keys, values, valid):
     """By the equations, one sequence at a time."""
-    if kind == "multi-head":
-        one = partial(reference.multi_head_attention, heads_params())
+    if kind in HEADS:
+        one = partial(reference.multi_head_attention, repeated(HEADS[kind]))
     else:
         one = partial(reference.attention, SCORES[kind])
     arrays = query, keys, values, valid
@@ -119,7 +128,7 @@ def test_gradients_by_finite_differences(kind):
     assert_second_derivatives(loss, problem(kind))
 
 
-@pytest.mark.parametrize("kind", ["additive", "multi-head"])
+@pytest.mark.parametrize("kind", ["additive", "multi-head", "grouped"])
 def test_gradients_of_weights_by_finite_differences(kind):
     run, _ = KINDS[kind]
     arguments, _ = masks("lengths")
@@ -128,7 +137,7 @@ def test_gradients_of_weights_by_finite_differences(kind):
         context, weights = run.func(params, *problem(kind), **arguments)
         return jnp.sin(context).sum() + jnp.cos(weights).sum()
 
-    assert_gradients(loss, run.args, rtol=1e-5)
+    assert_gradients(loss, run.args, rtol=1e-5, eps=1e-5)
 
 
 @every_kind
@@ -151,7 +160,7 @@ def test_padding_reaches_nothing(kind):
         assert not np.any(np.where(inside, 0, d))
     empty = LENGTHS == 0
     assert not weights[empty].any() and not d_query[empty].any()
-    nothing = heads_params().b_o if kind == "multi-head" else 0
+    nothing = HEADS[kind].b_o if kind in HEADS else 0
     np.testing.assert_array_equal(context[empty], np.full_like(context[empty], nothing))
 
 
@@ -233,8 +242,7 @@ def narrow_and_exact(kind, dtype):
     weights = getattr(run, "args", ())
     # as wide as the keys, so that the attention of JAX runs where it can
     query, keys, _ = problem(kind)
-    heads = kind == "multi-head"
-    values, width = (keys[..., :V], 9) if heads else (keys, K)
+    values, width = (keys[..., :V], 9) if kind in HEADS else (keys, K)
     weights = jax.tree.map(lambda a: a / 4, weights)
     given = weights, (query, keys, values), draw(*BATCH, T, width)
     given = to_jax(given, dtype)
@@ -345,6 +353,221 @@ def test_unused_weights_are_not_computed():
     assert text.count(" dot(") == 2 or text.count("dot(") == 2
 
 
+MASKS = [(S,), (T, S), (1, T, S), (3, 1, S), (*BATCH, 1, S), (2, 1, T, 1)]
+
+
+@every_kind
+def test_masks_that_broadcast(kind):
+    """As the whole mask that they mean, and with lengths."""
+    given = [draw(*shape, seed=6) > -0.5 for shape in MASKS]
+    run = lambda mask, args: KINDS[kind][0](*args, mask=mask, lengths=LENGTHS)
+    together = jax.jit(lambda given, args: [run(mask, args) for mask in given])
+    inside = (np.arange(S) < LENGTHS[..., None])[..., None, :]
+    for mask, found in zip(given, together(given, problem(kind)), strict=True):
+        valid = np.broadcast_to(mask & inside, (*BATCH, T, S))
+        assert_close(found, expected(kind, *problem(kind), valid))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_mask_for_each_head(kind):
+    """The heads one by one, each with its mask, against the equations."""
+    run, weights = KINDS[kind][0], repeated(HEADS[kind])
+    N = weights.w_q.shape[1]
+    mask = draw(*BATCH, N, T, S, seed=7) > -0.5
+    mask[0, 0, 1] = False  # no key for any query of this head
+    context, rows = 0, []
+    for n in range(N):
+        maps = [w[:, n : n + 1] for w in weights[:3]] + [weights.w_o[n : n + 1]]
+        biases = [b[n : n + 1] for b in weights[4:7]] + [0 * weights.b_o]
+        head = jaxseq.MultiHeadParams(*maps, *biases)
+        for i in np.ndindex(BATCH):
+            args = (a[i] for a in (*problem(kind), mask[:, :, n]))
+            rows.append(reference.multi_head_attention(head, *args))
+    contexts, rows = (np.stack(a) for a in zip(*rows, strict=True))
+    context = contexts.reshape(N, *BATCH, T, 9).sum(0) + weights.b_o
+    rows = np.moveaxis(rows.reshape(N, *BATCH, T, S), 0, 2)
+    assert_close(run(*problem(kind), mask=mask), (context, rows))
+    alike = mask[:1, :1, :1]
+    want = run(*problem(kind), mask=np.broadcast_to(alike[:, :, 0], (*BATCH, T, S)))
+    assert_close(run(*problem(kind), mask=alike), want)
+
+
+@every_kind
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_hidden_from_every_query_reaches_nothing(kind, bad):
+    """By a mask and lengths together, and where there is one by `causal`."""
+    mask = np.broadcast_to(draw(*BATCH, 1, S) > 0, (*BATCH, T, S)).copy()
+    arguments, hidden = {"mask": mask}, ~mask[:, :, 0]
+    if kind in ("additive", "general"):
+        arguments["lengths"] = LENGTHS
+        hidden |= np.arange(S) >= LENGTHS[..., None]
+    else:
+        arguments["causal"] = True
+        mask[..., 1, 0] = True
+        mask[..., 2, 4] = True  # a later key
+        hidden = ~(mask & np.tri(T, S, dtype=bool)).any(-2)
+    assert hidden.any() and not hidden.all()
+    query, keys, values = problem(kind)
+
+    def loss(query, keys, values):
+        found = KINDS[kind][0](query, keys, values, **arguments)
+        return sum(jnp.sin(a).sum() for a in found), found
+
+    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
+    spoilt = [np.where(hidden[..., None], bad, a) for a in (keys, values)]
+    got, want = both(query, *spoilt), both(query, keys, values)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(want))
+
+
+def windowed(causal, window):
+    t, s = np.arange(T)[:, None], np.arange(S)
+    return (t - window < s) & (s <= t) if causal else abs(t - s) < window
+
+
+@pytest.mark.parametrize("kind", ["scaled dot", *HEADS])
+@pytest.mark.parametrize("causal", [False, True])
+def test_windows(kind, causal):
+    """Against the explicit mask, alone and with another mask."""
+    windows, mask = [1, 2, np.int32(5), 2**40], draw(*BATCH, T, S, seed=5) > -0.5
+
+    @jax.jit
+    def together(args):
+        run = partial(EAGER[kind], *args, causal=causal)
+        return [(run(window=w), run(window=w, mask=mask)) for w in windows]
+
+    for window, found in zip(windows, together(problem(kind)), strict=True):
+        valid = np.broadcast_to(windowed(causal, int(window)), (*BATCH, T, S))
+        want = [expected(kind, *problem(kind), v) for v in (valid, valid & mask)]
+        assert_close(found, tuple(want))
+
+
+@pytest.mark.parametrize("M", [1, 2])
+def test_grouped_queries_equal_pytorch(M):
+    """Whose own attention takes fewer heads of keys, and no maps."""
+    torch = pytest.importorskip("torch")
+    N = 4
+    eye = lambda heads: np.eye(heads * A).reshape(heads * A, heads, A)
+    w_o = np.eye(N * A).reshape(N, A, N * A)
+    params = jaxseq.MultiHeadParams(eye(N), eye(M), eye(M), w_o)
+    query, keys, values = (
+        draw(3, T, N * A),
+        draw(3, S, M * A),
+        draw(3, S, M * A, seed=1),
+    )
+    mask = draw(3, 1, S) > -0.5
+    mask[..., 0] = True
+    found = multi_head_attention(params, query, keys, values, mask=mask)[0]
+    heads = lambda a, n: torch.tensor(a.reshape(*a.shape[:2], n, A)).transpose(1, 2)
+    want = torch.nn.functional.scaled_dot_product_attention(
+        *map(heads, (query, keys, values), (N, M, M)),
+        attn_mask=torch.tensor(mask[:, None]),
+        enable_gqa=True,
+    )
+    assert_close(found, want.transpose(1, 2).reshape(3, T, N * A).numpy())
+
+
+def test_grouped_queries_in_float32():
+    """There they are those of JAX; gradients as of repeated heads, summed by group."""
+    params, args = to_jax((HEADS["grouped"], problem("grouped")), jnp.float32)
+    arguments, valid = masks("lengths mask")
+
+    @partial(jax.jit, static_argnames="implementation")
+    def both(params, args, implementation=None):
+        def loss(params, args, change=lambda params: params):
+            run = partial(jaxseq.multi_head_attention, change(params), *args)
+            found = run(**arguments, implementation=implementation)
+            return jnp.sin(found[0]).sum(), found
+
+        of = partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+        more = partial(loss, change=partial(repeated, xp=jnp))
+        return of(loss)(params, args), of(more)(params, args)
+
+    near = partial(np.testing.assert_allclose, atol=2e-4, rtol=2e-4)
+    found, want = both(params, args)
+    jax.tree.map(near, found, want)
+    jax.tree.map(near, found[0][1], expected("grouped", *problem("grouped"), valid))
+    jax.tree.map(near, both(params, args, implementation="xla"), (found, want))
+
+
+def test_grouped_queries_repeat_no_keys():
+    """No array of the program is as large as keys for each head of the queries."""
+    many, N, M = 64, 8, 2
+    params = jaxseq.multi_head_init(jax.random.key(0), 4, N, A, num_kv_heads=M)
+    x = jnp.zeros((1, many, 4), jnp.float32)
+    text = str(
+        jax.make_jaxpr(partial(jaxseq.multi_head_attention, params, x[:, :1]))(x)
+    )
+    assert f"{many},{M},{A}]" in text and f"{many},{N},{A}]" not in text
+
+
+def test_a_transformer_with_grouped_queries():
+    """Whole and step by step, its cache with the heads of the keys."""
+    sizes = {"target": 7, "decoder_layers": 2, "positions": "rotary"}
+    init = partial(jaxseq.transformer_init, D=8, N=4, F=5, **sizes)
+    wide = drawn(init, seed=0)
+    few = lambda a: a[..., ::2, :]
+    names = "w_k", "w_v", "b_k", "b_v"
+
+    def grouped(layer):
+        heads = layer.attention
+        changed = {name: few(getattr(heads, name)) for name in names}
+        return layer._replace(attention=heads._replace(**changed))
+
+    def again(layer):
+        return layer._replace(attention=repeated(layer.attention))
+
+    change = lambda params, one: params._replace(
+        decoder=params.decoder._replace(layers=tuple(map(one, params.decoder.layers)))
+    )
+    params = change(wide, grouped)
+    tokens = np.random.default_rng(0).integers(0, 7, (3, 5))
+    whole = jax.jit(jaxseq.transformer_decode)
+    logits = whole(params, tokens)[0]
+    assert_close(logits, whole(change(params, again), tokens)[0])
+    state = jaxseq.transformer_zeros(params, batch=(3,), max_length=5)
+    assert state.caches[0].k.shape == (3, 5, 2, 2)
+    step = jax.jit(jaxseq.transformer_decode_step)
+    for t in range(5):
+        state, found = step(params, state, tokens[:, t])
+        assert_close(found, logits[:, t])
+
+
+def test_a_learned_scale():
+    """Traced, of any path: as of scaled queries; its gradient by differences."""
+    arguments, _ = masks("lengths mask")
+    query, keys, values = problem("dot")
+    run = partial(jaxseq.dot_attention, **arguments)
+
+    def loss(scale, query, keys, values):
+        context, weights = run(query, keys, values, scale=scale)
+        return jnp.sin(context).sum() + (weights**2).sum()
+
+    @jax.jit
+    def both(scale, query):
+        by_hand = run(scale * query, keys, values, scale=1)
+        return run(query, keys, values, scale=scale), by_hand
+
+    for scale in (np.float64(0.3), np.array(-2.0), 1.7):
+        assert_close(*both(scale, query))
+    assert_gradients(loss, (np.array(0.3), query, keys, values), rtol=1e-5)
+    of_each = jax.jit(jax.vmap(lambda scale: run(query, keys, values, scale=scale)))
+    contexts, weights = of_each(np.array([0.3, 2.0]))
+    assert_close((contexts[1], weights[1]), both(2.0, query)[0])
+
+    @partial(jax.jit, static_argnames="implementation")
+    def narrow(scale, query, keys, implementation=None):
+        run = partial(jaxseq.dot_attention, query, keys, **arguments)
+        each = lambda scale: run(scale=scale, implementation=implementation)[0]
+        return jax.value_and_grad(lambda scale: jnp.sin(each(scale)).sum())(scale)
+
+    exact = narrow(0.3, query, keys)
+    thin = to_jax((np.array(0.3), query, keys), jnp.float32)
+    for implementation in (None, "xla"):
+        found = narrow(*thin, implementation=implementation)
+        np.testing.assert_allclose(found, exact, rtol=1e-4)
+
+
 def test_bad_arguments():
     query, keys, values = problem("additive")
     run = partial(jaxseq.additive_attention, additive_params())
@@ -357,7 +580,10 @@ def test_bad_arguments():
         (lambda: run(query, keys, values[..., 1:, :]), "values: expected shape"),
         (lambda: run(query, keys.astype("float32")), "keys: expected dtype float64"),
         (lambda: run(query, keys, lengths=LENGTHS + 1), "lengths: expected values"),
-        (lambda: run(query, keys, mask=bad_mask[0]), "mask: expected shape"),
+        (
+            lambda: run(query, keys, mask=draw(3, 3, T, S) > 0),
+            r"mask: expected a shape that broadcasts to \(2, 3, 4, 7\), got \(3, 3",
+        ),
         (lambda: run(query, keys, mask=bad_mask), "mask: expected dtype"),
         (lambda: run(query.astype(int), keys), "query: expected a dtype"),
         (lambda: run([1.0], keys), "query: expected an array"),
@@ -372,12 +598,123 @@ def test_bad_arguments():
             lambda: dot(thin(keys), thin(keys), thin(values), implementation="xla"),
             "implementation: expected None for values of another width than the keys",
         ),
-        (lambda: jaxseq.additive_init(key, 0, 1, 1), "Q: expected a size"),
-        (lambda: jaxseq.multi_head_init(key, 4, 2, 0), "A: expected a size"),
+        (lambda: jaxseq.additive_init(key, 0, 1, 1), "query_features: expected a size"),
+        (
+            lambda: jaxseq.multi_head_init(key, 4, 2, 0),
+            "head_features: expected a size",
+        ),
     ]
     for run_it, message in cases:
         with pytest.raises(ValueError, match=message):
             run_it()
+
+
+def refused(message):
+    return pytest.raises(ValueError, match=f"^{message}")
+
+
+KINDS_OF_NOTHING = [None, "no", (), {}, (i for i in "a"), object()]
+
+
+def test_what_is_no_array_is_named():
+    query, keys, values = problem("additive")
+    heads, of_dot = heads_params(), draw(*BATCH, T, K)
+    runs = {
+        "additive": partial(jaxseq.additive_attention, additive_params()),
+        "general": partial(jaxseq.general_attention, draw(Q, K)),
+        "dot": jaxseq.dot_attention,
+        "heads": partial(jaxseq.multi_head_attention, heads),
+    }
+    for kind, run in runs.items():
+        query = of_dot if kind == "dot" else problem("additive")[0]
+        for bad in KINDS_OF_NOTHING:
+            with refused("query: expected an array"):
+                run(bad, keys)
+            if bad is not None:
+                with refused("values: expected"):
+                    run(query, keys, bad)
+                with refused("lengths: expected"):
+                    run(query, keys, values, lengths=bad)
+                with refused("mask: expected"):
+                    run(query, keys, values, mask=bad)
+            if bad is not None or kind != "heads":
+                with refused("keys: expected an array"):
+                    run(query, bad)
+        for bad in (True, np.array(True), np.ones((T, S))):
+            with refused("mask: expected"):
+                run(query, keys, values, mask=bad)
+    query = problem("additive")[0]
+    for bad in KINDS_OF_NOTHING:
+        with refused("w: expected an array"):
+            jaxseq.general_attention(bad, query, keys)
+        broken = additive_params()._replace(w_k=bad)
+        with refused("params.w_k: expected an array"):
+            jaxseq.additive_attention(broken, query, keys)
+        for name in ("w_q", "w_k", "w_v", "w_o", "b_q"):
+            if bad is not None or name != "b_q":
+                broken = heads._replace(**{name: bad})
+                with refused(f"params.{name}: expected an a"):
+                    jaxseq.multi_head_attention(broken, query, keys, values)
+
+
+def test_bad_options():
+    keys, key = problem("dot")[1], jax.random.key(0)
+    heads = jaxseq.multi_head_init(key, K, 4, 2, dtype=jnp.float64)
+    for run in (
+        partial(jaxseq.dot_attention, keys, keys),
+        partial(jaxseq.multi_head_attention, heads, keys),
+    ):
+        for bad in (0, -1, 1.5, "a", True, [2], np.nan, np.array([2])):
+            with refused("window: expected a size of at l"):
+                run(window=bad)
+        with refused("window: expected a size of at least"):
+            jax.jit(lambda window, run=run: run(window=window))(2)
+        for bad in (None, "a", 1, [True], np.ones(2, bool)):
+            with refused("causal: expected True or False"):
+                run(causal=bad)
+        for bad in ("a", "XLA", True, 0, ["xla"]):
+            text = r"implementation: expected one of \(None, 'xla', 'cudnn'\), got"
+            with refused(text):
+                run(implementation=bad)
+    dot = partial(jaxseq.dot_attention, keys, keys)
+    for bad in ("a", True, [1.0], (), np.nan, np.inf, 1j, keys, np.array(True)):
+        with refused("scale: expected a finite number, got"):
+            dot(scale=bad)
+    thin = jnp.asarray(keys, jnp.float32)
+    with refused("scale: expected a number that is not trac"):
+        fast = partial(jaxseq.dot_attention, thin, thin, implementation="cudnn")
+        jax.jit(lambda scale: fast(scale=scale))(1.0)
+    few = heads._replace(w_k=heads.w_k[:, :3], b_k=heads.b_k[:3])
+    with refused("params.w_k: .* divides 4, that of w_q, got"):
+        jaxseq.multi_head_attention(few, keys)
+    few = heads._replace(w_k=heads.w_k[:, :2], b_k=heads.b_k[:2])
+    with refused(r"params.w_v: expected shape \(6, 2, 2\), g"):
+        jaxseq.multi_head_attention(few, keys)
+
+
+def test_bad_sizes():
+    key, bad_sizes = jax.random.key(0), (0, -1, 2.0, "3", True, [1], np.nan)
+    names = "query_features", "key_features", "hidden_features"
+    for name in names:
+        for bad in (None, *bad_sizes):
+            with refused(f"{name}: expected a size of at l"):
+                jaxseq.additive_init(key, **{**dict.fromkeys(names, 2), name: bad})
+    names = "features", "num_heads", "head_features"
+    options = "num_kv_heads", "key_features", "value_features", "out_features"
+    for name in names + options:
+        for bad in bad_sizes if name in options else (None, *bad_sizes):
+            with refused(f"{name}: expected a size of at l"):
+                jaxseq.multi_head_init(key, **{**dict.fromkeys(names, 2), name: bad})
+    init = partial(jaxseq.multi_head_init, key, 8, 4, 2)
+    with refused("num_kv_heads: expected a divisor of num_h"):
+        init(num_kv_heads=3)
+    for bad in (None, "no", 1, [True]):
+        with refused("bias: expected True or False"):
+            init(bias=bad)
+    for each in (init, partial(jaxseq.additive_init, key, 1, 1, 1)):
+        for bad in (None, "foo", int, jnp.int32):
+            with refused("dtype: expected a dtype among"):
+                each(dtype=bad)
 
 
 def test_initial_weights():
@@ -386,13 +723,22 @@ def test_initial_weights():
     for w, most in zip(params, [140, 160, 101], strict=True):
         limit = np.sqrt(6 / most)
         assert 0.9 * limit < float(abs(w).max()) <= limit
-    many = jaxseq.multi_head_init(jax.random.key(0), 40, 4, 8, K=20, V=30, O=50)
+    widths = {"key_features": 20, "value_features": 30, "out_features": 50}
+    many = jaxseq.multi_head_init(jax.random.key(0), 40, 4, 8, **widths)
     shapes = [(40, 4, 8), (20, 4, 8), (30, 4, 8), (4, 8, 50)] + [(4, 8)] * 3 + [(50,)]
     assert [w.shape for w in many] == shapes
     for w, fan in zip(many[:4], [72, 52, 62, 82], strict=True):
         limit = np.sqrt(6 / fan)
         assert 0.9 * limit < float(abs(w).max()) <= limit
     assert not any(b.any() for b in many[4:])
+    grouped = jaxseq.multi_head_init(
+        jax.random.key(0), 40, 4, 8, num_kv_heads=2, **widths
+    )
+    shapes[1:3], shapes[5:7] = [(20, 2, 8), (30, 2, 8)], [(2, 8)] * 2
+    assert [w.shape for w in grouped] == shapes
+    for w, fan in zip(grouped[1:3], [36, 46], strict=True):
+        limit = np.sqrt(6 / fan)
+        assert 0.9 * limit < float(abs(w).max()) <= limit
     drawn = jaxseq.multi_head_init(jax.random.key(0), 4, 2, 2, bias=False)
     assert drawn.b_q is None and drawn.b_o is None
     for weights in drawn[:4], jaxseq.additive_init(jax.random.key(0), 4, 4, 4)[:2]:

@@ -57,6 +57,13 @@ def test_attention():
     want = jaxseq.multi_head_attention(self_attention.params, QUERY, causal=True)
     assert_close(self_attention(QUERY, causal=True), want)
     assert len(jax.tree.leaves(nnx.state(heads, nnx.Param))) == 8
+    grouped = nn.MultiHeadAttention(Q, 4, num_kv_heads=2, **F64, rngs=rngs())
+    assert grouped.params.w_k.shape == grouped.params.w_v.shape == (Q, 2, 1)
+    near = {"mask": MASK[0, :, :T], "window": 2}
+    want = jaxseq.multi_head_attention(grouped.params, QUERY, **near)
+    assert_close(grouped(QUERY, **near), want)
+    with pytest.raises(ValueError, match="implementation: expected None for float64"):
+        grouped(QUERY, implementation="xla")
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
@@ -306,7 +313,12 @@ def test_bad_arguments():
         (lambda: additive(1, 1, 0, rngs=rngs), "hidden_features: expected"),
         (lambda: additive(1, 1, 1, **whole, rngs=rngs), "param_dtype: expected"),
         (lambda: general(4, 4, **whole, rngs=rngs), "param_dtype: expected a dtype"),
+        (lambda: heads(0, 2, rngs=rngs), "^features: expected a size"),
         (lambda: heads(4, 0, rngs=rngs), "num_heads: expected a size"),
+        (lambda: heads(4, 4, num_kv_heads=3, rngs=rngs), "num_kv_heads: expected a d"),
+        (lambda: heads(4, 2, bias=None, rngs=rngs), "bias: expected True or False"),
+        (lambda: heads(4, 2, rngs=rngs)("a"), "query: expected an array"),
+        (lambda: additive(4, 4, 1, rngs=rngs)(QUERY, None), "keys: expected an array"),
         (lambda: heads(4, 2, key_features=0, rngs=rngs), "key_features: expected"),
         (lambda: heads(4, 2, value_features=0, rngs=rngs), "value_features: expected"),
         (lambda: heads(4, 2, out_features=0, rngs=rngs), "out_features: expected"),

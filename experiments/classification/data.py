@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import datasets
-from experiments.classification.settings import IMAGES, TEXTS, Settings
+from experiments import datasets, tables
+from experiments.classification.settings import IMAGES, OF_TABLES, TEXTS, Settings
 from experiments.frame import buckets
 from experiments.frame.buckets import Bucket
 from experiments.frame.data import Data, digest
@@ -56,6 +57,10 @@ def of_texts(parts: list[Rows], settings: Settings) -> Data:
         raise InputError(f"--data {settings.data}: all texts have the label {labels}")
     vocabulary = make_vocabulary((text for text, _ in parts[0]), settings)
     index = {token: i for i, token in enumerate(vocabulary, UNKNOWN + 1)}
+    every = (len(tokens(text, settings)) for part in parts for text, _ in part)
+    if cut := sum(n > settings.longest for n in every):
+        n = f"--longest {settings.longest}"
+        print(f"{title(settings)}: texts that are cut to {n}: {cut:,}", file=sys.stderr)
     encoded = [
         [Example(encode(t, index, settings), labels.index(y), t) for t, y in part]
         for part in parts
@@ -104,10 +109,10 @@ def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
     if name in ("sst2", "sst5"):
         kind = "binary" if name == "sst2" else "fine"
         files = (f"stsa.{kind}.{part}" for part in ("train", "dev", "test"))
-        return [datasets.labelled(fetch(file)) for file in files]
+        return [tables.labelled(fetch(file)) for file in files]
     if name == "trec":
         whole, test = (
-            datasets.labelled(fetch(f"TREC.{part}.all"), "cp1252")
+            tables.labelled(fetch(f"TREC.{part}.all"), "cp1252")
             for part in ("train", "test")
         )
         return [*held_out(whole, 500), test]
@@ -115,7 +120,7 @@ def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
         whole, test = (
             [
                 (text, label)
-                for (_, text, label), _ in datasets.table(
+                for (_, text, label), _ in tables.table(
                     fetch(f"ratings_{part}.txt"), 3, header=True, quoted=True
                 )
             ]
@@ -133,14 +138,34 @@ def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
     if not path.is_file():
         known = ", ".join((*IMAGES, *TEXTS))
         raise InputError(f"--data {path}: neither a file nor one of {known}")
-    rows = []
-    for (text, label), place in datasets.table(path, 2, more=False):
+    rows = own_texts(path, settings)
+    return [*datasets.split(rows, 0.1, 0, sentence)]
+
+
+def own_texts(path: Path, settings: Settings) -> Rows:
+    """The texts and labels of a table of the user's."""
+    how: Any = {name: getattr(settings, name) for name in OF_TABLES}
+    found, named = tables.own(path, ("text", "label"), **how)
+    for text, label, place in found:
         if not text.strip() or not label.strip():
             raise InputError(f"{place}: an empty text or label")
-        rows.append((text, label))
+    rows = [(text, label.strip()) for text, label, _ in found]
     if len(rows) < 10:
         raise InputError(f"--data {path}: {len(rows)} texts, at least 10 needed")
-    return [*datasets.split(rows, 0.1, 0, sentence)]
+    texts, labels = (Counter(row[side] for row in rows) for side in (0, 1))
+    if not named and len(labels) > len(texts):
+        raise InputError(
+            f"{path}: {len(texts)} different texts in column 1 and {len(labels)} "
+            "different labels in column 2: if the label stands first, --columns "
+            "label,text; if not, --columns text,label"
+        )
+    once = [label for label, n in labels.items() if n == 1]
+    if settings.header is None and once == [rows[0][1]]:
+        raise InputError(
+            f"{found[0].place}: no other row has the label {tables.short(once[0])}: if "
+            "this is a header, --header; if not, --no-header"
+        )
+    return rows
 
 
 def held_out(rows: Rows, n: int) -> tuple[Rows, Rows]:
@@ -185,6 +210,9 @@ def images(settings: Settings, data_dir: Path | None) -> Data:
         pixels = np.concatenate([read(file) for file in files])
         files = ("train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
         labels = np.concatenate([read(file) for file in files])
+        if not 60_000 < len(pixels) == len(labels):
+            n = f"{len(pixels):,} images and {len(labels):,} labels"
+            raise InputError(f"mnist: {n}, 70,000 of each expected")
         pixels = pixels.astype(np.float32) / 255
         parts = (range(55_000), range(55_000, 60_000), range(60_000, len(pixels)))
     if order:

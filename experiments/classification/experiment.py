@@ -1,6 +1,5 @@
 """The experiment: what its parts are, how well a model answers, and `classify`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from experiments.classification.settings import (
     FEED_FORWARD,
     IMAGES,
     OF_RECURRENT,
+    OF_TABLES,
     OF_TEXTS,
     TEXTS,
     Settings,
@@ -32,6 +32,8 @@ def check(settings: Settings, given: dict[str, Any]) -> None:
     name = settings.data
     if name in IMAGES:
         refuse(given, OF_TEXTS, f"with the data {name}")
+    if not Path(name).is_file():
+        refuse(given, OF_TABLES, f"with the data {name}")
     if name not in TEXTS and not name.startswith("mnist"):
         refuse(given, ["data_dir"], f"with the data {name}")
     if settings.model in FEED_FORWARD:
@@ -90,8 +92,8 @@ def classify(run: Path, input: Path | None) -> int:
             print(f"{facts['labels'][best]}\t{p[best]:.3f}\t{line}", flush=True)
 
     if input is None:
-        for line in sys.stdin:
-            show([line.rstrip("\n")], 1)
+        for line in datasets.typed():
+            show([line], 1)
     elif lines := datasets.lines(input):
         show(lines, settings.batch)
     return 0

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.frame.options import (
+    columns,
     file_or_name,
+    header,
     learning_rate,
     option,
     seed,
+    separator,
     steps,
     weight_decay,
 )
@@ -20,6 +23,7 @@ IMAGES = ("digits", "digits_pixels", "digits_permuted",
 TEXTS = ("mr", "sst2", "sst5", "trec", "nsmc")
 # options that only a recurrent model has, and only texts
 OF_RECURRENT = ("pooling", "layers")
+OF_TABLES = ("columns", "header", "separator")  # of one's own
 OF_TEXTS = ("units", "least", "longest", "embedding", "shuffled", "word_dropout")
 
 
@@ -27,9 +31,12 @@ OF_TEXTS = ("units", "least", "longest", "embedding", "shuffled", "word_dropout"
 class Settings:
     data: str = option(
         "digits",
-        f"{', '.join((*IMAGES, *TEXTS))}, or a table of texts and labels (.tsv)",
+        f"{', '.join((*IMAGES, *TEXTS))}, or a table of texts and labels (.tsv, .csv)",
         kind=file_or_name,
     )
+    columns: str | None = columns("text", "label")
+    header: bool | None = header("text", "label")
+    separator: str | None = separator()
     model: str = option("lstm", "each and bag are feed-forward", choices=MODELS)
     pooling: str = option("last", "over time, of a recurrent model", choices=POOLINGS)
     layers: int = option(1, "recurrent layers")

@@ -71,6 +71,24 @@ def weight_decay(default: float) -> Any:
     return option(default, "of AdamW", fixed=False)
 
 
+# of a table of the user's, whose columns have the two roles
+
+
+def columns(one: str, other: str) -> Any:
+    text = f"what the columns of a table of one's own are, such as {other},{one},_ "
+    return option(None, f"{text}(default: {one},{other}, or as its header says)")
+
+
+def header(one: str, other: str) -> Any:
+    text = f"its first row is a header (default: if it names {one} and {other})"
+    return option(None, text)
+
+
+def separator() -> Any:
+    text = "of its columns (default: comma in .csv, else tab)"
+    return option(None, text, choices=("tab", "comma", "semicolon"))
+
+
 def seed(text: str) -> Any:
     return option(0, text, kind=SEED)
 

@@ -187,7 +187,10 @@ def gates(
         text = "".join(vocabulary[i] for i in texts.tests["test"][:20_000])
     else:
         refuse({"data_dir": data_dir}, ["data_dir"], "with --input")
-        text = datasets.read(input).replace("\r\n", "\n")[:20_000]
+        text = datasets.read(input).replace("\r\n", "\n")
+        if len(text) > 20_000:
+            print(f"{input}: the first 20,000 characters of {len(text):,} are read")
+            text = text[:20_000]
     strange = sorted(set(text) - set(vocabulary))
     if strange or not text:
         why = f"{strange[0]!r} is not a character it knows" if strange else "empty"

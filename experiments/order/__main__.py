@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     train = line.add_training(
         "train", text, title, FIRST, leave_out=leave_out, data_dir=True
     )
-    text = f"{', '.join(BINARY)}, or a table of texts and labels (.tsv)"
+    text = f"{', '.join(BINARY)}, or a table of texts and labels (.tsv, .csv)"
     train.add_argument("--task", type=file_or_name, default="first",
                        help=shown(text, "first"))  # fmt: skip
     text = "which, each in a run of its own (default: all five)"

@@ -12,8 +12,10 @@ from scipy.signal import resample_poly
 from scipy.sparse import csr_array
 
 from experiments.frame.errors import InputError
+from experiments.speech.header import check_header
 
 RATE = 8000  # samples a second
+LOWEST, HIGHEST = 1_000, 1_000_000  # of a file
 WINDOW, HOP = 200, 80  # 25 and 10 ms
 FFT = 256
 BANDS, LOW, HIGH = 40, 50.0, 4000.0
@@ -22,22 +24,31 @@ QUIET = 1e-6  # of the power of the loudest band: what is below is silence
 
 def read_wav(path: Path) -> np.ndarray:
     """A sound as samples between -1 and 1 at `RATE`, of several channels the mean."""
+    check_header(path)
     try:
         with warnings.catch_warnings():  # of parts of the file that hold no sound
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
             rate, samples = wavfile.read(path)
-    except FileNotFoundError:
-        raise
     except Exception as e:  # scipy fails in many ways
-        raise InputError(f"{path}: not a sound file (.wav) that can be read") from e
+        why = f" ({e})" if isinstance(e, ValueError) else ""
+        raise InputError(
+            f"{path}: not a sound file (.wav) that can be read{why}"
+        ) from e
+    if not LOWEST <= rate <= HIGHEST:
+        raise InputError(
+            f"{path}: {rate:,} samples a second in its header, {LOWEST:,} to "
+            f"{HIGHEST:,} expected"
+        )
     if samples.dtype.kind in "iu":
         width = 8 * samples.dtype.itemsize - 1
         offset = 1 << width if samples.dtype.kind == "u" else 0
         samples = (samples.astype(np.float32) - offset) / (1 << width)
     samples = samples.astype(np.float32)
     samples = samples.mean(1) if samples.ndim == 2 else samples
-    if not samples.size or not np.isfinite(samples).all():
+    if not samples.size:
         raise InputError(f"{path}: no sound in it")
+    if not np.isfinite(samples).all():
+        raise InputError(f"{path}: samples that are not finite numbers")
     if rate != RATE:
         samples = resample_poly(samples, RATE, rate).astype(np.float32)
     return samples

@@ -1,9 +1,11 @@
 """Strings of digits as sound: recordings joined, or Morse code."""
 
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from experiments.speech import audio, morse
 from experiments.speech.audio import RATE, read_wav
 from experiments.speech.settings import Settings
 
-NAME = re.compile(r"(\d)_([^_]+)_(\d+)(?:\.wav)?")
+NAME = re.compile(r"(\d)_([^_]+)_(\d+)(?:\.wav)?", re.ASCII | re.IGNORECASE)
 TEST, VALIDATION = range(5), range(5, 7)  # recordings of each digit and speaker
 ROOM = 0.01  # noise between recordings, to their mean loudness
 WIDTHS = (64, 128, 192)  # steps
@@ -63,9 +65,24 @@ def batch(
     return Batch(*buckets.pad(xs, size, width), *buckets.pad(tokens, size, most))
 
 
+def fits(steps: int, digits: Sequence[int]) -> bool:
+    """Whether CTC can align the digits: a step each, and one between two alike."""
+    alike = sum(a == b for a, b in pairwise(digits))
+    return steps >= len(digits) + alike
+
+
+def steps_of(sound: np.ndarray, settings: Settings) -> int:
+    """The number of steps that the network is given of a sound."""
+    frames = 1 + max(0, len(sound) - audio.WINDOW) // audio.HOP
+    return -(-frames // settings.stack)
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """Endless training batches, each drawn by its number: strings of one length."""
+    """Endless training batches, each drawn by its number: strings of one length.
+
+    Strings that CTC cannot align are left out; a batch of no others is drawn again.
+    """
 
     draw: Callable[..., Example]  # from a generator, of so many digits
     settings: Settings
@@ -73,12 +90,24 @@ class Drawn:
     def __getitem__(self, step: int) -> Batch:
         settings = self.settings
         chance = np.random.default_rng([settings.seed, step])
-        n = 1 + int(chance.integers(settings.digits))
-        drawn = (self.draw(chance, n) for _ in range(settings.batch))
         change = chance if settings.augment else None
-        rows = [(features(sound, settings, change), digits) for sound, digits in drawn]
-        width = buckets.bound(max(len(x) for x, _ in rows), WIDTHS)
-        return batch(rows, settings.batch, width, settings.digits)
+        while True:  # of single digits all are kept
+            drawn = self.strings(chance)
+            rows = [(features(e.sound, settings, change), e.digits) for e in drawn]
+            rows = [row for row in rows if fits(len(row[0]), row[1])]
+            if rows:
+                width = buckets.bound(max(len(x) for x, _ in rows), WIDTHS)
+                return batch(rows, settings.batch, width, settings.digits)
+
+    def strings(self, chance: np.random.Generator) -> Iterator[Example]:
+        """As many as a batch has, all with as many digits."""
+        n = 1 + int(chance.integers(self.settings.digits))
+        return (self.draw(chance, n) for _ in range(self.settings.batch))
+
+    def first(self, steps: int) -> list[Example]:
+        """The strings of the first batches, none left out."""
+        seeds = ([self.settings.seed, step] for step in range(steps))
+        return [e for seed in seeds for e in self.strings(np.random.default_rng(seed))]
 
 
 def batches(
@@ -104,23 +133,53 @@ def load(settings: Settings, data_dir: Path | None) -> Data:
         draws = [partial(joined, by_speaker(part)) for part in parts]
         singles = [Example(r.sound, [r.digit]) for r in parts[2]]
         size, known = f"{len(parts[0]):,} recordings", [r.sound for r in parts[0]]
+    train = Drawn(draws[0], settings)
     test = strings(draws[2], 2, settings.strings, 2, settings.digits)
     validation = strings(draws[1], 3, settings.strings // 4, 1, settings.digits)
+    held_out, told = alignable(train.first(8), validation, test, settings)
     tests = {"single digits": singles, "strings": test}
     mark = lambda examples: digest([[len(e.sound), e.digits] for e in examples])
     digests = {name: mark(part) for name, part in tests.items()}
     digests["all"] = digest([size, known, mark(validation), digests])
     sizes = " and ".join(f"{len(part):,} {name}" for name, part in tests.items())
+    about = (
+        f"{title(settings)}: strings of 1 to {settings.digits} digits, {size} to train "
+        f"on, to test {sizes}."
+    )
     return Data(
-        train=Drawn(draws[0], settings),
-        held_out=[batch for batch, _ in batches(validation, settings)],
+        train=train,
+        held_out=[batch for batch, _ in batches(held_out, settings)],
         tests=tests,
         digests=digests,
-        about=f"{title(settings)}: strings of 1 to {settings.digits} digits, {size} to "
-        f"train on, to test {sizes}.",
+        about="\n".join([about, *told]),
         per_step=settings.batch,
         unit="string",
     )
+
+
+def alignable(
+    train: list[Example], held_out: list[Example], test: list[Example],
+    settings: Settings,
+) -> tuple[list[Example], list[str]]:  # fmt: skip
+    """What of `held_out` CTC can align, and what to tell of the strings it cannot."""
+    fit = lambda part: [e for e in part if fits(steps_of(e.sound, settings), e.digits)]
+    kept = fit(held_out)
+    if not kept or not fit(test):
+        raise InputError(
+            f"--stack {settings.stack}: too few steps for the digits of every string "
+            "held out, or of every one to test; a lower --stack gives more"
+        )
+    named = {"first to train on": train, "held out": held_out, "to test": test}
+    short = {name: len(part) - len(fit(part)) for name, part in named.items()}
+    if not any(short.values()):
+        return kept, []
+    parts = (
+        f"{short[name]:,} of the {len(own):,} {name}" for name, own in named.items()
+    )
+    return kept, [
+        f"Strings with too few steps for their digits (--stack {settings.stack}): "
+        f"{', '.join(parts)}. The loss leaves them out; the test does not."
+    ]
 
 
 def title(settings: Settings) -> str:
@@ -193,9 +252,13 @@ def recordings(data_dir: Path | None) -> list[Recording]:
         raise InputError(f"fsdd: --data-dir takes a folder with recordings, {source}")
     folders = [data_dir / "fsdd", data_dir]
     for folder in [*folders, *(folder / "recordings" for folder in folders)]:
-        paths = sorted(folder.glob("*.wav"))
+        paths = sorted(p for p in folder.glob("*") if p.suffix.lower() == ".wav")
         found = [(m, p) for p in paths if (m := NAME.fullmatch(p.name))]
         if found:
+            if others := [p.name for p in paths if not NAME.fullmatch(p.name)]:
+                what = f"{len(others):,} (the first is {others[0]})"
+                print(f"{folder}: sound files of other names, left out: {what}",
+                      file=sys.stderr)  # fmt: skip
             return [of_name(m, read_wav(p)) for m, p in found]
         if (folder / "fsdd.npz").is_file():
             return packed(folder / "fsdd.npz")

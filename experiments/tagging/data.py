@@ -1,7 +1,6 @@
-"""Sentences with a tag for each word, and words and tags as numbers."""
+"""Words, their letters and tags as numbers, in batches."""
 
 import random
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,28 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import datasets
 from experiments.frame import buckets
 from experiments.frame.buckets import Bucket
 from experiments.frame.data import Data, digest
 from experiments.frame.errors import InputError
-from experiments.tagging import source
-from experiments.tagging.settings import ENTITIES, PARTS_OF_SPEECH, Settings
+from experiments.tagging.corpus import Sentence, sentences
+from experiments.tagging.entities import SCHEMES, scheme
+from experiments.tagging.settings import Settings
 
 PAD, UNKNOWN = 0, 1
-PARTS = ("train", "validation", "test")
-FILES = {
-    "ud_en_ewt": [f"en_ewt-ud-{part}.conllu" for part in ("train", "dev", "test")],
-    "ud_ko_gsd": [f"ko-gsd-ud-{part}.conllu" for part in ("train", "dev", "test")],
-    "ud_ko_kaist": [f"kaist.{part}.tsv" for part in ("train", "dev", "test")],
-    "wnut17": ["wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"],
-    "kmou_ner": ["ner.train", "ner.dev", "ner.test"],
-}
-
-
-class Sentence(NamedTuple):
-    words: Sequence[str]  # of source its characters, a str
-    tags: list[str]
 
 
 class Vocabulary(NamedTuple):
@@ -70,14 +56,20 @@ def load(settings: Settings, data_dir: Path | None) -> Data:
     sizes = "{:,} texts to train on, {:,} held out, {:,} to test".format(
         *map(len, parts)
     )
+    entities = scheme(tags)
+    told = (
+        f"They tell of entities ({entities}): F1 is over these."
+        if entities
+        else f"They tell of no entities ({', '.join(SCHEMES)}): accuracy alone, no F1."
+    )
     return Data(
         train=buckets.endless(train, settings.seed),
         held_out=[batch for batch, _ in held_out],
         tests={"test": Corpus(parts[0], parts[1], parts[2], vocabulary)},
         digests={"all": digest(joined), "test": digest(joined[2])},
         facts={"vocabulary": vocabulary._asdict()},
-        about=f"{title(settings)}: {sizes}; {len(tags)} tags, "
-        f"{len(vocabulary.words):,} words, {len(vocabulary.letters):,} letters.",
+        about=f"{title(settings)}: {sizes}; {len(vocabulary.words):,} "
+        f"words, {len(vocabulary.letters):,} letters, {len(tags)} tags. {told}",
         per_step=round(words / sum(len(own.rows) / own.size for own in train)),
         unit="character" if settings.data == "python" else "word",
     )
@@ -85,72 +77,6 @@ def load(settings: Settings, data_dir: Path | None) -> Data:
 
 def title(settings: Settings) -> str:
     return Path(settings.data).name
-
-
-def sentences(settings: Settings, data_dir: Path | None) -> list[list[Sentence]]:
-    """Training, validation and test sentences."""
-    name = settings.data
-    more = [settings.dev, settings.test]
-    if (settings.dev is None) != (settings.test is None):
-        raise InputError("--dev and --test: both are needed, or neither")
-    if settings.dev is not None and name in ("python", *FILES):
-        raise InputError("--dev, --test: belong to a file of one's own in --data")
-    if name == "python":
-        found = source.modules()
-        return [[Sentence(*text) for text in found[part]] for part in PARTS]
-    if name in FILES:
-        return [read(name, datasets.fetch(name, f, data_dir)) for f in FILES[name]]
-    path = Path(name)
-    if not path.is_file():
-        choices = ", ".join(("python", *PARTS_OF_SPEECH, *ENTITIES))
-        raise InputError(f"--data {path}: neither a file nor one of {choices}")
-    rows = read(name, path)
-    if settings.dev is None:
-        if len(rows) < 10:
-            raise InputError(f"--data {path}: {len(rows)} sentences, 10 needed")
-        return [*datasets.split(rows, 0.1, 0, lambda s: tuple(s.words))]
-    parts = [rows, *(read(p, Path(p)) for p in more if p is not None)]
-    for part, file in zip(parts, (name, *more), strict=True):
-        if not part:
-            raise InputError(f"{file}: no sentence there")
-    return parts
-
-
-def read(name: str, path: Path) -> list[Sentence]:
-    """The sentences of a file of the data set, or of one's own: first, last column."""
-    columns, comments = (0, -1), ()
-    if name == "kmou_ner":
-        # the sentence itself stands before its words, and once more with marks
-        columns, comments = (1, -1), (";", "$")
-    if name == "wnut17":
-        columns = (0, 1)
-    if name == "ud_ko_kaist":
-        comments = ("# ",)
-    conllu = path.name.removesuffix(".gz").removesuffix(".xz").endswith(".conllu")
-    if conllu:
-        rows = [[token[:2] for token in row] for row in datasets.conllu(path)]
-    else:
-        rows = datasets.conll(path, columns, comments=comments)
-    pairs = [(list(w), list(t)) for w, t in (zip(*r, strict=True) for r in rows if r)]
-    if name == "kmou_ner":
-        pairs = [(words, typed(tags)) for words, tags in pairs]
-    return [Sentence(*pair) for pair in pairs]
-
-
-def typed(tags: Iterable[str]) -> list[str]:
-    """B_PS as B-PS, and the I after it, which has no type of its own, as I-PS."""
-    found, kind = [], ""
-    for tag in tags:
-        kind = tag[2:] if tag[:2] == "B_" else kind
-        found.append({"B": f"B-{kind}", "I": f"I-{kind}"}.get(tag[0], tag))
-    return found
-
-
-def has_entities(tags: Iterable[str]) -> bool:
-    """Whether these are tags of entities: B-type, I-type and O."""
-    tags = list(tags)
-    known = all(tag == "O" or re.fullmatch("[BI]-.+", tag) for tag in tags)
-    return known and any(tag[0] == "B" for tag in tags)
 
 
 # words and letters as numbers

@@ -1,6 +1,5 @@
 """The experiment: the tags that a model gives, how well, and `tag`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,17 @@ from experiments.frame.errors import refuse
 from experiments.frame.experiment import Evaluation, Experiment, Result, Run, load
 from experiments.frame.page import write_page
 from experiments.tagging import data, model, page
-from experiments.tagging.data import Corpus, Encoded, Sentence, Vocabulary
+from experiments.tagging.corpus import FILES, Sentence
+from experiments.tagging.data import Corpus, Encoded, Vocabulary
+from experiments.tagging.entities import scheme
 from experiments.tagging.model import Tagger, decode
-from experiments.tagging.settings import OF_LETTERS, Settings, preset
+from experiments.tagging.settings import OF_COLUMNS, OF_LETTERS, Settings, preset
 
 
 def check(settings: Settings, given: dict[str, Any]) -> None:
-    if settings.data not in data.FILES:
+    if settings.data in ("python", *FILES):
+        refuse(given, OF_COLUMNS, f"with the data {settings.data}")
+    if settings.data not in FILES:
         refuse(given, ["data_dir"], f"with the data {settings.data}")
     if not settings.letters:
         refuse(given, OF_LETTERS, "without --letters")
@@ -65,7 +68,7 @@ def scores(said: list[list[str]], loaded: Corpus) -> dict[str, float]:
     ]
     mean = lambda values: 100 * sum(values) / len(values)
     found = {"accuracy": mean([ok for _, ok in right])}
-    if data.has_entities(loaded.vocabulary.tags):
+    if scheme(loaded.vocabulary.tags):
         strict = page.by_type(loaded.truth, said)["all"]
         values = strict.f1, strict.precision, strict.recall
         names = ("F1", "precision", "recall")
@@ -95,7 +98,11 @@ def tag(run: Path, input: Path | None, out: Path | None) -> int:
     _, settings, facts, model, *_ = load(EXPERIMENT, run)
     answers = Answers(model, settings, Vocabulary(**facts["vocabulary"]))
     if settings.data == "python":
-        text = sys.stdin.read() if input is None else datasets.read(input)
+        text = (
+            "\n".join([*datasets.typed(), ""])
+            if input is None
+            else datasets.read(input)
+        )
         name = "source" if input is None else input.name
         tags = answers([Sentence(text, [])])[0]
         made = f"{page.legend()}\n{page.coloured(text, tags)}"
@@ -104,7 +111,9 @@ def tag(run: Path, input: Path | None, out: Path | None) -> int:
         return 0
     # what is typed is answered line by line, a file as a whole
     pieces = (
-        ([line] for line in sys.stdin) if input is None else [datasets.lines(input)]
+        ([line] for line in datasets.typed())
+        if input is None
+        else [datasets.lines(input)]
     )
     written = []
     for lines in pieces:

@@ -14,7 +14,9 @@ from sklearn.metrics import precision_recall_fscore_support
 import jaxseq
 from experiments.frame.experiment import Evaluation, Run
 from experiments.frame.page import grid, loss_figure, save_figure
-from experiments.tagging.data import Corpus, Sentence, has_entities, title
+from experiments.tagging.corpus import Sentence
+from experiments.tagging.data import Corpus, title
+from experiments.tagging.entities import scheme, spans
 
 COLOURS = {
     "keyword": "#7b2fa0", "definition": "#0b5394", "builtin": "#1c7c7d",
@@ -67,8 +69,13 @@ def tag_table(truth: list[str], said: list[str]) -> str:
 
 def by_type(truth: list[list[str]], said: list[list[str]]) -> dict[str, Any]:
     """nervaluate's counts and scores of entities: of "all", and of each type."""
-    types = sorted({tag[2:] for tags in (*truth, *said) for tag in tags if tag != "O"})
-    results = Evaluator(truth, said, types, loader="list").evaluate()
+    both = [[spans(tags) for tags in rows] for rows in (truth, said)]
+    types = sorted({span.kind for rows in both for row in rows for span in row})
+    listed = lambda rows: [
+        [{"label": s.kind, "start": s.start, "end": s.end - 1} for s in row]
+        for row in rows
+    ]
+    results = Evaluator(*map(listed, both), tags=types, loader="dict").evaluate()
     own = {name: kind["strict"] for name, kind in sorted(results["entities"].items())}
     return {"all": results["overall"]["strict"], **own}
 
@@ -145,7 +152,7 @@ def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
     flat = [tag for row in truth for tag in row], [tag for row in said for tag in row]
     loss = loss_figure(run.facts, run.data.per_step, f"{unit}s", unit)
     parts = [save_figure(loss, run.out / "loss.png")]
-    if has_entities(tags):
+    if scheme(tags):
         parts.append(f"<h2>Types of entities</h2>\n{type_table(truth, said)}")
     parts.append(f"<h2>Tags</h2>\n{tag_table(*flat)}")
     parts.append(f"<h2>Commonest mistakes</h2>\n{mistakes(*flat)}")

@@ -15,6 +15,8 @@ from experiments.frame.options import (
 
 PARTS_OF_SPEECH = ("ud_en_ewt", "ud_ko_gsd", "ud_ko_kaist")
 ENTITIES = ("wnut17", "kmou_ner")
+# options that are of a CoNLL file of one's own, and not of .conllu
+OF_COLUMNS = ("columns", "header", "comments", "mark")
 # options that change nothing without --letters
 OF_LETTERS = ("jamo", "letter_hidden", "letter_embedding", "longest_word")
 
@@ -33,6 +35,24 @@ class Settings:
     )
     test: str | None = option(
         None, "such a file to test on; else a tenth of --data", kind=file_or_name
+    )
+    columns: str | None = option(
+        None,
+        "what the columns of such a file are, such as _,word,tag (default: the first "
+        "the word, the last the tag)",
+    )
+    header: bool | None = option(
+        None, "its first row names its columns (default: if it calls them word and tag)"
+    )
+    comments: str | None = option(
+        None,
+        "what its comments start with, '' if it has none (default: #, if the line has "
+        "not as many columns as the others)",
+    )
+    mark: str | None = option(
+        None,
+        "what lines that mark a document start with, as in --mark=-DOC, '' if there "
+        "are none (default: -DOCSTART-)",
     )
     letters: bool = option(
         False, "read the letters of each word by a BiLSTM of their own"

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import datasets
-from experiments.datasets import Pair
+from experiments import datasets, tables
 from experiments.frame import buckets
 from experiments.frame.buckets import Bucket, bound, by_width, pad
 from experiments.frame.data import Data, digest
 from experiments.frame.errors import InputError
+from experiments.tables import Pair
 from experiments.translation import dates, vocabulary
-from experiments.translation.settings import PRESETS, Settings
+from experiments.translation.settings import OF_TABLES, PRESETS, Settings
 from experiments.translation.vocabulary import END, START, UNKNOWN, Vocabulary
 
 # shapes to compile for; a batch has as many sentences as fit its tokens
@@ -92,13 +92,13 @@ def read(
         return [*dates.load()]
     if name == "multi30k":
         path = lambda file, side: datasets.fetch(name, f"{file}.{side}.gz", data_dir)
-        parallel = lambda file: datasets.parallel(path(file, "de"), path(file, "en"))
+        parallel = lambda file: tables.parallel(path(file, "de"), path(file, "en"))
         return [parallel(part) for part in ("train", "val", test)]
     if name == "tatoeba_ko":  # column 0 is English
-        rows = datasets.pairs_of_table(datasets.fetch(name, "kor.txt", data_dir), 1, 0)
+        rows = tables.pairs_of_table(datasets.fetch(name, "kor.txt", data_dir), 1, 0)
     elif name == "chatbot_ko":
         path = datasets.fetch(name, "ChatbotData.csv", data_dir)
-        rows = datasets.pairs_of_table(path, delimiter=",", header=True)
+        rows = tables.pairs_of_table(path, delimiter=",", header=True)
     else:
         rows = own_pairs(settings)
     if len(rows) < 10:
@@ -113,17 +113,14 @@ def own_pairs(settings: Settings) -> list[Pair]:
         known = ", ".join(PRESETS)
         raise InputError(f"--data {path}: neither a file nor one of {known}")
     if settings.target is not None:
-        return datasets.parallel(path, Path(settings.target))
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".xz")]
-    delimiter = "," if suffixes[-1:] == [".csv"] else "\t"
+        return tables.parallel(path, Path(settings.target))
+    how: Any = {name: getattr(settings, name) for name in OF_TABLES}
     try:
-        how = {"header": settings.header, "more": False}
-        return datasets.pairs_of_table(path, delimiter=delimiter, **how)
+        return tables.whole(tables.own(path, ("source", "target"), **how).rows)
     except InputError as e:
-        if "columns" not in str(e):
+        if "columns" not in str(e) or "--columns" in str(e):
             raise
-        what = "commas, texts with a comma quoted" if delimiter == "," else "tabs"
-        raise InputError(f"{e} (a table of {what}; or give --target)") from e
+        raise InputError(f"{e}; or give --target") from e
 
 
 def prepared(

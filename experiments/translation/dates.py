@@ -8,7 +8,7 @@ import random
 
 from babel.dates import format_date, format_skeleton
 
-from experiments.datasets import Pair
+from experiments.tables import Pair
 
 LANGUAGES = (
     "cs da de el en es fi fr hu it ja ko nl pl pt ru sv tr uk zh".split()

@@ -12,8 +12,7 @@ import numpy as np
 from flax import nnx
 
 from experiments import datasets
-from experiments.datasets import Pair
-from experiments.frame.errors import InputError
+from experiments.frame.errors import InputError, refuse
 from experiments.frame.experiment import (
     Evaluation,
     Experiment,
@@ -23,9 +22,10 @@ from experiments.frame.experiment import (
     write_result,
 )
 from experiments.frame.results import Row
+from experiments.tables import Pair
 from experiments.translation import data, model, page
 from experiments.translation.scores import bleu_of, by_length
-from experiments.translation.settings import PRESETS, Settings, preset
+from experiments.translation.settings import OF_TABLES, PRESETS, Settings, preset
 from experiments.translation.translate import Search, Translator
 from experiments.translation.vocabulary import of_facts
 
@@ -35,8 +35,10 @@ sums = nnx.jit(model.loss)
 
 def check(settings: Settings, given: dict[str, Any]) -> None:
     """That the options belong to the data and the model."""
-    if settings.data in PRESETS and (settings.target is not None or settings.header):
-        raise InputError("--target, --header: belong to files of one's own in --data")
+    if settings.data in PRESETS:
+        refuse(given, ["target", *OF_TABLES], f"with the data {settings.data}")
+    if settings.target is not None:
+        refuse(given, OF_TABLES, "with --target")
     many = settings.model == "transformer" or settings.score == "multi_head"
     if many and settings.hidden % settings.heads:
         raise InputError(

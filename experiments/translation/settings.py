@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.frame.options import (
+    columns,
     file_or_name,
+    header,
     learning_rate,
     option,
     seed,
+    separator,
     steps,
     weight_decay,
 )
 
 MODELS = ("plain", "bahdanau", "luong", "transformer")
+OF_TABLES = ("columns", "header", "separator")  # of one's own
 DATA = ("dates", "multi30k", "tatoeba_ko", "chatbot_ko")
 MULTI30K_TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
 
@@ -28,7 +32,9 @@ class Settings:
     target: str | None = option(
         None, "file of the targets, line by line those of --data", kind=file_or_name
     )
-    header: bool = option(False, "the first line of a table names its columns")
+    columns: str | None = columns("source", "target")
+    header: bool | None = header("source", "target")
+    separator: str | None = separator()
     lower: bool = option(False, "in lower case")
     joined: int = option(1, "most sentences joined to one")
     pieces: int = option(0, "subwords in each vocabulary; 0 for characters", low=0)

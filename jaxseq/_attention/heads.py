@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.params import MultiHeadParams
-from jaxseq._attention.scores import dot
+from jaxseq._attention.scores import dot_heads
 
 
 def heads_of(
     params: MultiHeadParams, keys: Array, values: Array
 ) -> tuple[Array, Array]:
+    """Keys and values by head, `(..., S, M, A)` each."""
     k = split_heads(keys, params.w_k, params.b_k)
     return k, split_heads(values, params.w_v, params.b_v)
 
@@ -26,10 +27,10 @@ def attend_heads(
     implementation: str | None = None,
     rotate: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, Array]:
-    """Attention of queries `(..., T, Q)` to heads; `valid` is `(..., T, S)`."""
+    """Attention of queries `(..., T, Q)` to heads; `valid` as in `dot_heads`."""
     q = split_heads(query, params.w_q, params.b_q)
     q = q if rotate is None else rotate(q)
-    context, weights = dot(q, k, v, valid, None, implementation)
+    context, weights = dot_heads(q, k, v, valid, implementation=implementation)
     return join_heads(context, params.w_o, params.b_o), weights
 
 

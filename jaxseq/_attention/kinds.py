@@ -1,13 +1,18 @@
 """The kinds of attention, as users call them."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.heads import attend_heads, heads_of
-from jaxseq._attention.inputs import check_heads, check_inputs
+from jaxseq._attention.inputs import (
+    as_params,
+    check_additive,
+    check_arrays,
+    check_heads,
+    check_implementation,
+    check_scale,
+)
+from jaxseq._attention.masks import hide, visible, within
 from jaxseq._attention.params import AdditiveParams, MultiHeadParams
 from jaxseq._attention.scores import additive, dot
 from jaxseq._base.check import as_array, check, check_array
@@ -29,29 +34,43 @@ def additive_attention(
         query: `(..., T, Q)`.
         keys: `(..., S, K)`.
         values: `(..., S, V)`; the keys if None.
-        lengths: number of valid keys, `(...)`; all S if None.
-        mask: booleans `(..., T, S)`, False where a query may not use a key; what
-            this alone hides must be finite.
+        lengths: number of valid keys, integers `(...)`; all S if None.
+        mask: booleans that broadcast to `(..., T, S)`, False where a query may not
+            use a key: `(T, S)` for all sequences alike, `(..., 1, S)` for all
+            queries. With `lengths` a key has to be valid by both.
 
     Returns:
-        `(context, weights)`, `(..., T, V)` and `(..., T, S)`.
+        `(context, weights)`, `(..., T, V)` and `(..., T, S)`; zeros for a query that
+        may use no key.
 
     Raises:
-        ValueError: if a shape or dtype does not fit.
+        ValueError: if an argument is no array, or its shape or dtype is not the one
+            above; if a length is not in 0…S.
+
+    A key that no query may use may be NaN or infinite, and so may its value. All else
+    must be finite.
 
     Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to
     Align and Translate", 2015, https://arxiv.org/abs/1409.0473, appendix A.1.2. The
     form "concat" of Luong, Pham and Manning, 2015, `v . tanh([q k] W)`, is the same
     with `w_q` and `w_k` as the upper and lower rows of W.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> import jax.numpy as jnp
+        >>> params = jaxseq.additive_init(jax.random.key(0), 4, 6, 8)
+        >>> query, keys = jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6))
+        >>> lengths = jnp.array([5, 2])
+        >>> _, weights = jaxseq.additive_attention(params, query, keys, lengths=lengths)
+        >>> weights[1, 0].tolist()
+        [0.5, 0.5, 0.0, 0.0, 0.0]
     """
-    ok = isinstance(params, AdditiveParams)
-    check(ok, "params", "AdditiveParams", type(params).__name__)
-    query, keys, values, valid = check_inputs(query, keys, values, lengths, mask)
-    w_q, w_k, v = map(jnp.asarray, params)
-    (Q, K), A = (query.shape[-1], keys.shape[-1]), v.shape[-1]
-    for name, w, shape in (("w_q", w_q, (Q, A)), ("w_k", w_k, (K, A)), ("v", v, (A,))):
-        check_array(w, f"params.{name}", shape, query.dtype)
-    return additive(params, query, keys @ w_k, values, valid)
+    params = as_params(params, AdditiveParams)
+    query, keys, values = check_arrays(query, keys, values)
+    check_additive(params, query, keys)
+    valid = visible(query, keys, lengths, mask)
+    keys, values = hide(query, keys, values, valid)
+    return additive(params, query, keys @ params.w_k, values, valid)
 
 
 def general_attention(
@@ -70,23 +89,39 @@ def general_attention(
         query: `(..., T, Q)`.
         keys: `(..., S, K)`.
         values: `(..., S, V)`; the keys if None.
-        lengths: number of valid keys, `(...)`; all S if None.
-        mask: booleans `(..., T, S)`, False where a query may not use a key.
+        lengths: number of valid keys, integers `(...)`; all S if None.
+        mask: booleans that broadcast to `(..., T, S)`, False where a query may not
+            use a key: `(T, S)` for all sequences alike, `(..., 1, S)` for all
+            queries. With `lengths` a key has to be valid by both.
 
     Returns:
-        `(context, weights)`, `(..., T, V)` and `(..., T, S)`.
+        `(context, weights)`, `(..., T, V)` and `(..., T, S)`; zeros for a query that
+        may use no key.
 
     Raises:
-        ValueError: if a shape or dtype does not fit.
+        ValueError: if an argument is no array, or its shape or dtype is not the one
+            above; if a length is not in 0…S.
+
+    A key that no query may use may be NaN or infinite, and so may its value. All else
+    must be finite.
 
     The form "general" of Luong, Pham and Manning, "Effective Approaches to
     Attention-based Neural Machine Translation", 2015,
     https://arxiv.org/abs/1508.04025, section 3.1.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxseq
+        >>> w, query, keys = jnp.ones((4, 6)), jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6))
+        >>> context, weights = jaxseq.general_attention(w, query, keys)
+        >>> context.shape, weights.shape
+        ((2, 3, 6), (2, 3, 5))
     """
-    query, keys, w = as_array(query, "query"), as_array(keys, "keys"), jnp.asarray(w)
-    check_array(w, "w", (*query.shape[-1:], *keys.shape[-1:]), query.dtype)
-    how: Any = {"lengths": lengths, "mask": mask, "scale": 1.0}
-    return dot_attention(query @ w, keys, values, **how)
+    query, keys, values = check_arrays(query, keys, values)
+    w = as_array(w, "w")
+    check_array(w, "w", (query.shape[-1], keys.shape[-1]), query.dtype)
+    valid = visible(query, keys, lengths, mask)
+    keys, values = hide(query, keys, values, valid)
+    return dot(query @ w, keys, values, valid, scale=1.0)
 
 
 def dot_attention(
@@ -97,44 +132,64 @@ def dot_attention(
     lengths: Array | None = None,
     mask: Array | None = None,
     causal: bool = False,
-    scale: float | None = None,
+    window: int | None = None,
+    scale: float | Array | None = None,
     implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Attention with scores `scale * q . k`.
 
     Args:
-        query: `(..., T, K)`. It must be finite, though padding of the keys need not
-            be: for `dot_attention(x, x)` the padding of x has to be set to zero.
+        query: `(..., T, K)`.
         keys: `(..., S, K)`.
         values: `(..., S, V)`; the keys if None.
-        lengths: number of valid keys, `(...)`; all S if None.
-        mask: booleans `(..., T, S)`, False where a query may not use a key; what
-            this alone hides must be finite.
+        lengths: number of valid keys, integers `(...)`; all S if None.
+        mask: booleans that broadcast to `(..., T, S)`, False where a query may not
+            use a key: `(T, S)` for all sequences alike, `(..., 1, S)` for all
+            queries. With other options a key has to be valid by all of them.
         causal: whether query t may use the keys 0 to t only.
-        scale: factor of the scores; `K ** -0.5` if None, and 1 is the form "dot" of
-            Luong, Pham and Manning, 2015, https://arxiv.org/abs/1508.04025.
+        window: the sliding window of Beltagy, Peters and Cohan, 2020,
+            https://arxiv.org/abs/2004.05150: query t may use key s only if
+            `|t - s| < window`; if `causal`, these are t and the `window - 1` keys
+            before it. No limit if None.
+        scale: factor of the scores, a number or an array of one, which may be traced;
+            `K ** -0.5` if None, and 1 is the form "dot" of Luong, Pham and Manning,
+            2015, https://arxiv.org/abs/1508.04025.
         implementation: that of `jax.nn.dot_product_attention`, "xla" or "cudnn", for
             values as wide as the keys and not in float64; None chooses. In bfloat16
             their gradients need the standard promotion of dtypes.
 
     Returns:
-        `(context, weights)`, `(..., T, V)` and `(..., T, S)`. Under `jit` weights
-        that are not used are not computed.
+        `(context, weights)`, `(..., T, V)` and `(..., T, S)`; zeros for a query that
+        may use no key. Under `jit` weights that are not used are not computed.
 
     Raises:
-        ValueError: if a shape or dtype does not fit.
+        ValueError: if an argument is no array, or its shape or dtype is not the one
+            above; if a length is not in 0…S; if `causal` is no boolean, `window` no
+            integer of at least 1 or `scale` not finite; if `implementation` is
+            another, or does not run these dtypes and widths.
+
+    A key that no query may use may be NaN or infinite, and so may its value. All else
+    must be finite, the queries too: for `dot_attention(x, x, lengths=lengths)` set the
+    padding of x to zero.
 
     Vaswani and others, "Attention Is All You Need", 2017,
     https://arxiv.org/abs/1706.03762, section 3.2.1.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxseq
+        >>> x = jnp.ones((2, 4, 6))
+        >>> context, weights = jaxseq.dot_attention(x, x, causal=True, window=2)
+        >>> weights[0].tolist()[:3]
+        [[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]]
     """
-    query, keys, values, valid = check_inputs(
-        query, keys, values, lengths, mask, causal
-    )
-    same = query.shape[-1] == keys.shape[-1]
-    check(same, "query", f"width {keys.shape[-1]}, that of the keys", query.shape)
-    q, k, v = query[..., None, :], keys[..., None, :], values[..., None, :]
-    context, weights = dot(q, k, v, valid, scale, implementation)
-    return context[..., 0, :], weights[..., 0, :, :]
+    query, keys, values = check_arrays(query, keys, values)
+    K, V = keys.shape[-1], values.shape[-1]
+    check(query.shape[-1] == K, "query", f"width {K}, that of the keys", query.shape)
+    check_implementation(implementation, query.dtype, V == K)
+    check_scale(scale, implementation)
+    valid = visible(query, keys, lengths, mask, causal=causal, window=window)
+    keys, values = hide(query, keys, values, valid)
+    return dot(query, keys, values, valid, scale, implementation)
 
 
 def multi_head_attention(
@@ -146,42 +201,76 @@ def multi_head_attention(
     lengths: Array | None = None,
     mask: Array | None = None,
     causal: bool = False,
+    window: int | None = None,
     implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Scaled dot-product attention in several heads, each with maps of its own.
 
     Args:
-        params: weights.
+        params: weights. With fewer heads of keys and values than of queries
+            (grouped-query attention) neighbouring heads of queries share one.
         query: `(..., T, Q)`.
         keys: `(..., S, K)`; the queries if None, and then `lengths` holds for both.
         values: `(..., S, V)`; the keys if None.
-        lengths: number of valid keys, `(...)`; all S if None.
-        mask: booleans `(..., T, S)`, False where a query may not use a key; what
-            this alone hides must be finite.
+        lengths: number of valid keys, integers `(...)`; all S if None.
+        mask: booleans that broadcast to `(..., T, S)`, False where a query may not
+            use a key: `(T, S)` for all sequences alike, `(..., 1, S)` for all
+            queries. With one axis more than the queries have, they broadcast to
+            `(..., N, T, S)`, a mask for each head. With other options a key has to
+            be valid by all of them.
         causal: whether query t may use the keys 0 to t only.
+        window: the sliding window of Beltagy, Peters and Cohan, 2020,
+            https://arxiv.org/abs/2004.05150: query t may use key s only if
+            `|t - s| < window`; if `causal`, these are t and the `window - 1` keys
+            before it. No limit if None.
         implementation: that of `jax.nn.dot_product_attention`, "xla" or "cudnn", not
             in float64; None chooses. In bfloat16 their gradients need the standard
             promotion of dtypes.
 
     Returns:
-        `(context, weights)`, `(..., T, O)` and, of each head, `(..., N, T, S)`.
+        `(context, weights)`, `(..., T, O)` and, of each head, `(..., N, T, S)`. A
+        query that may use no key has the bias `b_o`, and weights of zero.
 
     Raises:
-        ValueError: if a shape or dtype does not fit.
+        ValueError: if an argument is no array, or its shape or dtype is not the one
+            above; if the heads of keys do not divide those of queries; if a length
+            is not in 0…S; if `causal` is no boolean or `window` no integer of at
+            least 1; if `implementation` is another, or does not run this dtype.
+
+    A key that no query may use may be NaN or infinite, and so may its value. All else
+    must be finite, the queries too, but for what `lengths` cuts if `keys` is None.
 
     Vaswani and others, "Attention Is All You Need", 2017,
-    https://arxiv.org/abs/1706.03762, section 3.2.2. A query with no valid key gives
-    the bias `b_o`.
+    https://arxiv.org/abs/1706.03762, section 3.2.2. Grouped queries: Ainslie and
+    others, "GQA: Training Generalized Multi-Query Transformer Models from Multi-Head
+    Checkpoints", 2023, https://arxiv.org/abs/2305.13245.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> import jax.numpy as jnp
+        >>> params = jaxseq.multi_head_init(jax.random.key(0), 8, 4, 2, num_kv_heads=2)
+        >>> x = jnp.ones((2, 5, 8))
+        >>> context, weights = jaxseq.multi_head_attention(params, x, causal=True)
+        >>> context.shape, weights.shape
+        ((2, 5, 8), (2, 4, 5, 5))
     """
-    ok = isinstance(params, MultiHeadParams)
-    check(ok, "params", "MultiHeadParams", type(params).__name__)
+    params = as_params(params, MultiHeadParams)
     own = keys is None
-    keys = query if keys is None else keys
-    query, keys, values, valid = check_inputs(
-        query, keys, values, lengths, mask, causal
-    )
-    query = keys if own else query  # with zeros for its padding
-    params = jax.tree.map(jnp.asarray, params)
+    query, keys, values = check_arrays(query, query if own else keys, values)
     check_heads(params, query, keys, values)
+    check_implementation(implementation, query.dtype)
+    valid = visible(
+        query,
+        keys,
+        lengths,
+        mask,
+        num_heads=params.w_q.shape[1],
+        causal=causal,
+        window=window,
+    )
+    keys, values = hide(query, keys, values, valid)
+    if own and lengths is not None:
+        inside = within(lengths, query.shape[:-1])
+        query = jnp.where(inside[..., None], query, 0)
     k, v = heads_of(params, keys, values)
     return attend_heads(params, query, k, v, valid, implementation=implementation)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check_dtype, check_sizes
+from jaxseq._base.check import check, check_dtype, check_flag, check_sizes
 
 
 class AdditiveParams(NamedTuple):
@@ -18,15 +18,18 @@ class AdditiveParams(NamedTuple):
 
 
 class MultiHeadParams(NamedTuple):
-    """Weights of N heads of width A, for outputs of width O; no bias where None."""
+    """Weights of N heads of width A, for outputs of width O; no bias where None.
+
+    There are M heads of keys and values, each for N / M neighbouring heads of queries.
+    """
 
     w_q: Array  # (Q, N, A)
-    w_k: Array  # (K, N, A)
-    w_v: Array  # (V, N, A)
+    w_k: Array  # (K, M, A)
+    w_v: Array  # (V, M, A)
     w_o: Array  # (N, A, O)
     b_q: Array | None = None  # (N, A)
-    b_k: Array | None = None  # (N, A)
-    b_v: Array | None = None  # (N, A)
+    b_k: Array | None = None  # (M, A)
+    b_v: Array | None = None  # (M, A)
     b_o: Array | None = None  # (O,)
 
 
@@ -39,73 +42,132 @@ class ScaledDot(NamedTuple):
 
 
 def additive_init(
-    key: Array, Q: int, K: int, A: int, *, dtype: Any = jnp.float32
+    key: Array,
+    query_features: int,
+    key_features: int,
+    hidden_features: int,
+    *,
+    dtype: Any = jnp.float32,
 ) -> AdditiveParams:
-    """Draws weights for queries of width `Q` and keys of width `K`.
+    """Draws the weights of `additive_attention`.
 
     Args:
         key: random key.
-        Q: width of the queries.
-        K: width of the keys.
-        A: number of hidden units.
+        query_features: width of the queries, Q.
+        key_features: width of the keys, K.
+        hidden_features: number of hidden units, A.
         dtype: of the weights.
 
     Returns:
         `AdditiveParams`, all Glorot uniform.
 
     Raises:
-        ValueError: if a size is not positive or `dtype` not a float.
+        ValueError: if a size is no integer of at least 1, or `dtype` is not one of
+            float64, float32, bfloat16 and float16.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.additive_init(jax.random.key(0), 4, 6, 8)
+        >>> params.w_q.shape, params.w_k.shape, params.v.shape
+        ((4, 8), (6, 8), (8,))
     """
-    check_sizes(Q=Q, K=K, A=A)
+    check_sizes(
+        query_features=query_features,
+        key_features=key_features,
+        hidden_features=hidden_features,
+    )
     check_dtype(dtype, "dtype")
     q, k, v = jax.random.split(key, 3)
     glorot = jax.nn.initializers.glorot_uniform()
-    w_q, w_k = glorot(q, (Q, A), dtype), glorot(k, (K, A), dtype)
-    return AdditiveParams(w_q, w_k, glorot(v, (A, 1), dtype)[:, 0])
+    return AdditiveParams(
+        w_q=glorot(q, (query_features, hidden_features), dtype),
+        w_k=glorot(k, (key_features, hidden_features), dtype),
+        v=glorot(v, (hidden_features, 1), dtype)[:, 0],
+    )
 
 
 def multi_head_init(
     key: Array,
-    Q: int,
-    N: int,
-    A: int,
+    features: int,
+    num_heads: int,
+    head_features: int,
     *,
-    K: int | None = None,
-    V: int | None = None,
-    O: int | None = None,
+    num_kv_heads: int | None = None,
+    key_features: int | None = None,
+    value_features: int | None = None,
+    out_features: int | None = None,
     bias: bool = True,
     dtype: Any = jnp.float32,
 ) -> MultiHeadParams:
-    """Draws weights of `N` heads of width `A` for queries of width `Q`.
+    """Draws the weights of `multi_head_attention`.
 
     Args:
         key: random key.
-        Q: width of the queries.
-        N: number of heads.
-        A: width of each head.
-        K: width of the keys; `Q` if None.
-        V: width of the values; `K` if None.
-        O: width of the outputs; `Q` if None.
+        features: width of the queries, Q.
+        num_heads: number of heads, N.
+        head_features: width of each head, A.
+        num_kv_heads: number of heads of keys and values, a divisor of `num_heads`:
+            fewer make grouped-query attention, 1 multi-query attention; `num_heads`
+            if None.
+        key_features: width of the keys, K; `features` if None.
+        value_features: width of the values, V; that of the keys if None.
+        out_features: width of the outputs, O; `features` if None.
         bias: whether the four maps have biases, zero at first.
         dtype: of the weights.
 
     Returns:
-        `MultiHeadParams`, the maps Glorot uniform, each as one (width, N A) matrix.
+        `MultiHeadParams`, each map Glorot uniform as one matrix of all its heads.
 
     Raises:
-        ValueError: if a size is not positive or `dtype` not a float.
+        ValueError: if a size is no integer of at least 1, `num_kv_heads` does not
+            divide `num_heads`, `bias` is no boolean, or `dtype` is not one of
+            float64, float32, bfloat16 and float16.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.multi_head_init(jax.random.key(0), 8, 4, 2, num_kv_heads=2)
+        >>> params.w_q.shape, params.w_k.shape, params.w_o.shape
+        ((8, 4, 2), (8, 2, 2), (4, 2, 8))
     """
-    K = Q if K is None else K
-    V, O = K if V is None else V, Q if O is None else O
-    check_sizes(Q=Q, N=N, A=A, K=K, V=V, O=O)
+    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    key_features = features if key_features is None else key_features
+    value_features = key_features if value_features is None else value_features
+    out_features = features if out_features is None else out_features
+    check_sizes(
+        features=features,
+        num_heads=num_heads,
+        head_features=head_features,
+        num_kv_heads=num_kv_heads,
+        key_features=key_features,
+        value_features=value_features,
+        out_features=out_features,
+    )
+    ok = num_heads % num_kv_heads == 0
+    expected = f"a divisor of num_heads = {num_heads}"
+    check(ok, "num_kv_heads", expected, num_kv_heads)
+    has_bias = check_flag(bias, "bias")
     check_dtype(dtype, "dtype")
     glorot = jax.nn.initializers.glorot_uniform()
     q, k, v, o = jax.random.split(key, 4)
-    into = lambda key, width: glorot(key, (width, N * A), dtype).reshape(width, N, A)
-    maps = into(q, Q), into(k, K), into(v, V)
-    w_o = glorot(o, (N * A, O), dtype).reshape(N, A, O)
-    if not bias:
-        return MultiHeadParams(*maps, w_o)
+
+    def into(key: Array, width: int, heads: int) -> Array:
+        w = glorot(key, (width, heads * head_features), dtype)
+        return w.reshape(width, heads, head_features)
+
+    w_o = glorot(o, (num_heads * head_features, out_features), dtype)
+    params = MultiHeadParams(
+        w_q=into(q, features, num_heads),
+        w_k=into(k, key_features, num_kv_heads),
+        w_v=into(v, value_features, num_kv_heads),
+        w_o=w_o.reshape(num_heads, head_features, out_features),
+    )
+    if not has_bias:
+        return params
     # each an array of its own, or they could not be donated
-    b_q, b_k, b_v = (jnp.zeros((N, A), dtype) for _ in maps)
-    return MultiHeadParams(*maps, w_o, b_q, b_k, b_v, jnp.zeros(O, dtype))
+    zeros = lambda *shape: jnp.zeros(shape, dtype)
+    return params._replace(
+        b_q=zeros(num_heads, head_features),
+        b_k=zeros(num_kv_heads, head_features),
+        b_v=zeros(num_kv_heads, head_features),
+        b_o=zeros(out_features),
+    )

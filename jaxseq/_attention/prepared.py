@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.heads import attend_heads, heads_of
-from jaxseq._attention.kinds import dot_attention
 from jaxseq._attention.params import AdditiveParams, Dot, MultiHeadParams, ScaledDot
-from jaxseq._attention.scores import additive
+from jaxseq._attention.scores import additive, dot
 
 Score = AdditiveParams | MultiHeadParams | Dot | ScaledDot | Array
 
@@ -26,15 +24,13 @@ def attend(
     score: Score, query: Array, keys: Any, values: Array, valid: Array | None
 ) -> tuple[Array, Array]:
     """Context and weights of queries `(..., T, Q)`; `valid` is `(..., S)`."""
-    if valid is not None:
-        shape = (*query.shape[:-1], values.shape[-2])
-        valid = jnp.broadcast_to(valid[..., None, :], shape)
+    valid = None if valid is None else valid[..., None, :]
     if isinstance(score, AdditiveParams):
         return additive(score, query, keys, values, valid)
     if isinstance(score, MultiHeadParams):
         k, v = keys
         return attend_heads(score, query, k, v, valid)
     if isinstance(score, ScaledDot):
-        return dot_attention(query, values, mask=valid)
+        return dot(query, values, values, valid)
     query = query if isinstance(score, Dot) else query @ score
-    return dot_attention(query, values, mask=valid, scale=1.0)
+    return dot(query, values, values, valid, scale=1.0)

@@ -92,7 +92,8 @@ def lstm_init(
         ((3, 32), (8, 32), (32,))
     """
     w_x, w_h, b = init_gates(key, D, H, 4, dtype)
-    check_number(forget_bias, "forget_bias", "a finite number", jnp.isfinite, (H,))
+    finite = lambda b: abs(b) < float("inf")
+    check_number(forget_bias, "forget_bias", "a finite number", finite, (H,))
     forget_bias = jnp.asarray(forget_bias, dtype)
     return LSTMParams(w_x, w_h, b.at[H : 2 * H].set(forget_bias))
 

@@ -4,12 +4,14 @@ from typing import NamedTuple
 
 from jax import Array
 
-NONE = -1  # no token
-
 
 class Decoded(NamedTuple):
-    """Decoded sequences; of a beam search with an axis of the n best behind B."""
+    """Decoded sequences; of a beam search with an axis of the n best behind B.
 
-    tokens: Array  # (B, L) int32, filled with the end token behind it
+    Behind a sequence `tokens` hold the end token, the first if there are several, or
+    -1 if there is none.
+    """
+
+    tokens: Array  # (B, L) int32
     lengths: Array  # (B,), the end token counted
     scores: Array  # (B,), sums of log-probabilities; of a beam search penalised

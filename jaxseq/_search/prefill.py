@@ -2,21 +2,29 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.export import is_symbolic_dim
 
 from jaxseq._base.buffers import apart
-from jaxseq._base.check import check, check_lengths, check_tokens
+from jaxseq._base.check import (
+    check,
+    check_callable,
+    check_lengths,
+    check_tokens,
+    extremes,
+)
 from jaxseq._base.mesh import as_one_batch, scan
-from jaxseq._search.step import Step, check_state, check_step
+from jaxseq._search.step import Step, check_room, check_state, check_step, select_rows
 
 
 def prefill(
     step: Step, state: Any, prompt: Array, *, lengths: Array | None = None
 ) -> tuple[Any, Array]:
     """Runs `step` over all but the last token of each prompt.
+
+    A state with a cache of limited size needs room for P - 1 tokens here, and for
+    `max_length` more in the search that follows.
 
     Args:
         step: `(state, token) -> (state, logits)`.
@@ -28,22 +36,36 @@ def prefill(
         `(state, token)`, to go on from: token `(B,)` is the last of each prompt.
 
     Raises:
-        ValueError: if a shape or dtype does not fit.
+        ValueError: if a shape, dtype or length does not fit, or the state is known to
+            have too little room.
+
+    Example:
+        >>> step = lambda n, token: (n + 1, jnp.eye(4)[token])
+        >>> prompt = jnp.array([[3, 1, 2], [2, 0, 0]])
+        >>> n, token = prefill(step, jnp.zeros(2), prompt, lengths=jnp.array([3, 1]))
+        >>> n.tolist(), token.tolist()
+        ([2.0, 0.0], [2, 2])
     """
+    check_callable(step, "step")
     prompt = check_tokens(prompt, "prompt")
     ok = prompt.ndim == 2 and prompt.shape[1] >= 1
     check(ok, "prompt", "shape (B, P) with P >= 1", prompt.shape)
     B, P = prompt.shape
+    longest = P
     if lengths is None:
-        lengths = jnp.full(B, P, jnp.int32)
-    ends = check_lengths(lengths, (B,), P, least=1)
-    state, prompt, ends = as_one_batch((check_state(state, B), prompt, ends))
+        ends = jnp.full(B, P, jnp.int32)
+    else:
+        ends = check_lengths(lengths, (B,), P, least=1)
+        longest = max(extremes(lengths), default=P)
+    state = check_state(state, B)
+    check_room(state, longest, "prompt", unread=1)
+    state, prompt, ends = as_one_batch((state, prompt, ends))
     check_step(step, state, prompt[:, 0])
 
     def body(state: Any, x: Any) -> tuple[Any, None]:
         t, token = x
         new, _ = step(state, token)
-        return _where(t < ends - 1, new, state), None
+        return select_rows(t < ends - 1, new, state), None
 
     # a scan has to know that it has a step; that of the last token changes nothing
     most = P if is_symbolic_dim(P) else P - 1
@@ -52,9 +74,3 @@ def prefill(
     last = jnp.maximum(ends - 1, 0)
     state = apart(state)  # of one token it is as it came
     return state, jnp.take_along_axis(prompt, last[:, None], 1)[:, 0]
-
-
-def _where(on: Array, a: Any, b: Any) -> Any:
-    """By sequence: `on` is (B,), leaves are (B, ...)."""
-    wide = lambda a: on.reshape(-1, *[1] * (a.ndim - 1))
-    return jax.tree.map(lambda a, b: jnp.where(wide(a), a, b), a, b)

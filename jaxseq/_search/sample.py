@@ -1,41 +1,77 @@
 """One token after the other: the most probable, or one that is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxseq._base.check import check, check_sizes
+from jaxseq._base.check import check, check_callable, check_number, check_sizes
 from jaxseq._base.mesh import as_one_batch, while_loop
-from jaxseq._search.decoded import NONE, Decoded
-from jaxseq._search.step import Step, check_logits, check_state, check_token
+from jaxseq._search.decoded import Decoded
+from jaxseq._search.log_probs import below_top, log_probs
+from jaxseq._search.step import (
+    Process,
+    Step,
+    check_end,
+    check_logits,
+    check_most,
+    check_process,
+    check_room,
+    check_state,
+    check_token,
+    filler,
+    is_end,
+    processed,
+)
 
 Choose = Callable[[Array, Array], Array]  # number of the step, logits: tokens
 
 
 def greedy(
-    step: Step, state: Any, token: Array, *, max_length: int, end: int | None
+    step: Step,
+    state: Any,
+    token: Array,
+    *,
+    max_length: int,
+    end: int | Sequence[int] | Array | None,
+    max_lengths: Array | None = None,
+    process: Process | tuple[Process, ...] | None = None,
 ) -> Decoded:
     """Takes the most probable token at each step.
+
+    A state with a cache of limited size needs room for P - 1 + `max_length` tokens, P
+    being those of the prompt, or 1 with none. A row whose logits hold a NaN, or have
+    no possible token, ends there, with the score NaN or -inf.
 
     Args:
         step: `(state, token) -> (state, logits)`.
         state: state to start from, leaves `(B, ...)`.
         token: first input of each sequence, `(B,)`.
         max_length: most tokens of an output, L.
-        end: token that ends a sequence, or None.
+        end: token that ends a sequence, or several, or None.
+        max_lengths: most tokens of each output, `(B,)`, from 0 to L; all L if None.
+        process: function `(logits, tokens, n) -> logits`, such as `at_least`, or a
+            tuple of these, each of which changes what those before it gave: `tokens`
+            `(B, L)` are the n written so far, filled up behind them.
 
     Returns:
-        `Decoded`.
+        `Decoded`; scores are of the logits that `process` gives.
 
     Raises:
-        ValueError: if a shape, dtype or option does not fit.
+        ValueError: if a shape, dtype or option does not fit, or the state is known to
+            have too little room.
+
+    Example:
+        >>> step = lambda state, token: (state, jnp.eye(5)[(token + 1) % 5])
+        >>> found = greedy(step, (), jnp.array([0, 2]), max_length=4, end=4)
+        >>> found.tokens.tolist(), found.lengths.tolist()
+        ([[1, 2, 3, 4], [3, 4, 4, 4]], [4, 2])
     """
     choose = lambda _, logits: jnp.argmax(logits, -1)
-    return _decode(step, choose, state, token, max_length, end)
+    how = max_length, end, max_lengths, process
+    return _decode(step, choose, state, token, *how)
 
 
 def sample(
@@ -45,12 +81,18 @@ def sample(
     key: Array,
     *,
     max_length: int,
-    end: int | None,
+    end: int | Sequence[int] | Array | None,
+    max_lengths: Array | None = None,
+    process: Process | tuple[Process, ...] | None = None,
     temperature: float | Array = 1.0,
     top_k: int | None = None,
     top_p: float | Array | None = None,
 ) -> Decoded:
     """Draws each token from the distribution of its step.
+
+    A state with a cache of limited size needs room for P - 1 + `max_length` tokens, P
+    being those of the prompt, or 1 with none. A row whose logits hold a NaN, or have
+    no possible token, ends there, with the score NaN or -inf.
 
     Args:
         step: `(state, token) -> (state, logits)`.
@@ -58,41 +100,68 @@ def sample(
         token: first input of each sequence, `(B,)`.
         key: random key.
         max_length: most tokens of an output, L.
-        end: token that ends a sequence, or None.
-        temperature: divisor of the logits, a scalar above 0.
-        top_k: number of most probable tokens to draw from, of equal ones those that
-            stand first; all if None.
-        top_p: probability, a scalar in (0, 1], that the fewest most probable tokens
-            to draw from have together, after temperature and `top_k`; all if None.
+        end: token that ends a sequence, or several, or None.
+        max_lengths: most tokens of each output, `(B,)`, from 0 to L; all L if None.
+        process: function `(logits, tokens, n) -> logits`, or a tuple of these, applied
+            before the next three; see `greedy`.
+        temperature: divisor of the logits, at least 0, one or `(B,)`; at 0 the most
+            probable token is taken, as by `greedy`.
+        top_k: number of most probable tokens to draw from; all if None.
+        top_p: probability in (0, 1], one or `(B,)`, after temperature and `top_k`. A
+            token may be drawn if those more probable have less than that together.
+            All may if it is 1 or None.
 
     Returns:
-        `Decoded`; scores are log-probabilities of the model itself, with neither
+        `Decoded`; scores are of the logits that `process` gives, with neither
         temperature nor limits.
 
     Raises:
-        ValueError: if a shape, dtype or option does not fit.
+        ValueError: if a shape, dtype or option does not fit, or the state is known to
+            have too little room.
 
-    For top-p see Holtzman and others, "The Curious Case of Neural Text
+    Example:
+        >>> step = lambda state, token: (state, jnp.log(jnp.array([[0.4, 0.3, 0.3]])))
+        >>> options = {"max_length": 50, "end": None, "top_p": 0.6}
+        >>> found = sample(step, (), jnp.zeros(1, int), jax.random.key(0), **options)
+        >>> jnp.unique(found.tokens).tolist()
+        [0, 1]
+
+    Of tokens of the same probability, that of the lower index counts as the more
+    probable. For top-p see Holtzman and others, "The Curious Case of Neural Text
     Degeneration", 2020, https://arxiv.org/abs/1904.09751.
     """
-    known = lambda value: not isinstance(value, jax.core.Tracer)
-    ok = jnp.ndim(temperature) == 0 and (not known(temperature) or temperature > 0)
-    check(bool(ok), "temperature", "a number above 0", temperature)
+    _check_key(key)
+    token = check_token(token)
+    _check_options(token.shape, temperature, top_k, top_p)
+
+    def choose(t: Array, logits: Array) -> Array:
+        # from the greatest down, or low temperatures overflow
+        below, divisor = below_top(logits), jnp.asarray(temperature, logits.dtype)
+        cooled = jnp.where(below == 0, 0, below / divisor[..., None])
+        limited = _limited(cooled, top_k, top_p)
+        drawn = jax.random.categorical(jax.random.fold_in(key, t), limited)
+        return jnp.where(divisor > 0, drawn, jnp.argmax(logits, -1))
+
+    how = max_length, end, max_lengths, process
+    return _decode(step, choose, state, token, *how)
+
+
+def _check_key(key: Any) -> None:
+    dtype, ndim = getattr(key, "dtype", None), len(getattr(key, "shape", ()))
+    ok = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    ok = (ok and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)
+    check(ok, "key", "a random key", repr(key))
+
+
+def _check_options(rows: Any, temperature: Any, top_k: Any, top_p: Any) -> None:
+    expected = "a number of at least 0, or one for each row, (B,)"
+    inside = lambda a: (a >= 0) & (a < jnp.inf)
+    check_number(temperature, "temperature", expected, inside, rows)
     if top_k is not None:
         check_sizes(top_k=top_k)
     if top_p is not None:
-        ok = jnp.ndim(top_p) == 0 and (not known(top_p) or 0 < top_p <= 1)
-        check(bool(ok), "top_p", "a probability in (0, 1]", top_p)
-
-    def choose(t: Array, logits: Array) -> Array:
-        # from the most probable down, or low temperatures overflow; its own 0 stays 0
-        # where the temperature itself is too small for the dtype
-        below = logits - logits.max(-1, keepdims=True)
-        cooled = below / jnp.asarray(temperature, logits.dtype)
-        limited = _limited(jnp.where(below == 0, below, cooled), top_k, top_p)
-        return jax.random.categorical(jax.random.fold_in(key, t), limited)
-
-    return _decode(step, choose, state, token, max_length, end)
+        expected = "a probability in (0, 1], or one for each row, (B,)"
+        check_number(top_p, "top_p", expected, lambda p: (p > 0) & (p <= 1), rows)
 
 
 def _decode(
@@ -101,54 +170,71 @@ def _decode(
     state: Any,
     token: Array,
     max_length: int,
-    end: int | None,
+    end: Any,
+    max_lengths: Any,
+    process: Any,
 ) -> Decoded:
+    check_callable(step, "step")
     check_sizes(max_length=max_length)
     token = check_token(token)
     B, L = *token.shape, max_length
-    state, token = as_one_batch((check_state(state, B), token))
-    _, dtype = check_logits(step, state, token, end)
-    end = NONE if end is None else end
+    state = check_state(state, B)
+    check_room(state, L, "max_length")
+    most = check_most(max_lengths, B, L)
+    state, token, most = as_one_batch((state, token, most))
+    V, dtype = check_logits(step, state, token)
+    ends, functions = check_end(end, V), check_process(process)
+    fill = filler(ends)
 
     def goes_on(carry: Any) -> Array:
-        t, _, _, done, _ = carry
-        return (t < L) & ~done.all()
+        *_, done, _ = carry
+        return ~done.all()
 
     def body(carry: Any) -> Any:
-        t, state, token, done, decoded = carry
+        t, state, token, done, found = carry
         state, logits = step(state, token)
-        logits = logits.astype(dtype)
+        logits = processed(functions, logits.astype(dtype), found.tokens, t)
         new = choose(t, logits).astype(jnp.int32)
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), new[:, None], 1)[:, 0]
-        new = jnp.where(done, end, new)
-        tokens, lengths, scores = decoded
-        decoded = Decoded(
-            lax.dynamic_update_index_in_dim(tokens, new, t, 1),
-            lengths + (~done).astype(jnp.int32),
-            scores + jnp.where(done, 0, log_p),
+        log_p = jnp.take_along_axis(log_probs(logits), new[:, None], 1)[:, 0]
+        writes = ~done & (log_p > -jnp.inf)  # NaN and -inf: there is no next token
+        new = jnp.where(writes, new, fill)
+        found = Decoded(
+            lax.dynamic_update_index_in_dim(found.tokens, new, t, 1),
+            found.lengths + writes.astype(jnp.int32),
+            found.scores + jnp.where(done, 0, log_p),
         )
-        return t + 1, state, new, new == end, decoded
+        done = ~writes | is_end(new, ends) | (found.lengths >= most)
+        return t + 1, state, jnp.maximum(new, 0), done, found
 
-    empty = Decoded(
-        jnp.full((B, L), end, jnp.int32), jnp.zeros(B, jnp.int32), jnp.zeros(B, dtype)
-    )
-    rows = state, token, jnp.zeros(B, jnp.bool_), empty
+    tokens = jnp.full((B, L), fill, jnp.int32)
+    empty = Decoded(tokens, jnp.zeros(B, jnp.int32), jnp.zeros(B, dtype))
+    rows = state, token, most <= 0, empty
     start = jnp.int32(0), *as_one_batch(rows)
     return while_loop(goes_on, body, start)[-1]
 
 
 def _limited(logits: Array, top_k: int | None, top_p: Any) -> Array:
-    """With -inf for what may not be drawn."""
+    """With -inf for what may not be drawn; the greatest of the logits is 0.
+
+    By probability from the greatest down, the i-th stays if
+
+        i < top_k  and  sum_{j < i} p_j < top_p.
+    """
     if top_k is None and top_p is None:
         return logits
-    order = jnp.argsort(logits, -1, descending=True)
+    order = jnp.argsort(logits, -1, stable=True, descending=True)
     rank = jnp.argsort(order, -1)
     if top_k is not None:
         logits = jnp.where(rank < top_k, logits, -jnp.inf)
     if top_p is not None:
-        p = jax.nn.softmax(jnp.take_along_axis(logits, order, -1))
-        # a token stays if those before it do not reach top_p
-        stays = jnp.cumsum(p, -1) - p < jnp.asarray(top_p, p.dtype)
-        stays = jnp.take_along_axis(stays.at[..., 0].set(True), rank, -1)
+        mass = jnp.exp(jnp.take_along_axis(logits, order, -1)).cumsum(-1)
+        # the sum before, not the sum less its last term, which rounds
+        before = jnp.concatenate([jnp.zeros_like(mass[..., :1]), mass[..., :-1]], -1)
+        p = jnp.asarray(top_p, mass.dtype)[..., None]
+        # k of n equal tokens have the probability k / n together, however that rounds
+        rounding = 8 * jnp.finfo(mass.dtype).eps
+        limit = p * (1 - rounding) * mass[..., -1:]
+        stays = (before == 0) | (before < limit) | (p >= 1)
+        stays = jnp.take_along_axis(stays, rank, -1)
         logits = jnp.where(stays, logits, -jnp.inf)
     return logits

@@ -13,13 +13,18 @@ from jaxseq.nn._weights import Weights, check_module
 
 
 class _Attention(Weights):
-    def _run(self, function: Any, *arrays: Array | None, **how: Any) -> Any:
+    def _run(
+        self, function: Any, query: Any, keys: Any, values: Any, **options: Any
+    ) -> Any:
+        query = as_array(query, "query")
+        keys = None if keys is None else as_array(keys, "keys")
+        values = None if values is None else as_array(values, "values")
         if self.dtype is not None:
-            narrow = lambda a: None if a is None else jnp.asarray(a, self.dtype)
-            return function(self.params, *map(narrow, arrays), **how)
-        query = as_array(arrays[0], "query")
+            narrow = lambda a: None if a is None else a.astype(self.dtype)
+            query, keys, values = map(narrow, (query, keys, values))
+            return function(self.params, query, keys, values, **options)
         check_dtype(query.dtype, "query")
-        return function(self._read(query.dtype), query, *arrays[1:], **how)
+        return function(self._read(query.dtype), query, keys, values, **options)
 
 
 class AdditiveAttention(_Attention):
@@ -37,6 +42,8 @@ class AdditiveAttention(_Attention):
         ValueError: if a size is less than 1 or a dtype is not a supported float.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
         >>> attend = AdditiveAttention(4, 6, 8, rngs=nnx.Rngs(0))
         >>> context, weights = attend(jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6)))
         >>> context.shape, weights.shape
@@ -60,8 +67,13 @@ class AdditiveAttention(_Attention):
             key_features=key_features,
             hidden_features=hidden_features,
         )
-        sizes = query_features, key_features, hidden_features
-        params = jaxseq.additive_init(rngs.params(), *sizes, dtype=param_dtype)
+        params = jaxseq.additive_init(
+            rngs.params(),
+            query_features,
+            key_features,
+            hidden_features,
+            dtype=param_dtype,
+        )
         super().__init__(params, dtype)
 
     def __call__(
@@ -74,8 +86,14 @@ class AdditiveAttention(_Attention):
         mask: Array | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.additive_attention`."""
-        arrays, how = (query, keys, values), {"lengths": lengths, "mask": mask}
-        return self._run(jaxseq.additive_attention, *arrays, **how)
+        return self._run(
+            jaxseq.additive_attention,
+            query,
+            keys,
+            values,
+            lengths=lengths,
+            mask=mask,
+        )
 
 
 class GeneralAttention(_Attention):
@@ -90,6 +108,14 @@ class GeneralAttention(_Attention):
 
     Raises:
         ValueError: if a size is less than 1 or a dtype is not a supported float.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> attend = GeneralAttention(4, 6, rngs=nnx.Rngs(0))
+        >>> context, weights = attend(jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6)))
+        >>> context.shape, weights.shape
+        ((2, 3, 6), (2, 3, 5))
     """
 
     def __init__(
@@ -101,8 +127,12 @@ class GeneralAttention(_Attention):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        sizes = {"query_features": query_features, "key_features": key_features}
-        check_module(rngs, param_dtype, **sizes)
+        check_module(
+            rngs,
+            param_dtype,
+            query_features=query_features,
+            key_features=key_features,
+        )
         glorot = jax.nn.initializers.glorot_uniform()
         shape = query_features, key_features
         super().__init__(glorot(rngs.params(), shape, param_dtype), dtype)
@@ -117,34 +147,53 @@ class GeneralAttention(_Attention):
         mask: Array | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.general_attention`."""
-        arrays, how = (query, keys, values), {"lengths": lengths, "mask": mask}
-        return self._run(jaxseq.general_attention, *arrays, **how)
+        return self._run(
+            jaxseq.general_attention,
+            query,
+            keys,
+            values,
+            lengths=lengths,
+            mask=mask,
+        )
 
 
 class MultiHeadAttention(_Attention):
     """Scaled dot-product attention in several heads; see `multi_head_attention`.
 
     Args:
-        in_features: width of the queries, and of the keys and values if these have
-            none of their own.
-        num_heads: number of heads, each of width in_features / num_heads.
-        key_features: width of the keys; `in_features` if None.
+        features: width of the queries, and of the keys, values and outputs if these
+            have none of their own.
+        num_heads: number of heads, each of width features / num_heads.
+        num_kv_heads: number of heads of keys and values, a divisor of `num_heads`,
+            for grouped-query attention; `num_heads` if None.
+        key_features: width of the keys; `features` if None.
         value_features: width of the values; that of the keys if None.
-        out_features: width of the outputs; `in_features` if None.
+        out_features: width of the outputs; `features` if None.
         bias: whether the four maps have biases.
         dtype: dtype of the computation; that of the queries if None.
         param_dtype: dtype of the stored weights.
         rngs: random keys: "params" for the weights.
 
     Raises:
-        ValueError: if a size is less than 1 or a dtype is not a supported float.
+        ValueError: if a size is less than 1, `num_heads` does not divide `features`,
+            `num_kv_heads` does not divide `num_heads`, `bias` is no boolean, or a
+            dtype is not a supported float.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> attend = MultiHeadAttention(8, 4, num_kv_heads=2, rngs=nnx.Rngs(0))
+        >>> context, weights = attend(jnp.ones((2, 5, 8)), causal=True, window=3)
+        >>> context.shape, weights.shape
+        ((2, 5, 8), (2, 4, 5, 5))
     """
 
     def __init__(
         self,
-        in_features: int,
+        features: int,
         num_heads: int,
         *,
+        num_kv_heads: int | None = None,
         key_features: int | None = None,
         value_features: int | None = None,
         out_features: int | None = None,
@@ -153,29 +202,18 @@ class MultiHeadAttention(_Attention):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_module(
-            rngs,
-            param_dtype,
-            in_features=in_features,
-            num_heads=num_heads,
+        check_module(rngs, param_dtype, features=features, num_heads=num_heads)
+        ok = features % num_heads == 0
+        check(ok, "num_heads", f"a divisor of features = {features}", num_heads)
+        params = jaxseq.multi_head_init(
+            rngs.params(),
+            features,
+            num_heads,
+            features // num_heads,
+            num_kv_heads=num_kv_heads,
             key_features=key_features,
             value_features=value_features,
             out_features=out_features,
-        )
-        check(
-            in_features % num_heads == 0,
-            "num_heads",
-            f"a divisor of in_features = {in_features}",
-            num_heads,
-        )
-        params = jaxseq.multi_head_init(
-            rngs.params(),
-            in_features,
-            num_heads,
-            in_features // num_heads,
-            K=key_features,
-            V=value_features,
-            O=out_features,
             bias=bias,
             dtype=param_dtype,
         )
@@ -190,7 +228,18 @@ class MultiHeadAttention(_Attention):
         lengths: Array | None = None,
         mask: Array | None = None,
         causal: bool = False,
+        window: int | None = None,
+        implementation: str | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.multi_head_attention`."""
-        arrays, how = (query, keys, values), {"lengths": lengths, "mask": mask}
-        return self._run(jaxseq.multi_head_attention, *arrays, causal=causal, **how)
+        return self._run(
+            jaxseq.multi_head_attention,
+            query,
+            keys,
+            values,
+            lengths=lengths,
+            mask=mask,
+            causal=causal,
+            window=window,
+            implementation=implementation,
+        )

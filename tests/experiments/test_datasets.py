@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import datasets
+from experiments import datasets, tables
+from experiments.conll import conll, conllu
 from experiments.datasets import DATASETS, Dataset
 from experiments.frame.errors import InputError
 from tests.experiments.helpers import REAL, real
@@ -126,7 +128,8 @@ def test_full_disk(serve, served, tmp_path):
     code = f"""
 import resource, signal
 from pathlib import Path
-from experiments import datasets
+from experiments import datasets, tables
+from experiments.conll import conll, conllu
 from experiments.frame.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
@@ -206,19 +209,19 @@ def real_file(name, file):
 )
 def test_multi30k(file, n):
     paths = (real_file("multi30k", f"{file}.{side}.gz") for side in ("de", "en"))
-    pairs = datasets.parallel(*paths)
+    pairs = tables.parallel(*paths)
     assert len(pairs) == n and pairs[4].place.endswith("line 5")
 
 
 @real
 def test_tables():
-    pairs = datasets.pairs_of_table(real_file("tatoeba_ko", "kor.txt"), 1, 0)
+    pairs = tables.pairs_of_table(real_file("tatoeba_ko", "kor.txt"), 1, 0)
     assert len(pairs) == 3_798 and pairs[0].target == "Go."
     path = real_file("chatbot_ko", "ChatbotData.csv")
-    pairs = datasets.pairs_of_table(path, delimiter=",", header=True)
+    pairs = tables.pairs_of_table(path, delimiter=",", header=True)
     assert len(pairs) == 11_823 and pairs[0].source == "12시 땡!"
     for part, n, texts in (("train", 150_000, 149_995), ("test", 50_000, 49_997)):
-        rows = datasets.table(real_file("nsmc", f"ratings_{part}.txt"), 3, header=True,
+        rows = tables.table(real_file("nsmc", f"ratings_{part}.txt"), 3, header=True,
                           quoted=True)  # fmt: skip
         assert len(rows) == n and {row[2] for row, _ in rows} == {"0", "1"}
         assert sum(bool(row[1]) for row, _ in rows) in range(texts - 2, n)
@@ -226,9 +229,9 @@ def test_tables():
 
 @real
 def test_labels():
-    rows = datasets.labelled(real_file("sst", "stsa.fine.test"))
+    rows = tables.labelled(real_file("sst", "stsa.fine.test"))
     assert len(rows) == 2_210 and {label for _, label in rows} == set("01234")
-    rows = datasets.labelled(real_file("trec", "TREC.train.all"), "cp1252")
+    rows = tables.labelled(real_file("trec", "TREC.train.all"), "cp1252")
     assert len(rows) == 5_452 and len({label for _, label in rows}) == 6
     # bytes 0x85, which splitlines would take for line ends
     assert len(datasets.lines(real_file("mr", "rt-polarity.neg"), "cp1252")) == 5_331
@@ -245,7 +248,7 @@ def test_labels():
     ],
 )
 def test_conllu(name, file, sentences, words):
-    found = datasets.conllu(real_file(name, file))
+    found = conllu(real_file(name, file))
     assert (len(found), sum(map(len, found))) == (sentences, words)
 
 
@@ -262,7 +265,7 @@ def test_conllu(name, file, sentences, words):
 def test_conll(name, file, columns, sentences, words):
     # of KMOU each sentence itself stands before its tokens, and once more with marks
     comments = {"kmou_ner": (";", "$"), "ud_ko_kaist": ("# ",)}.get(name, ())
-    found = datasets.conll(real_file(name, file), columns, comments=comments)
+    found = conll(real_file(name, file), columns, comments=comments)
     assert (len(found), sum(map(len, found))) == (sentences, words)
 
 
@@ -276,20 +279,20 @@ def test_parallel_says_what_does_not_match(tmp_path):
     with pytest.raises(
         InputError, match=r"a.de has 3 .*b.en has 2.*line 3 has no pair"
     ):
-        datasets.parallel(a, b)
+        tables.parallel(a, b)
     b.write_text("one\n \nthree\n")
     with pytest.raises(InputError, match=r"a.de, line 2: an empty sentence"):
-        datasets.parallel(a, b)
+        tables.parallel(a, b)
 
 
 @pytest.mark.parametrize(
     ("reader", "text", "message"),
     [
-        (datasets.pairs_of_table, "a\tb\nc\n", "line 2: 1 columns, 2 expected"),
-        (datasets.pairs_of_table, "a\tb\n\tc\n", "line 2: an empty sentence"),
-        (datasets.labelled, "1 good\n0\n", "line 2: no text after the label"),
-        (datasets.conll, "a B\nb\n", "line 2: 1 columns, 2 expected"),
-        (datasets.conllu, "1\ta\t_\tX\tY\n2\tb\n", "line 2: 2 columns, 5 expected"),
+        (tables.pairs_of_table, "a\tb\nc\n", "line 2: 1 columns, 2 expected"),
+        (tables.pairs_of_table, "a\tb\n\tc\n", "line 2: an empty sentence"),
+        (tables.labelled, "1 good\n0\n", "line 2: no text after the label"),
+        (conll, "a B\nb\n", "line 2: 1 columns, 2 expected"),
+        (conllu, "1\ta\n", "line 1: 2 columns between tabs, 10 expected"),
     ],
 )
 def test_bad_lines(tmp_path, reader, text, message):
@@ -315,23 +318,20 @@ def test_damaged_files(tmp_path):
         datasets.read(tmp_path / "none")
 
 
-def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
-    path = tmp_path / "a.conllu"
-    row = "{}\t{}\t_\tNOUN\tNN\t_\t_\t_\t_\t_\n".format
-    path.write_text(
-        "# sent_id = 1\n" + row("1-2", "im") + row("1", "in") + row("2", "dem")
-        + row("2.1", "nichts") + row("3", "#") + "\n\n" + row("1", "Haus")
-    )  # fmt: skip
-    found = datasets.conllu(path)
-    words = [[token[0] for token in sentence] for sentence in found]
-    assert words == [["in", "dem", "#"], ["Haus"]]
-    assert found[0][0] == ("in", "NOUN", "NN")
+def test_what_is_typed(monkeypatch):
+    """Line by line, so that what stands before a wrong one is answered."""
+    typed = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfone \xc3\xa9\r\n\ntwo\n\xff\n"))
+    monkeypatch.setattr(sys, "stdin", typed)
+    found = datasets.typed()
+    assert [next(found) for _ in range(3)] == ["one é", "", "two"]
+    with pytest.raises(InputError, match="line 4: not utf-8 text"):
+        next(found)
 
 
 def test_other_spaces_are_parts_of_tokens(tmp_path):
     path = tmp_path / "a.conll"
     path.write_text("a\u00a0b  O\nc\tO \n\u3000\tO\n")
-    assert datasets.conll(path) == [[("a\u00a0b", "O"), ("c", "O"), ("\u3000", "O")]]
+    assert conll(path) == [[("a\u00a0b", "O"), ("c", "O"), ("\u3000", "O")]]
 
 
 def test_split_is_whole():

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import struct
 from dataclasses import replace
 
 import jax
@@ -136,6 +137,71 @@ def test_sound_files(tmp_path):
     fast = np.sin(2 * np.pi * 440 * np.arange(3200) / 16000)
     wavfile.write(path, 16000, fast.astype(np.float32))
     np.testing.assert_allclose(audio.read_wav(path)[100:-100], x[100:-100], atol=0.01)
+
+
+def header(rate=RATE, channels=1, bits=16, size=3200, riff=3236, kind=1, mark="<"):
+    """Of a sound file, as Microsoft and IBM define it."""
+    align = channels * bits // 8
+    fmt = struct.pack(f"{mark}IHHIIHH", 16, kind, channels, rate,
+                      rate * align & 0xFFFFFFFF, align, bits)  # fmt: skip
+    first = {"<": b"RIFF", ">": b"RIFX"}[mark]
+    parts = [first, struct.pack(f"{mark}I", riff), b"WAVEfmt ", fmt]
+    return b"".join([*parts, b"data", struct.pack(f"{mark}I", size)])
+
+
+SOUND = np.sin(np.arange(1600) / 3)
+SAMPLES = (20_000 * SOUND).astype("<i2").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header(rate=0) + SAMPLES, "0 samples a second in its header"),
+        (header(rate=0, kind=3, bits=32) + SAMPLES, "0 samples a second in its header"),
+        (header(rate=1) + SAMPLES, "1 samples a second in its header, 1,000 to"),
+        (header(rate=2_000_000) + SAMPLES, "2,000,000 samples a second in its"),
+        (header(rate=4_000_000_000) + SAMPLES, "can be read"),
+        (header(channels=0) + SAMPLES, "0 channels in its header"),
+        (header(bits=0) + SAMPLES, "0 bytes a sample in its header"),
+        (header(size=0) + SAMPLES, "no sound by its header, after which there are 3,2"),
+        (header(size=0, mark=">") + SAMPLES, "no sound by its header, after which"),
+        (header(riff=0) + SAMPLES, "no sound by its header, after which there are 3,2"),
+        (header(size=0, riff=36), "no sound in it"),
+        (header(kind=7, bits=8) + SAMPLES, "can be read .Unknown wave file format: MU"),
+        (header(bits=32, kind=3) + b"\x00\x00\xc0\x7f" * 800, "not finite numbers"),
+        (header()[:30], "can be read"),
+        (header()[:40], "can be read"),
+        (b"", "not a sound file"),
+        (b"ID3\x04" + bytes(100), "not a sound file"),
+    ],
+)
+def test_headers_that_cannot_be(tmp_path, capsys, content, message):
+    """One line, whatever it is."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    command = ["transcribe", "--run", str(tmp_path / "run"), str(path)]
+    line = error(capsys, main(command))
+    assert re.search(f"a.wav: .*{message}", line)
+
+
+def test_headers_of_sounds_that_are_read(tmp_path, capsys):
+    """One sent while it was made, and one that is cut off or goes on, which is told."""
+    path, whole = tmp_path / "a.wav", 20_000 / 32768 * SOUND
+    most = 0xFFFFFFFF
+    for content in (header(size=most, riff=most), header(), header(size=most - 36)):
+        path.write_bytes(content + SAMPLES)
+        np.testing.assert_allclose(audio.read_wav(path), whole, atol=1e-4)
+    path.write_bytes(header(riff=3236 + 34) + SAMPLES + b"LIST\x1a\0\0\0" + bytes(26))
+    np.testing.assert_allclose(audio.read_wav(path), whole, atol=1e-4)
+    assert capsys.readouterr().err == ""
+    path.write_bytes(header() + SAMPLES[:1000])
+    np.testing.assert_allclose(audio.read_wav(path), whole[:500], atol=1e-4)
+    told = capsys.readouterr().err
+    assert told == f"{path}: cut off, 1,000 of 3,200 bytes of sound are there\n"
+    path.write_bytes(header(size=1000, riff=1036) + SAMPLES)
+    np.testing.assert_allclose(audio.read_wav(path), whole[:500], atol=1e-4)
+    told = capsys.readouterr().err
+    assert told == f"{path}: 2,200 bytes after the sound are left out\n"
 
 
 # Morse code, as the recommendation prints it
@@ -283,6 +349,46 @@ def test_loss_is_that_of_all_paths():
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("digits", [[], [1], [1, 2], [1, 1], [1, 1, 1], [2, 1, 1]])
+def test_what_ctc_can_align(digits):
+    """Against all paths: whether one of them spells the digits."""
+    for steps in range(6):
+        paths = itertools.product([None, 1, 2], repeat=steps)
+        spelt = ([d for d, _ in itertools.groupby(p) if d is not None] for p in paths)
+        assert data.fits(steps, digits) == any(s == digits for s in spelt)
+
+
+def test_strings_that_ctc_cannot_align_are_left_out():
+    settings = Settings(stack=60, digits=8, batch=8, strings=80)
+    loaded = data.load(settings, None)
+    short = lambda part: [
+        e for e in part
+        if not data.fits(len(data.features(e.sound, settings)), e.digits)
+    ]  # fmt: skip
+    train, test = loaded.train.first(8), loaded.tests["strings"]
+    held_out = data.strings(data.of_senders, 3, 20, 1, 8)
+    parts = [(len(short(part)), len(part)) for part in (train, held_out, test)]
+    assert all(0 < n < most for n, most in parts)
+    told = loaded.about.splitlines()[1]
+    assert [
+        tuple(map(int, p)) for p in re.findall(r"(\d+) of the (\d+)", told)
+    ] == parts
+    assert "--stack 60" in told
+    batches = [*loaded.held_out, *(loaded.train[step] for step in range(12))]
+    for batch in batches:
+        rows = zip(batch.lengths, batch.labels, batch.sizes, strict=True)
+        assert all(data.fits(t, labels[:n].tolist()) for t, labels, n in rows)
+        assert batch.sizes.any()
+    kept = sum((batch.sizes > 0).sum() for batch in loaded.held_out)
+    assert kept == len(held_out) - len(short(held_out))
+    # the sounds of a string are the same, whatever is left out
+    draw = lambda stack: data.load(replace(settings, stack=stack), None)
+    assert len(draw(3).about.splitlines()) == 1
+    assert draw(3).digests == loaded.digests
+    with pytest.raises(InputError, match=r"--stack 900: too few steps for the digits"):
+        draw(900)
+
+
 def test_drawn_batches_are_known_by_their_number():
     settings = Settings(batch=3, digits=2, stack=6, augment=True)
     drawn = [data.Drawn(data.of_senders, settings) for _ in range(2)]
@@ -385,6 +491,16 @@ def test_mistakes(recordings, tmp_path, capsys):
     assert "--data" in refused(capsys, main, "train", "--data", "timit")
     assert "--digits" in refused(capsys, main, "train", "--digits", "1")
     assert not out.exists()
+
+
+def test_sound_files_of_other_names_are_told(recordings, tmp_path, capsys):
+    found = data.recordings(recordings)
+    told = capsys.readouterr().err
+    assert "recordings: sound files of other names, left out: 1 (the first is n" in told
+    for path in (recordings / "recordings").glob("?_ann_*.wav"):
+        (tmp_path / path.with_suffix(".WAV").name).write_bytes(path.read_bytes())
+    assert len(data.recordings(tmp_path)) == len(found) // 2
+    assert capsys.readouterr().err == ""
 
 
 def test_parts_that_lack_recordings():

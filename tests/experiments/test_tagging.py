@@ -17,9 +17,11 @@ from flax import nnx
 from experiments import datasets
 from experiments.frame import buckets
 from experiments.frame.errors import InputError
-from experiments.tagging import data, experiment, source
+from experiments.tagging import corpus, data, experiment, source
 from experiments.tagging.__main__ import main
-from experiments.tagging.data import Sentence, Vocabulary
+from experiments.tagging.corpus import Sentence
+from experiments.tagging.data import Vocabulary
+from experiments.tagging.entities import scheme
 from experiments.tagging.model import Tagger, decode, loss
 from experiments.tagging.page import coloured
 from experiments.tagging.settings import Settings, preset
@@ -336,11 +338,9 @@ def test_long_sentences_are_tagged_whole():
 
 
 def test_types_of_korean_entities():
-    assert data.typed(["O", "B_PS", "I", "B_DT", "O", "B_PS", "I", "I"]) == [
+    assert corpus.typed(["O", "B_PS", "I", "B_DT", "O", "B_PS", "I", "I"]) == [
         "O", "B-PS", "I-PS", "B-DT", "O", "B-PS", "I-PS", "I-PS"
     ]  # fmt: skip
-    assert data.has_entities(["O", "B-PS"]) and not data.has_entities(["O", "X"])
-    assert not data.has_entities(["O"])
 
 
 def entities(tags):
@@ -466,11 +466,11 @@ def test_mistakes_of_the_user_are_told_in_one_line(files, tmp_path, capsys):
     ],
 )
 def test_data_sets(name, words, tags, entities):
-    loaded = data.sentences(preset({"data": name}), REAL)
+    loaded = corpus.sentences(preset({"data": name}), REAL)
     counts = tuple(sum(len(s.words) for s in part) for part in loaded)
     found = {tag for part in loaded for s in part for tag in s.tags}
     assert (counts, len(found)) == (words, tags)
-    assert data.has_entities(found) == entities
+    assert (scheme(found) == "BIO") == entities
     if entities:  # no I without its B: what is typed is whole
         for sentence in loaded[2]:
             before = "O"

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.datasets import Pair
 from experiments.frame import buckets
 from experiments.frame.errors import InputError
 from experiments.frame.experiment import Run
 from experiments.frame.results import groups, score_rows
 from experiments.frame.trainer import Trainer
+from experiments.tables import Pair
 from experiments.translation import data, dates, page, scores, vocabulary
 from experiments.translation.__main__ import main
 from experiments.translation.experiment import EXPERIMENT, result_of
@@ -262,7 +262,7 @@ def test_tables_of_ones_own(tmp_path):
     found = load(path, header=True)
     assert len(found) == 12 and found[0][:2] == ("Ich, du 0", "me 0")
     assert found[0].place.endswith("line 2")
-    assert len(load(path)) == 13
+    assert len(load(path)) == 12 and len(load(path, header=False)) == 13
     packed = tmp_path / "pairs.csv.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert [pair[:2] for pair in load(packed)] == [pair[:2] for pair in load(path)]
@@ -278,7 +278,9 @@ def test_tables_of_ones_own(tmp_path):
     lines.write_text('a "b\tc\nd\u2028e\tf\n')
     assert [pair[:2] for pair in load(lines)] == [('a "b', "c"), ("d\u2028e", "f")]
     lines.write_text("a b\n")
-    with pytest.raises(InputError, match=r"1 columns, 2 expected .a table of tabs; or"):
+    with pytest.raises(
+        InputError, match=r"1 columns, 2 expected .a table of tabs; see"
+    ):
         load(lines)
 
 
@@ -298,8 +300,11 @@ def test_bad_options(options, tmp_path, capsys):
     assert "--heads 3: not a divisor" in given("--score", "multi_head", "--heads", 3)
     assert "--feed" in given("--feed")
     assert "--score" in given("--model", "plain", "--score", "general")
-    line = error(capsys, train(out, "--header"))
-    assert "--target, --header: belong to files of one's own" in line
+    for option in (["--header"], ["--target", "x"], ["--columns", "source,target"]):
+        line = error(capsys, train(out, *option))
+        assert f"{option[0]}: changes nothing with the data dates" in line
+    line = given("--target", "x", "--separator", "comma")
+    assert "--separator: changes nothing with --target" in line
     line = error(capsys, main(["translate", "--run", str(tmp_path), "--n-best", "9"]))
     assert "--n-best 9: more than --beam 5" in line
     assert "no checkpoint" in error(capsys, main(["translate", "--run", str(tmp_path)]))

@@ -160,8 +160,9 @@ def _score_init(
         return additive_init(key, H, C, A, dtype=dtype)
     if score == "multi_head":
         check(A % heads == 0, "heads", f"a divisor of A = {A}", heads)
-        sizes = {"K": C, "O": C, "dtype": dtype}
-        return multi_head_init(key, H, heads, A // heads, **sizes)
+        return multi_head_init(
+            key, H, heads, A // heads, key_features=C, out_features=C, dtype=dtype
+        )
     if score == "general":
         return jax.nn.initializers.glorot_uniform()(key, (H, C), dtype)
     check(C == H, "score", f'not "{score}", which needs C = H', f"C = {C}, H = {H}")
