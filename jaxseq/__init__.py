@@ -27,13 +27,13 @@ Attention
 
 Recurrent encoder-decoders
     seq2seq_init, seq2seq_encode, seq2seq_decode, seq2seq_decode_step
-    Seq2SeqParams, BahdanauParams, LuongParams, BridgeParams
+    Seq2SeqParams, BahdanauParams, LuongParams, InputFeeding, BridgeParams
     Seq2SeqState, Memory
 
 Transformers
     transformer_init, transformer_encode, transformer_decode
     transformer_zeros, transformer_decode_step
-    TransformerParams, TransformerStack, TransformerLayer, NormParams
+    TransformerParams, TransformerStack, TransformerLayer, NormParams, NormLayout
     Sinusoidal, Rotary
     TransformerState, Cache
 
@@ -106,17 +106,19 @@ from jaxseq._losses.crf import crf_log_partition as crf_log_partition
 from jaxseq._losses.crf import crf_score as crf_score
 from jaxseq._losses.cross_entropy import cross_entropy as cross_entropy
 from jaxseq._losses.cross_entropy import perplexity as perplexity
+from jaxseq._models.memory import Memory as Memory
 from jaxseq._models.seq2seq.decode import seq2seq_decode as seq2seq_decode
 from jaxseq._models.seq2seq.decode import seq2seq_decode_step as seq2seq_decode_step
 from jaxseq._models.seq2seq.encode import seq2seq_encode as seq2seq_encode
 from jaxseq._models.seq2seq.params import BahdanauParams as BahdanauParams
 from jaxseq._models.seq2seq.params import BridgeParams as BridgeParams
+from jaxseq._models.seq2seq.params import InputFeeding as InputFeeding
 from jaxseq._models.seq2seq.params import LuongParams as LuongParams
 from jaxseq._models.seq2seq.params import Seq2SeqParams as Seq2SeqParams
 from jaxseq._models.seq2seq.params import seq2seq_init as seq2seq_init
-from jaxseq._models.seq2seq.state import Memory as Memory
 from jaxseq._models.seq2seq.state import Seq2SeqState as Seq2SeqState
 from jaxseq._models.transformer.cache import Cache as Cache
+from jaxseq._models.transformer.params import NormLayout as NormLayout
 from jaxseq._models.transformer.params import NormParams as NormParams
 from jaxseq._models.transformer.params import TransformerLayer as TransformerLayer
 from jaxseq._models.transformer.params import TransformerParams as TransformerParams
@@ -124,11 +126,11 @@ from jaxseq._models.transformer.params import TransformerStack as TransformerSta
 from jaxseq._models.transformer.params import transformer_init as transformer_init
 from jaxseq._models.transformer.positions import Rotary as Rotary
 from jaxseq._models.transformer.positions import Sinusoidal as Sinusoidal
-from jaxseq._models.transformer.step import TransformerState as TransformerState
+from jaxseq._models.transformer.state import TransformerState as TransformerState
+from jaxseq._models.transformer.state import transformer_zeros as transformer_zeros
 from jaxseq._models.transformer.step import (
     transformer_decode_step as transformer_decode_step,
 )
-from jaxseq._models.transformer.step import transformer_zeros as transformer_zeros
 from jaxseq._models.transformer.whole import transformer_decode as transformer_decode
 from jaxseq._models.transformer.whole import transformer_encode as transformer_encode
 from jaxseq._search.beam import beam_search as beam_search
@@ -156,11 +158,13 @@ __all__ = [
     "Decoded",
     "Dot",
     "GRUParams",
+    "InputFeeding",
     "LSTMParams",
     "LSTMState",
     "LuongParams",
     "Memory",
     "MultiHeadParams",
+    "NormLayout",
     "NormParams",
     "RNNParams",
     "Rotary",

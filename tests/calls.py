@@ -321,6 +321,18 @@ def loss_calls() -> dict[str, Call]:
     }
 
 
+RECURRENT: dict[str, Any] = {
+    "source_vocab": V,
+    "embed_features": D,
+    "hidden_features": H,
+}
+WIDTHS: dict[str, Any] = {"features": H, "num_heads": 2, "ff_features": 3}
+PAIR: dict[str, Any] = {
+    **WIDTHS,
+    "source_vocab": V,
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 1,
+}
 # what other calls have shown already
 SAME = [
     *(f"seq2seq_encode{kind}" for kind in (" no attention", " luong")),
@@ -333,33 +345,35 @@ SAME = [
 
 def model_calls() -> dict[str, Call]:
     calls = {
-        "seq2seq_init": drawing(jaxseq.seq2seq_init, V, None, D, H, layers=2),
+        "seq2seq_init": drawing(jaxseq.seq2seq_init, **RECURRENT, num_layers=2),
         "transformer_init": drawing(
-            jaxseq.transformer_init, H, 2, 3, source=V, target=V, encoder_layers=1,
-            decoder_layers=1, positions="learned", most_positions=9, tied=False,
+            jaxseq.transformer_init, **PAIR, target_vocab=V, positions="learned",
+            max_positions=9, tied=False,
         ),
     }  # fmt: skip
     kinds: dict[str, Any] = {
         "": {},
         " no attention": {"attention": None, "cell": jaxseq.GRU},
-        " luong": {"attention": "luong", "layers": 2},
+        " luong": {"attention": "luong", "num_layers": 2},
         " fed": {"attention": "luong", "feed": True, "cell": OWN},
-        " heads": {"score": "multi_head", "heads": 2},
+        " heads": {"score": "multi_head", "num_heads": 2},
     }
     seq2seq: dict[str, Any] = {}
     for kind, options in kinds.items():
         cell = {"cell": OWN} if options.get("cell") is OWN else {}
-        params = weights(jaxseq.seq2seq_init, V, None, D, H, **options)
+        params = weights(jaxseq.seq2seq_init, **RECURRENT, **options)
         encode = partial(jaxseq.seq2seq_encode, **cell)
 
         def state(B: int, T: int, params: Any = params, encode: Any = encode) -> Any:
-            read = lambda source, lengths: encode(params, source, lengths=lengths)
+            read = lambda source, lengths: encode(
+                params, source, source_lengths=lengths
+            )
             return drawn_like(read, tokens(B, T), lengths(B, T))
 
         seq2seq[kind] = params, state
         calls[f"seq2seq_encode{kind}"] = Call(
             lambda params, source, lengths, f=encode: f(
-                params, source, lengths=lengths
+                params, source, source_lengths=lengths
             ),
             lambda B, T, p=params: (p, tokens(B, T), lengths(B, T)),
         )
@@ -371,50 +385,50 @@ def model_calls() -> dict[str, Call]:
             partial(jaxseq.seq2seq_decode_step, **cell),
             lambda B, T, p=params, s=state: (p, s(B, T), tokens(B)),
         )
-    pair: Any = {"source": V, "encoder_layers": 1, "decoder_layers": 1}
     kinds = {
-        "": pair,
-        " rotary": {**pair, "positions": "rotary", "pre_norm": False},
-        " learned": {**pair, "positions": "learned", "most_positions": 9},
+        "": {},
+        " rotary": {"positions": "rotary", "pre_norm": False},
+        " learned": {"positions": "learned", "max_positions": 9},
     }
     transformer: dict[str, Any] = {}
+    zeros = partial(jaxseq.transformer_zeros, room=6)
+    memory = lambda B, T: jaxseq.Memory(floats(B, T, H), None, flags(B, T))
     for kind, options in kinds.items():
-        params = weights(jaxseq.transformer_init, H, 2, 3, **options)
-
-        def zeros(params: Any, memory: Any, lengths: Any) -> Any:
-            how = {"memory_lengths": lengths, "max_length": 6}
-            return jaxseq.transformer_zeros(params, memory, **how)
+        params = weights(jaxseq.transformer_init, **PAIR, **options)
 
         def cached(B: int, T: int, params: Any = params) -> Any:
-            return drawn_like(zeros, params, floats(B, T, H), lengths(B, T))
+            return drawn_like(zeros, params, memory(B, T))
 
         transformer[kind] = params, cached
         calls[f"transformer_encode{kind}"] = Call(
             lambda params, source, lengths: jaxseq.transformer_encode(
-                params, source, lengths=lengths
+                params, source, source_lengths=lengths
             ),
             lambda B, T, p=params: (p, tokens(B, T), lengths(B, T)),
         )
         calls[f"transformer_decode{kind}"] = Call(
-            lambda params, target, memory, lengths: jaxseq.transformer_decode(
-                params, target, memory, memory_lengths=lengths
-            ),
-            lambda B, T, p=params: (p, tokens(B, T), floats(B, T, H), lengths(B, T)),
+            jaxseq.transformer_decode,
+            lambda B, T, p=params: (p, memory(B, T), tokens(B, T)),
         )
         calls[f"transformer_zeros{kind}"] = Call(
-            zeros, lambda B, T, p=params: (p, floats(B, T, H), lengths(B, T))
+            zeros, lambda B, T, p=params: (p, memory(B, T))
         )
         calls[f"transformer_decode_step{kind}"] = Call(
             jaxseq.transformer_decode_step,
             lambda B, T, p=params, s=cached: (p, s(B, T), tokens(B)),
         )
-    alone = weights(jaxseq.transformer_init, H, 2, 3, target=V, decoder_layers=1)
+    alone = weights(
+        jaxseq.transformer_init, **WIDTHS, target_vocab=V, num_decoder_layers=1
+    )
     calls["transformer_decode alone"] = Call(
-        jaxseq.transformer_decode, lambda B, T: (alone, tokens(B, T))
+        lambda params, inputs: jaxseq.transformer_decode(
+            params, None, inputs, room=inputs.shape[1] + 3
+        ),
+        lambda B, T: (alone, tokens(B, T)),
     )
     calls["transformer_zeros of any length"] = Call(
-        lambda params, target: jaxseq.transformer_zeros(
-            params, batch=target.shape[:1], max_length=target.shape[1]
+        lambda params, inputs: jaxseq.transformer_zeros(
+            params, batch=inputs.shape[0], room=inputs.shape[1]
         ),
         lambda B, T: (alone, tokens(B, T)),
     )
@@ -490,10 +504,8 @@ def module_calls() -> dict[str, Call]:
     both = {"bidirectional": True}
     query, keys = (lambda B, T: floats(B, 3, H)), (lambda B, T: floats(B, T, H))
     attending = lambda m, q, k, n: m(q, k, lengths=n), query, keys, lengths
-    translate = lambda m, source, target, lengths: m(source, target, lengths=lengths)
-    decode = lambda m, target, source, lengths: m(target, source, lengths=lengths)
-    three = lambda B, T: tokens(B, 3)
-    pair = {"source_size": V, "encoder_layers": 1, "decoder_layers": 1}
+    translate = lambda m, source, inputs, n: m(source, inputs, source_lengths=n)
+    pair = TOKENS, lambda B, T: tokens(B, 3), lengths
     return {
         "nn.RNN": module(nn.RNN, (D, H), {}, *over),
         "nn.LSTM": module(nn.LSTM, (D, H), both, *over),
@@ -519,12 +531,8 @@ def module_calls() -> dict[str, Call]:
         "nn.AdditiveAttention": module(nn.AdditiveAttention, (H, H, 3), {}, *attending),
         "nn.GeneralAttention": module(nn.GeneralAttention, (H, H), {}, *attending),
         "nn.MultiHeadAttention": module(nn.MultiHeadAttention, (H, 2), {}, *attending),
-        "nn.Seq2Seq": module(
-            nn.Seq2Seq, (V, None, D, H), {}, translate, TOKENS, three, lengths
-        ),
-        "nn.Transformer": module(
-            nn.Transformer, (H, 2, 3), pair, decode, three, TOKENS, lengths
-        ),
+        "nn.Seq2Seq": module(nn.Seq2Seq, (), RECURRENT, translate, *pair),
+        "nn.Transformer": module(nn.Transformer, (), PAIR, translate, *pair),
     }
 
 

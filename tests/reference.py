@@ -190,10 +190,10 @@ def seq2seq(cell, params, score, source, target, *, luong, feeds):
     return np.array(logits), rows
 
 
-def layer_norm(x, scale, b):
+def layer_norm(x, scale, b, epsilon=1e-5):
     """Ba, Kiros and Hinton 2016 (arXiv:1607.06450)."""
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + 1e-5) * scale + b
+    return (x - mean) / np.sqrt(variance + epsilon) * scale + b
 
 
 def waves(T, D):
@@ -235,7 +235,8 @@ def heads_attention(params, x, memory, valid, rotary):
 
 
 def transformer(stack, x, memory, *, causal, rotary, activation=relu):
-    """Vaswani 2017, section 3, of one sequence; pre-norm where the stack has a norm."""
+    """Vaswani 2017, section 3, of one sequence; or pre-norm, Xiong 2020, figure 1."""
+    pre_norm, epsilon = stack.layout
     every = np.ones((len(x), len(x)), bool)
     valid, weights = (np.tril(every) if causal else every), []
     for layer in stack.layers:
@@ -257,8 +258,8 @@ def transformer(stack, x, memory, *, causal, rotary, activation=relu):
              layer.norm)
         )  # fmt: skip
         for f, norm in subs:
-            if stack.norm is not None:
-                x = x + f(layer_norm(x, *norm))
+            if pre_norm:
+                x = x + f(layer_norm(x, *norm, epsilon))
             else:
-                x = layer_norm(x + f(x), *norm)
-    return (x if stack.norm is None else layer_norm(x, *stack.norm)), weights
+                x = layer_norm(x + f(x), *norm, epsilon)
+    return (x if stack.norm is None else layer_norm(x, *stack.norm, epsilon)), weights

@@ -503,8 +503,9 @@ def test_grouped_queries_repeat_no_keys():
 
 def test_a_transformer_with_grouped_queries():
     """Whole and step by step, its cache with the heads of the keys."""
-    sizes = {"target": 7, "decoder_layers": 2, "positions": "rotary"}
-    init = partial(jaxseq.transformer_init, D=8, N=4, F=5, **sizes)
+    sizes = {"features": 8, "num_heads": 4, "ff_features": 5, "target_vocab": 7}
+    more = {"num_decoder_layers": 2, "positions": "rotary"}
+    init = partial(jaxseq.transformer_init, **sizes, **more)
     wide = drawn(init, seed=0)
     few = lambda a: a[..., ::2, :]
     names = "w_k", "w_v", "b_k", "b_v"
@@ -523,9 +524,9 @@ def test_a_transformer_with_grouped_queries():
     params = change(wide, grouped)
     tokens = np.random.default_rng(0).integers(0, 7, (3, 5))
     whole = jax.jit(jaxseq.transformer_decode)
-    logits = whole(params, tokens)[0]
-    assert_close(logits, whole(change(params, again), tokens)[0])
-    state = jaxseq.transformer_zeros(params, batch=(3,), max_length=5)
+    logits = whole(params, None, tokens)[1]
+    assert_close(logits, whole(change(params, again), None, tokens)[1])
+    state = jaxseq.transformer_zeros(params, batch=3, room=5)
     assert state.caches[0].k.shape == (3, 5, 2, 2)
     step = jax.jit(jaxseq.transformer_decode_step)
     for t in range(5):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxseq
-from tests.calls import OWN, OWN_ZEROS, floats, own_update, tokens, weights
+from tests.calls import OWN, OWN_ZEROS, RECURRENT, floats, own_update, tokens, weights
 
 B, T, D, H, V = 4, 5, 2, 4, 5
 P = jax.sharding.PartitionSpec
@@ -19,7 +19,7 @@ LENGTHS = np.array([5, 3, 1, 4], np.int32)
 
 lstm, gru = (weights(f, D, H) for f in (jaxseq.lstm_init, jaxseq.gru_init))
 second = weights(jaxseq.gru_init, H, H)
-translator = partial(weights, jaxseq.seq2seq_init, V, None, D, H)
+translator = partial(weights, jaxseq.seq2seq_init, **RECURRENT)
 
 
 def total(y):
@@ -53,7 +53,7 @@ def crf(params, scores, tags, lengths):
 
 
 def translate(params, source, target, lengths):
-    state = jaxseq.seq2seq_encode(params, source, lengths=lengths)
+    state = jaxseq.seq2seq_encode(params, source, source_lengths=lengths)
     return total(jaxseq.seq2seq_decode(params, state, target)[1])
 
 

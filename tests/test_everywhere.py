@@ -15,7 +15,7 @@ import pytest
 
 import jaxseq
 import jaxseq.nn
-from tests.calls import CALLS, weights
+from tests.calls import CALLS, RECURRENT, weights
 
 NAMES = [n for n in dir(jaxseq) if not n.startswith("_")]
 FUNCTIONS = [n for n in NAMES if inspect.isfunction(getattr(jaxseq, n))]
@@ -195,15 +195,15 @@ def test_every_public_tuple_is_in_a_call():
     types = {getattr(jaxseq, n) for n in NAMES if inspect.isclass(getattr(jaxseq, n))}
     trees = [call.args(1, 1) for call in CALLS.values()]
     trees += [shapes_out(name)(1, 1) for name in CALLS if "search" in name]
-    trees.append(weights(jaxseq.seq2seq_init, 5, 5, 2, 4, **DOT))
-    trees.append(weights(jaxseq.seq2seq_init, 5, 5, 2, 4, **SCALED))
+    trees.append(weights(jaxseq.seq2seq_init, **RECURRENT, **DOT))
+    trees.append(weights(jaxseq.seq2seq_init, **RECURRENT, **SCALED))
     functions = {jaxseq.Cell}
     assert types - functions <= kinds_of(trees)
 
 
 @pytest.mark.parametrize("options", [DOT, SCALED], ids=["dot", "scaled"])
 def test_what_stands_for_a_score_is_serialized(options):
-    params = weights(jaxseq.seq2seq_init, 5, 5, 2, 4, **options)
+    params = weights(jaxseq.seq2seq_init, **RECURRENT, **options)
     exported = jax.export.export(jax.jit(lambda a: a))(params)
     found = jax.export.deserialize(exported.serialize()).call(params)
     chex.assert_trees_all_equal(found, params)

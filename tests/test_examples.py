@@ -300,7 +300,8 @@ def test_an_encoder_decoder_of_ones_own_cells(attention):
     """Greedy decoding, step by step, is the run over what it wrote."""
     cell = PROJECTED_LSTM
     params = jaxseq.seq2seq_init(
-        jax.random.key(0), 7, 6, 5, H, cell=cell, layers=2, attention=attention,
+        jax.random.key(0), source_vocab=7, target_vocab=6, embed_features=5,
+        hidden_features=H, cell=cell, num_layers=2, attention=attention,
         feed=attention == "luong", dtype=jnp.float64,
     )  # fmt: skip
     source = np.random.default_rng(5).integers(0, 7, (3, T))
@@ -308,7 +309,7 @@ def test_an_encoder_decoder_of_ones_own_cells(attention):
     @jax.jit
     def written(params):
         state = jaxseq.seq2seq_encode(
-            params, source, cell=cell, lengths=np.array([5, 2, 1])
+            params, source, cell=cell, source_lengths=np.array([5, 2, 1])
         )
         step = partial(jaxseq.seq2seq_decode_step, params, cell=cell)
         found = jaxseq.greedy(step, state, jnp.zeros(3, int), max_length=4, end=None)

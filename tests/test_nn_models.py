@@ -126,14 +126,19 @@ def test_what_the_options_of_attention_hide():
 
 
 def seq2seq(**options):
-    sizes = {"embedding_features": 4, "hidden_features": 6}
-    return jaxseq.nn.Seq2Seq(9, 7, **sizes, **F64, **options, rngs=nnx.Rngs(0))
+    sizes = {"source_vocab": 9, "target_vocab": 7, "embed_features": 4}
+    sizes |= {"hidden_features": 6, **F64, **options}
+    return jaxseq.nn.Seq2Seq(**sizes, rngs=nnx.Rngs(0))
 
 
 def transformer(**options):
-    options = {"encoder_layers": 1, "decoder_layers": 2, **options}
-    sizes = {"source_size": 9, "target_size": 7}
-    return jaxseq.nn.Transformer(8, 2, 12, **sizes, **options, **F64, rngs=nnx.Rngs(0))
+    sizes = {"features": 8, "num_heads": 2, "ff_features": 12}
+    sizes |= {"source_vocab": 9, "target_vocab": 7}
+    sizes |= {"num_encoder_layers": 1, "num_decoder_layers": 2, **F64, **options}
+    return jaxseq.nn.Transformer(**sizes, rngs=nnx.Rngs(0))
+
+
+ALONE = {"source_vocab": None, "num_encoder_layers": 0}
 
 
 def test_seq2seq():
@@ -143,11 +148,12 @@ def test_seq2seq():
     )  # fmt: skip
     params = model.params
     assert len(params.decoder) == 2 and params.decoder[0].w_x.shape == (4 + 8, 18)
-    state = compiled(jaxseq.seq2seq_encode)(params, TOKENS, lengths=LENGTHS)
-    assert_close(encode(model, TOKENS, lengths=LENGTHS), state)
+    lengths = {"source_lengths": LENGTHS}
+    state = compiled(jaxseq.seq2seq_encode)(params, TOKENS, **lengths)
+    assert_close(encode(model, TOKENS, **lengths), state)
     want = compiled(jaxseq.seq2seq_decode)(params, state, TARGETS)
     assert_close(decode(model, state, TARGETS), want)
-    assert_close(call(model, TOKENS, TARGETS, lengths=LENGTHS), want[1])
+    assert_close(call(model, TOKENS, TARGETS, **lengths), want[1])
     assert_close(
         decode_step(model, state, TARGETS[:, 0]),
         compiled(jaxseq.seq2seq_decode_step)(params, state, TARGETS[:, 0]),
@@ -156,28 +162,40 @@ def test_seq2seq():
 
 def test_transformer():
     model = transformer(
-        positions="learned", most_positions=6, pre_norm=False, tied=False,
-        activation=jnp.tanh,
+        positions="learned", max_positions=6, pre_norm=False, final_norm=True,
+        epsilon=1e-3, tied=False, activation=jnp.tanh,
     )  # fmt: skip
     params, how = model.params, {"activation": jnp.tanh}
-    assert params.w_o.shape == (8, 7) and params.decoder.norm is None
-    memory = compiled(jaxseq.transformer_encode)(params, TOKENS, lengths=LENGTHS, **how)
-    assert_close(encode(model, TOKENS, lengths=LENGTHS), memory)
-    lengths = {"memory_lengths": LENGTHS}
-    want = compiled(jaxseq.transformer_decode)(
-        params, TARGETS, memory, **lengths, **how
-    )
-    assert_close(decode(model, TARGETS, memory, **lengths), want)
-    assert_close(call(model, TARGETS, TOKENS, lengths=LENGTHS), want[0])
-    state = jaxseq.transformer_zeros(params, memory, **lengths, max_length=4)
-    assert_close(model.zeros(memory, **lengths, max_length=4), state)
+    assert params.w_o.shape == (8, 7) and params.decoder.norm is not None
+    assert params.decoder.layout == jaxseq.NormLayout(False, 1e-3)
+    lengths = {"source_lengths": LENGTHS}
+    memory = compiled(jaxseq.transformer_encode)(params, TOKENS, **lengths, **how)
+    assert_close(encode(model, TOKENS, **lengths), memory)
+    want = compiled(jaxseq.transformer_decode)(params, memory, TARGETS, **how)
+    assert_close(decode(model, memory, TARGETS), want)
+    assert_close(call(model, TOKENS, TARGETS, **lengths), want[1])
+    assert model.decode(memory, TARGETS, room=5)[0].left == 2
+    state = jaxseq.transformer_zeros(params, memory, room=4)
+    assert_close(model.zeros(memory, room=4), state)
     token = TARGETS[:, 0]
     want = compiled(jaxseq.transformer_decode_step)(params, state, token, **how)
     assert_close(decode_step(model, state, token), want)
-    alone = transformer(encoder_layers=0)
-    want = compiled(jaxseq.transformer_decode)(alone.params, TARGETS)[0]
-    assert_close(call(alone, TARGETS), want)
-    assert alone.zeros(batch=(3,), max_length=2).position.shape == (3,)
+    alone = transformer(**ALONE)
+    want = compiled(jaxseq.transformer_decode)(alone.params, None, TARGETS)[1]
+    assert_close(call(alone, None, TARGETS), want)
+    assert alone.zeros(batch=3, room=2).position.shape == (3,)
+
+
+@pytest.mark.parametrize("make", [seq2seq, transformer])
+def test_one_loop_for_both(make):
+    """What encodes, decodes and goes on is called in the same way."""
+    model = make()
+    encoded = encode(model, TOKENS, source_lengths=LENGTHS)
+    state, logits, weights = decode(model, encoded, TARGETS)
+    assert_close(logits, call(model, TOKENS, TARGETS, source_lengths=LENGTHS))
+    for w in jax.tree.leaves(weights):
+        assert (w.shape[0], *w.shape[-2:]) == (B, T, S)
+    assert all(a.shape[0] == B for a in jax.tree.leaves(state))
 
 
 def test_weights_of_seq2seq():
@@ -206,7 +224,7 @@ def test_weights_of_seq2seq():
         6, 4, 2,
     )  # fmt: skip
     assert seq2seq(attention=None).params.attention is None
-    shared = jaxseq.nn.Seq2Seq(9, None, 4, 6, rngs=nnx.Rngs(0)).params
+    shared = seq2seq(target_vocab=None, param_dtype=jnp.float32).params
     assert shared.target is None and shared.w_o.shape == (6, 9)
     assert shared.w_o.dtype == jnp.float32
 
@@ -221,17 +239,18 @@ def test_weights_of_the_transformer():
     assert type(plain.positions) is jaxseq.Sinusoidal
     assert plain.encoder.norm is not None and plain.w_o is None
     other = transformer(
-        encoder_layers=2, decoder_layers=1, positions="rotary", pre_norm=False,
+        num_encoder_layers=2, num_decoder_layers=1, positions="rotary", pre_norm=False,
         tied=False,
     ).params  # fmt: skip
     assert type(other.positions) is jaxseq.Rotary and other.w_o.shape == (8, 7)
     assert len(other.encoder.layers) == 2 and len(other.decoder.layers) == 1
     assert other.encoder.norm is None and other.decoder.norm is None
-    learned = transformer(positions="learned", most_positions=6).params
+    learned = transformer(positions="learned", max_positions=6).params
     assert learned.positions.shape == (6, 8)
-    alone = transformer(encoder_layers=0).params
+    alone = transformer(**ALONE).params
     assert alone.encoder is None and alone.decoder.layers[0].cross is None
-    assert transformer(decoder_layers=0).params.decoder is None
+    reader = transformer(num_decoder_layers=0, target_vocab=None)
+    assert reader.params.decoder is None
 
 
 def test_options_of_calls():
@@ -240,19 +259,16 @@ def test_options_of_calls():
     assert model.activation is jax.nn.relu
     source = np.where(np.arange(S) < LENGTHS[:, None], TOKENS, (TOKENS + 1) % 9)
     memory = encode(model, TOKENS)
-    state = model.zeros(memory, max_length=2)
+    state = model.zeros(memory, room=2)
     for run in (
-        lambda m: encode(m, TOKENS),
-        lambda m: decode(m, TARGETS, memory)[0],
+        lambda m: encode(m, TOKENS).values,
+        lambda m: decode(m, memory, TARGETS)[1],
         lambda m: decode_step(m, state, TARGETS[:, 0])[1],
     ):
         assert (run(model) != run(other)).any()
-    recurrent = seq2seq()
-    for run in (
-        lambda tokens, **how: call(model, TARGETS, tokens, **how),
-        lambda tokens, **how: call(recurrent, tokens, TARGETS, **how),
-    ):
-        cut = [run(tokens, lengths=LENGTHS) for tokens in (TOKENS, source)]
+    for either in (model, seq2seq()):
+        run = lambda tokens, model=either, **how: call(model, tokens, TARGETS, **how)
+        cut = [run(tokens, source_lengths=LENGTHS) for tokens in (TOKENS, source)]
         np.testing.assert_array_equal(*cut)
         assert (run(TOKENS) != run(source)).any()
 
@@ -260,7 +276,7 @@ def test_options_of_calls():
 @pytest.mark.parametrize("make", [seq2seq, transformer])
 def test_dropout_in_training_only(make):
     model = make(dropout=0.5)
-    args = (TOKENS, TARGETS) if make is seq2seq else (TARGETS, TOKENS)
+    args = TOKENS, TARGETS
     assert (call(model, *args) != call(model, *args)).any()
     model.eval()
     assert_close(call(model, *args), call(model, *args))
@@ -272,9 +288,7 @@ def test_dropout_in_training_only(make):
 @pytest.mark.parametrize("make", [seq2seq, transformer])
 def test_trains(make):
     model = make(dropout=0.1)
-    call = (lambda m: m(TOKENS, TARGETS)) if make is seq2seq else (
-        lambda m: m(TARGETS, TOKENS)
-    )  # fmt: skip
+    call = lambda m: m(TOKENS, TARGETS)
     with jax.numpy_dtype_promotion("standard"):
         optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
 
@@ -293,7 +307,7 @@ def test_trains(make):
 def test_dtype_and_split(make):
     model = make(dtype=jnp.bfloat16)
     assert model.params.decoder is not None
-    args = (TOKENS, TARGETS) if make is seq2seq else (TARGETS, TOKENS)
+    args = TOKENS, TARGETS
     assert call(model, *args).dtype == jnp.bfloat16
     again = nnx.merge(*nnx.split(model))
     np.testing.assert_array_equal(call(again, *args), call(model, *args))
@@ -305,8 +319,7 @@ def test_dtype_and_split(make):
 def test_bad_arguments():
     rngs, nn, whole = nnx.Rngs(0), jaxseq.nn, {"param_dtype": jnp.int32}
     additive, general = nn.AdditiveAttention, nn.GeneralAttention
-    heads, models, former = nn.MultiHeadAttention, nn.Seq2Seq, nn.Transformer
-    alone = {"target_size": 5, "decoder_layers": 1, "rngs": rngs}
+    heads = nn.MultiHeadAttention
     cases = [
         (lambda: additive(0, 1, 1, rngs=rngs), "query_features: expected"),
         (lambda: additive(1, 0, 1, rngs=rngs), "key_features: expected"),
@@ -322,29 +335,22 @@ def test_bad_arguments():
         (lambda: heads(4, 2, key_features=0, rngs=rngs), "key_features: expected"),
         (lambda: heads(4, 2, value_features=0, rngs=rngs), "value_features: expected"),
         (lambda: heads(4, 2, out_features=0, rngs=rngs), "out_features: expected"),
-        (lambda: models(0, 1, 1, 1, rngs=rngs), "source_size: expected"),
-        (lambda: models(1, 0, 1, 1, rngs=rngs), "target_size: expected"),
-        (lambda: models(1, 1, 0, 1, rngs=rngs), "embedding_features: expected"),
-        (lambda: models(1, 1, 1, 0, rngs=rngs), "hidden_features: expected"),
         (lambda: seq2seq(num_layers=0), "num_layers: expected"),
         (lambda: seq2seq(attention_features=0), "attention_features: expected"),
-        (lambda: seq2seq(num_heads=0), "num_heads: expected"),
         (lambda: seq2seq(score="multi_head"), "num_heads: expected a divisor of att"),
         (lambda: seq2seq(dtype=jnp.int32), "dtype: expected a dtype"),
-        (lambda: former(0, 1, 1, **alone), "^features: expected a size"),
-        (lambda: former(8, 0, 1, **alone), "num_heads: expected a size"),
-        (lambda: former(8, 3, 1, **alone), "num_heads: expected a divisor of features"),
-        (lambda: former(7, 1, 1, **alone), "^features: expected an even width"),
-        (lambda: former(8, 2, 0, **alone), "hidden_features: expected a size"),
-        (lambda: transformer(encoder_layers=-1), "encoder_layers: expected"),
-        (lambda: transformer(positions="learned"), "most_positions: expected"),
+        (lambda: seq2seq(source_vocab=0), "source_vocab: expected"),
+        (lambda: seq2seq(num_heads=2), "num_heads: expected None without score"),
+        (lambda: seq2seq(cell="lstm"), "cell: expected a Cell, got str"),
+        (lambda: seq2seq(param_dtype=jnp.int32), "param_dtype: expected a dtype"),
+        (lambda: transformer(features=0), "^features: expected a size"),
+        (lambda: transformer(num_heads=3), "num_heads: expected a divisor of features"),
+        (lambda: transformer(activation="relu"), "activation: expected a function"),
+        (lambda: transformer(param_dtype=jnp.int32), "param_dtype: expected a dtype"),
+        (lambda: transformer()(None, TARGETS), "memory: expected Memory, got None"),
         (
-            lambda: former(8, 2, 8, decoder_layers=1, rngs=rngs),
-            "target_size: expected a size of at least 1, got None",
-        ),
-        (
-            lambda: former(8, 2, 8, encoder_layers=1, rngs=rngs),
-            "source_size: expected a size of at least 1, got None",
+            lambda: transformer(**ALONE)(None, TARGETS, source_lengths=LENGTHS),
+            "source_lengths: expected None with no source",
         ),
         (lambda: jaxseq.nn.GeneralAttention(4, 0, rngs=rngs), "key_features: expected"),
         (lambda: jaxseq.nn.MultiHeadAttention(4, 3, rngs=rngs), "num_heads: expected"),

@@ -19,23 +19,38 @@ RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(0, SOURCE, (*BATCH, S))
 TARGETS = RNG.integers(0, TARGET, (*BATCH, T))
 POSITIONS = ("sinusoidal", "learned", "rotary")
-BOTH = {"source": SOURCE, "target": TARGET, "encoder_layers": 1, "decoder_layers": 1}
-TWO = {**BOTH, "encoder_layers": 2, "decoder_layers": 2}
+BOTH = {
+    "source_vocab": SOURCE, "target_vocab": TARGET,
+    "num_encoder_layers": 1, "num_decoder_layers": 1,
+}  # fmt: skip
+TWO = {**BOTH, "num_encoder_layers": 2, "num_decoder_layers": 2}
+SIZES = {"features": D, "num_heads": N, "ff_features": F}
 # Compiled once for all tests of the same shapes. What is eager names jaxseq.
-encode = jax.jit(jaxseq.transformer_encode, static_argnames=("activation", "dropout"))
-decode = jax.jit(jaxseq.transformer_decode, static_argnames=("activation", "dropout"))
+STATIC = ("activation", "dropout", "room")
+encode = jax.jit(jaxseq.transformer_encode, static_argnames=STATIC[:2])
+decode = jax.jit(jaxseq.transformer_decode, static_argnames=STATIC)
 decode_step = jax.jit(jaxseq.transformer_decode_step, static_argnames="activation")
 cross_entropy = jax.jit(jaxseq.cross_entropy)
+# whether the norms stand before, and whether there is one at the end
+LAYOUTS = [(True, True), (False, False), (True, False), (False, True)]
+every_layout = pytest.mark.parametrize(("pre_norm", "final_norm"), LAYOUTS)
 every_form = pytest.mark.parametrize(
-    ("positions", "pre_norm"), [(p, n) for p in POSITIONS for n in (True, False)]
+    ("positions", "pre_norm", "final_norm"),
+    [
+        (p, *layout)
+        for i, p in enumerate(POSITIONS)
+        for layout in (LAYOUTS[i % 2], LAYOUTS[-1 - i % 2])
+    ],
 )
 
 
 def make(*, seed=0, **options):
     """Weights in which no bias is zero and no scale is one."""
-    options = {"most_positions": 8, **(options or BOTH)}
-    init = partial(jaxseq.transformer_init, dtype=jnp.float64, **options)
-    return drawn(lambda key: init(key, D, N, F), seed=seed)
+    options = options or BOTH
+    if options.get("positions") == "learned":
+        options = {"max_positions": 8, **options}
+    init = partial(jaxseq.transformer_init, dtype=jnp.float64, **SIZES, **options)
+    return drawn(init, seed=seed)
 
 
 def by_hand(params, tokens, targets, activation=reference.relu):
@@ -64,16 +79,17 @@ def by_hand(params, tokens, targets, activation=reference.relu):
 
 @every_form
 @pytest.mark.parametrize("tied", [True, False])
-def test_equations(positions, pre_norm, tied):
-    params = make(**TWO, positions=positions, pre_norm=pre_norm, tied=tied)
-    memory = encode(params, TOKENS, lengths=LENGTHS)
-    logits, weights = decode(params, TARGETS, memory, memory_lengths=LENGTHS)
+def test_equations(positions, pre_norm, final_norm, tied):
+    norms = {"pre_norm": pre_norm, "final_norm": final_norm}
+    params = make(**TWO, positions=positions, **norms, tied=tied)
+    memory = encode(params, TOKENS, source_lengths=LENGTHS)
+    _, logits, weights = decode(params, memory, TARGETS)
     assert logits.shape == (*BATCH, T, TARGET) and len(weights) == 2
     for i in np.ndindex(BATCH):
         n = LENGTHS[i]
         want = by_hand(params, TOKENS[i][:n], TARGETS[i])
-        assert_close(memory[i][:n], want[0])
-        assert not memory[i][n:].any()
+        assert_close(memory.values[i][:n], want[0])
+        assert not memory.values[i][n:].any()
         assert_close(logits[i], want[1])
         for got, rows in zip(weights, want[2], strict=True):
             assert_close(got[i][..., :n], rows)
@@ -81,58 +97,59 @@ def test_equations(positions, pre_norm, tied):
 
 
 @every_form
-def test_decoder_alone(positions, pre_norm):
-    options = {"positions": positions, "pre_norm": pre_norm}
-    params = make(target=TARGET, decoder_layers=2, **options)
-    logits, weights = decode(params, TARGETS)
+def test_decoder_alone(positions, pre_norm, final_norm):
+    options = {"positions": positions, "pre_norm": pre_norm, "final_norm": final_norm}
+    params = make(target_vocab=TARGET, num_decoder_layers=2, **options)
+    _, logits, weights = decode(params, None, TARGETS)
     assert weights is None and params.encoder is None
     for i in np.ndindex(BATCH):
         assert_close(logits[i], by_hand(params, None, TARGETS[i])[1])
 
 
 def test_encoder_alone_and_one_vocabulary():
-    params = make(source=SOURCE, encoder_layers=1)
+    params = make(source_vocab=SOURCE, num_encoder_layers=1)
     assert params.decoder is None
     found = encode(params, TOKENS)
     for i in np.ndindex(BATCH):
-        assert_close(found[i], by_hand(params, TOKENS[i], None)[0])
-    params = make(source=SOURCE, encoder_layers=1, decoder_layers=1)
+        assert_close(found.values[i], by_hand(params, TOKENS[i], None)[0])
+    params = make(source_vocab=SOURCE, num_encoder_layers=1, num_decoder_layers=1)
     assert params.decoder.embed is None
     memory = encode(params, TOKENS)
-    logits, _ = decode(params, TARGETS, memory)
+    _, logits, _ = decode(params, memory, TARGETS)
     for i in np.ndindex(BATCH):
         assert_close(logits[i], by_hand(params, TOKENS[i], TARGETS[i])[1])
 
 
 def test_activation():
-    params = make(source=SOURCE, encoder_layers=1)
+    params = make(source_vocab=SOURCE, num_encoder_layers=1)
     found = encode(params, TOKENS[0, 0], activation=jnp.tanh)
     x = params.encoder.embed[TOKENS[0, 0]] * np.sqrt(D) + reference.waves(S, D)
     how = {"causal": False, "rotary": False, "activation": np.tanh}
-    assert_close(found, reference.transformer(params.encoder, x, None, **how)[0])
+    want = reference.transformer(params.encoder, x, None, **how)[0]
+    assert_close(found.values, want)
 
 
 def test_activation_of_the_decoder():
     params, how = make(**BOTH), {"activation": jnp.tanh}
     source, target = TOKENS[0, 0], TARGETS[0, 0]
     memory = encode(params, source, **how)
-    logits, weights = decode(params, target, memory, **how)
+    _, logits, weights = decode(params, memory, target, **how)
     want = by_hand(params, source, target, np.tanh)
-    assert_close((memory, logits, *weights), (want[0], want[1], *want[2]))
-    state = jaxseq.transformer_zeros(params, memory, max_length=2)
+    assert_close((memory.values, logits, *weights), (want[0], want[1], *want[2]))
+    state = jaxseq.transformer_zeros(params, memory, room=2)
     for t in range(2):
         state, now = decode_step(params, state, target[t], **how)
         assert_close(now, want[1][t])
 
 
 def test_a_state_that_is_full():
-    params = make(target=TARGET, decoder_layers=1)
+    params = make(target_vocab=TARGET, num_decoder_layers=1)
     step = partial(jaxseq.transformer_decode_step, params)
-    state = jaxseq.transformer_zeros(params, batch=(2,), max_length=2)
+    state = jaxseq.transformer_zeros(params, batch=2, room=2)
     token = np.array([1, 2])
     state, want = step(state, token)
     full = state._replace(position=jnp.array([1, 2], jnp.int32))
-    with pytest.raises(ValueError, match="state: expected a position below max_length"):
+    with pytest.raises(ValueError, match="state: expected a position below room = 2"):
         step(full, token)
     want = step(state, token)[1]
     _, logits = jax.jit(step)(full, token)
@@ -166,70 +183,117 @@ def load_layer(torch, theirs, layer):
             getattr(theirs, f"linear{i}").bias.copy_(torch.tensor(b))
 
 
-@pytest.mark.parametrize("pre_norm", [True, False])
-def test_pytorch(pre_norm):
+def load_norm(torch, theirs, norm):
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(norm.scale))
+        theirs.bias.copy_(torch.tensor(norm.b))
+
+
+@every_layout
+def test_pytorch(pre_norm, final_norm):
     torch = pytest.importorskip("torch")
-    params = make(**TWO, positions="learned", pre_norm=pre_norm)
+    epsilon = 1e-3
+    norms = {"pre_norm": pre_norm, "final_norm": final_norm, "epsilon": epsilon}
+    params = make(**TWO, positions="learned", **norms)
     how = {"dropout": 0.0, "batch_first": True, "norm_first": pre_norm}
-    how["dtype"] = torch.float64
+    how |= {"layer_norm_eps": epsilon, "dtype": torch.float64}
     start = lambda stack, tokens: torch.tensor(
         (stack.embed[tokens] + params.positions[: tokens.shape[-1]]) * np.sqrt(D)
     ).flatten(0, 1)
+
+    def theirs(kind, stack, *inputs, **masks):
+        layer = getattr(torch.nn, f"Transformer{kind}Layer")(D, N, F, **how)
+        norm = torch.nn.LayerNorm(D, eps=epsilon, dtype=torch.float64)
+        norm = norm if final_norm else None
+        more = {"enable_nested_tensor": False} if kind == "Encoder" else {}
+        made = getattr(torch.nn, f"Transformer{kind}")(layer, 2, norm=norm, **more)
+        for layer, own in zip(made.layers, stack.layers, strict=True):
+            load_layer(torch, layer, own)
+        if final_norm:
+            load_norm(torch, made.norm, stack.norm)
+        return made(*inputs, **masks)
+
     x, y = start(params.encoder, TOKENS), start(params.decoder, TARGETS)
     pad = torch.tensor(np.arange(S) >= LENGTHS.reshape(-1, 1))
     causal = torch.triu(torch.ones(T, T, dtype=torch.bool), 1)
-
-    def end(stack, x):
-        if stack.norm is None:
-            return x
-        scale, b = map(torch.tensor, stack.norm)
-        return torch.nn.functional.layer_norm(x, (D,), scale, b)
-
-    for layer in params.encoder.layers:
-        theirs = torch.nn.TransformerEncoderLayer(D, N, F, **how)
-        load_layer(torch, theirs, layer)
-        x = theirs(x, src_key_padding_mask=pad)
-    x = end(params.encoder, x)
-    for layer in params.decoder.layers:
-        theirs = torch.nn.TransformerDecoderLayer(D, N, F, **how)
-        load_layer(torch, theirs, layer)
-        y = theirs(y, x, tgt_mask=causal, memory_key_padding_mask=pad)
-    want = end(params.decoder, y).detach().numpy() @ params.decoder.embed.T
-    memory = encode(params, TOKENS, lengths=LENGTHS)
-    how = {"memory_lengths": LENGTHS}
-    logits, _ = decode(params, TARGETS, memory, **how)
+    x = theirs("Encoder", params.encoder, x, src_key_padding_mask=pad)
+    masks = {"tgt_mask": causal, "memory_key_padding_mask": pad}
+    y = theirs("Decoder", params.decoder, y, x, **masks)
+    want = y.detach().numpy() @ params.decoder.embed.T
+    memory = encode(params, TOKENS, source_lengths=LENGTHS)
+    _, logits, _ = decode(params, memory, TARGETS)
     assert_close(logits.reshape(want.shape), want)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-3])
+def test_epsilon(epsilon):
+    """It counts where activations are small."""
+    params = make(**BOTH, pre_norm=False, epsilon=epsilon)
+    small = lambda stack: stack._replace(embed=0.01 * stack.embed)
+    params = params._replace(
+        encoder=small(params.encoder), decoder=small(params.decoder),
+        positions=jaxseq.Rotary(),
+    )  # fmt: skip
+    source, target = TOKENS[0, 0], TARGETS[0, 0]
+    memory = encode(params, source)
+    _, logits, _ = decode(params, memory, target)
+    want = by_hand(params, source, target)
+    assert_close((memory.values, logits), want[:2])
+    state = jaxseq.transformer_zeros(params, memory, room=2)
+    for t in range(2):
+        state, now = decode_step(params, state, target[t])
+        assert_close(now, want[1][t])
+
+
+def test_the_layout_of_norms_is_no_array():
+    """Neither an optimizer nor a cast reaches it; it survives both, and bytes."""
+    params = make(**BOTH, pre_norm=False, final_norm=True, epsilon=1e-12)
+    layout = jaxseq.NormLayout(pre_norm=False, epsilon=1e-12)
+    assert params.encoder.layout == params.decoder.layout == layout
+    assert jax.tree.leaves(layout) == []
+    narrow = to_jax(params, jnp.bfloat16)
+    assert narrow.encoder.layout == layout
+    exported = jax.export.export(jax.jit(encode))(narrow, TOKENS)
+    again = jax.export.deserialize(exported.serialize())
+    found = again.call(narrow, TOKENS)
+    np.testing.assert_array_equal(found.values, encode(narrow, TOKENS).values)
+    other = narrow._replace(encoder=narrow.encoder._replace(
+        layout=layout._replace(epsilon=1e-5)
+    ))  # fmt: skip
+    with pytest.raises(ValueError, match="NormLayout"):
+        again.call(other, TOKENS)
 
 
 @every_form
 @pytest.mark.parametrize("alone", [True, False])
-def test_steps_are_the_whole(positions, pre_norm, alone):
-    options = {"target": TARGET, "decoder_layers": 2} if alone else TWO
-    params = make(**options, positions=positions, pre_norm=pre_norm)
-    memory, how = None, {}
+def test_steps_are_the_whole(positions, pre_norm, final_norm, alone):
+    options = {"target_vocab": TARGET, "num_decoder_layers": 2} if alone else TWO
+    norms = {"pre_norm": pre_norm, "final_norm": final_norm}
+    params = make(**options, positions=positions, **norms)
+    memory = None
     if not alone:
-        memory = encode(params, TOKENS, lengths=LENGTHS)
-        how = {"memory_lengths": LENGTHS}
-    logits, _ = decode(params, TARGETS, memory, **how)
-    how |= {"max_length": 7, "batch": BATCH}
-    state = jaxseq.transformer_zeros(params, memory, **how)
+        memory = encode(params, TOKENS, source_lengths=LENGTHS)
+    end, logits, _ = decode(params, memory, TARGETS, room=7)
+    state = jaxseq.transformer_zeros(params, memory, batch=BATCH, room=7)
+    assert state.left == 7
     for t in range(T):
         state, now = decode_step(params, state, TARGETS[..., t])
         assert_close(now, logits[..., t, :])
-    assert (state.position == T).all()
+    assert (state.position == T).all() and state.left == end.left == 7 - T
+    assert_close(end, state)
 
 
 def test_prefill_and_beam_search():
     """From prompts of unlike lengths, as from each alone; scores recomputed."""
-    params = make(target=TARGET, decoder_layers=2, positions="rotary")
+    params = make(target_vocab=TARGET, num_decoder_layers=2, positions="rotary")
     step = partial(jaxseq.transformer_decode_step, params)
     prompts, lengths = TARGETS[0], np.array([3, 2])
-    zeros = partial(jaxseq.transformer_zeros, params, max_length=12)
+    zeros = partial(jaxseq.transformer_zeros, params, room=12)
     how = {"max_length": 6, "end": 0, "beam": 4, "n_best": 2}
 
     @jax.jit
     def run(prompts, lengths):
-        state = zeros(batch=(len(prompts),))
+        state = zeros(batch=len(prompts))
         state, token = jaxseq.prefill(step, state, prompts, lengths=lengths)
         return jaxseq.beam_search(step, state, token, **how)
 
@@ -242,7 +306,7 @@ def test_prefill_and_beam_search():
             whole = np.concatenate([prompts[b, :n], tokens])
             last = len(whole) - 1
             padded = np.pad(whole, (0, 12 - len(whole)))  # no token sees a later one
-            logits, _ = decode(params, padded[:-1])
+            _, logits, _ = decode(params, None, padded[:-1])
             losses = cross_entropy(logits, padded[1:], lengths=last)
             assert_close(found.scores[b, k], -np.asarray(losses)[n - 1 :].sum())
 
@@ -251,13 +315,14 @@ def test_padding_is_not_read():
     params = make()
     other = np.where(np.arange(S) < LENGTHS[..., None], TOKENS, SOURCE + 100)
     inside = (np.arange(S) < LENGTHS[..., None])[..., None]
-    memories = [encode(params, tokens, lengths=LENGTHS) for tokens in (TOKENS, other)]
-    np.testing.assert_array_equal(*memories)
-    assert not np.where(inside, 0, memories[0]).any()
-    memories[1] = np.where(inside, memories[1], np.nan)
-    write = lambda m: decode(params, TARGETS, m, memory_lengths=LENGTHS)[0]
-    np.testing.assert_array_equal(*map(write, memories))
-    grads = jax.jit(jax.grad(lambda m: write(m).sum()))(memories[1])
+    read = partial(encode, params, source_lengths=LENGTHS)
+    memory, same = read(TOKENS), read(other)
+    np.testing.assert_array_equal(memory.values, same.values)
+    assert not np.where(inside, 0, memory.values).any()
+    junk = np.where(inside, memory.values, np.nan)
+    write = lambda values: decode(params, memory._replace(values=values), TARGETS)[1]
+    np.testing.assert_array_equal(*map(write, (memory.values, junk)))
+    grads = jax.jit(jax.grad(lambda values: write(values).sum()))(junk)
     assert np.isfinite(grads).all()
 
 
@@ -266,9 +331,8 @@ def test_a_source_of_no_token_gives_numbers():
     lengths = np.zeros(BATCH, int)
 
     def loss(params):
-        memory = jaxseq.transformer_encode(params, TOKENS, lengths=lengths)
-        how = {"memory_lengths": lengths}
-        logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+        memory = jaxseq.transformer_encode(params, TOKENS, source_lengths=lengths)
+        _, logits, _ = jaxseq.transformer_decode(params, memory, TARGETS)
         return (logits**2).sum()
 
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
@@ -277,7 +341,7 @@ def test_a_source_of_no_token_gives_numbers():
 
 def test_rotary_attention_depends_on_distances():
     """Moved as a whole, a sequence has the same weights within it."""
-    params = make(source=SOURCE, encoder_layers=1, positions="rotary")
+    params = make(source_vocab=SOURCE, num_encoder_layers=1, positions="rotary")
     heads = RNG.standard_normal((T, N, D // N))
     from jaxseq._models.transformer.positions import rotated
 
@@ -294,9 +358,9 @@ def test_gradients(positions, pre_norm):
 
     def loss(params):
         how = {"activation": jnp.tanh}  # no kinks
-        memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS, **how)
-        how["memory_lengths"] = LENGTHS
-        logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+        lengths = {"source_lengths": LENGTHS}
+        memory = jaxseq.transformer_encode(params, TOKENS, **lengths, **how)
+        _, logits, _ = jaxseq.transformer_decode(params, memory, TARGETS, **how)
         return jaxseq.cross_entropy(logits, TARGETS).mean()
 
     assert_gradients(loss, (params,), rtol=1e-5, eps=1e-5)
@@ -310,12 +374,13 @@ def test_overfits_one_batch_and_decodes_it(pre_norm):
     targets[:, -1] = END
     inputs = np.concatenate([np.full((B, 1), START), targets[:, :-1]], 1)
     params = jaxseq.transformer_init(
-        jax.random.key(0), 16, 2, 32, **{**TWO, "source": TARGET}, pre_norm=pre_norm
-    )
+        jax.random.key(0), features=16, num_heads=2, ff_features=32,
+        **{**TWO, "source_vocab": TARGET}, pre_norm=pre_norm,
+    )  # fmt: skip
 
     def loss(params):
         memory = jaxseq.transformer_encode(params, words)
-        logits, _ = jaxseq.transformer_decode(params, inputs, memory)
+        _, logits, _ = jaxseq.transformer_decode(params, memory, inputs)
         return jaxseq.cross_entropy(logits, targets).mean()
 
     params, values = fit(
@@ -326,7 +391,7 @@ def test_overfits_one_batch_and_decodes_it(pre_norm):
     @jax.jit
     def written(params):
         memory = jaxseq.transformer_encode(params, words)
-        state = jaxseq.transformer_zeros(params, memory, max_length=6)
+        state = jaxseq.transformer_zeros(params, memory, room=6)
         step = partial(jaxseq.transformer_decode_step, params)
         return jaxseq.greedy(step, state, np.full(B, START), max_length=6, end=END)
 
@@ -336,21 +401,22 @@ def test_overfits_one_batch_and_decodes_it(pre_norm):
 def test_dropout():
     params = make()
     keys = jax.random.split(jax.random.key(0))
-    read = partial(encode, params, TOKENS)
+    read = lambda **how: encode(params, TOKENS, **how).values
     found = [read(dropout=0.5, key=key) for key in keys]
     assert (found[0] != found[1]).any()
     assert_close(found[0], read(dropout=0.5, key=keys[0]))
     assert_close(read(dropout=0.0, key=keys[0]), read())
-    write = partial(decode, params, TARGETS, read())
-    logits = [write(dropout=0.5, key=key)[0] for key in keys]
+    write = partial(decode, params, encode(params, TOKENS), TARGETS)
+    logits = [write(dropout=0.5, key=key)[1] for key in keys]
     assert (logits[0] != logits[1]).any()
-    # post-norm with no layer's weight: the embeddings dropped, then normalised
+    # of layers that add nothing the embeddings are left, dropped
     rate, many = 0.25, jax.random.split(jax.random.key(1), 500)
-    empty = params._replace(encoder=params.encoder._replace(layers=(), norm=None))
-    run = lambda key: encode(empty, TOKENS, dropout=rate, key=key)
+    zeros = jax.tree.map(np.zeros_like, params.encoder.layers)
+    empty = params._replace(encoder=params.encoder._replace(layers=zeros, norm=None))
+    run = lambda key: encode(empty, TOKENS, dropout=rate, key=key).values
     x = np.asarray(jax.vmap(run)(many))
     assert (x == 0).mean() == pytest.approx(rate, abs=0.01)
-    kept = np.broadcast_to(encode(empty, TOKENS), x.shape)
+    kept = np.broadcast_to(encode(empty, TOKENS).values, x.shape)
     assert_close(x[x != 0], kept[x != 0] / (1 - rate))
 
 
@@ -367,9 +433,10 @@ def test_what_is_dropped(pre_norm):
                 x = x if norm is None else reference.layer_norm(x, *norm)
         return reference.layer_norm(x, *stack.norm) if pre_norm else x
 
-    found = encode(params, TOKENS, **how)
+    memory = encode(params, TOKENS, **how)
+    found = memory.values
     assert_close(found, np.broadcast_to(left(params.encoder), found.shape))
-    logits, _ = decode(params, TARGETS, 1.0 * found, **how)
+    _, logits, _ = decode(params, memory, TARGETS, **how)
     want = left(params.decoder) @ params.decoder.embed.T
     assert_close(logits, np.broadcast_to(want, logits.shape))
 
@@ -380,9 +447,9 @@ def test_gradients_in_bfloat16():
 
     def loss(params):
         how = {"activation": jnp.tanh}  # no kinks
-        memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS, **how)
-        how["memory_lengths"] = LENGTHS
-        logits, _ = jaxseq.transformer_decode(params, TARGETS, memory, **how)
+        lengths = {"source_lengths": LENGTHS}
+        memory = jaxseq.transformer_encode(params, TOKENS, **lengths, **how)
+        _, logits, _ = jaxseq.transformer_decode(params, memory, TARGETS, **how)
         return jaxseq.cross_entropy(logits, TARGETS).sum()
 
     exact = jax.tree.map(lambda w: np.asarray(w, np.float64), narrow)
@@ -395,9 +462,8 @@ def test_gradients_in_bfloat16():
 
 @jax.jit
 def read_and_write(params):
-    memory = jaxseq.transformer_encode(params, TOKENS, lengths=LENGTHS)
-    how = {"memory_lengths": LENGTHS}
-    return memory, jaxseq.transformer_decode(params, TARGETS, memory, **how)[0]
+    memory = jaxseq.transformer_encode(params, TOKENS, source_lengths=LENGTHS)
+    return memory, jaxseq.transformer_decode(params, memory, TARGETS)[1]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
@@ -405,105 +471,264 @@ def read_and_write(params):
 def test_dtypes(positions, dtype):
     params = make(**BOTH, positions=positions)
     narrow = to_jax(params, dtype)
-    how = {"memory_lengths": LENGTHS}
     (_, expected), (memory, found) = read_and_write(params), read_and_write(narrow)
-    assert found.dtype == memory.dtype == dtype
+    assert found.dtype == memory.values.dtype == dtype
     error = abs(np.asarray(found, float) - expected).max()
     assert error < 200 * float(jnp.finfo(dtype).eps)
-    state = jaxseq.transformer_zeros(narrow, memory, **how, max_length=3)
+    state = jaxseq.transformer_zeros(narrow, memory, room=3)
     _, one = decode_step(narrow, state, TARGETS[..., 0])
     assert one.dtype == dtype
 
 
 def test_init_and_donation():
-    make = partial(jaxseq.transformer_init, jax.random.key(0), 64, 4, 128)
-    params = make(source=1000, target=500, encoder_layers=2, decoder_layers=2)
+    sizes = {"features": 64, "num_heads": 4, "ff_features": 128}
+    make = partial(jaxseq.transformer_init, jax.random.key(0), **sizes)
+    params = make(**{**TWO, "source_vocab": 1000, "target_vocab": 500})
     assert float(params.encoder.embed.std()) == pytest.approx(1 / 8, rel=0.02)
     assert params.encoder.layers[0].cross is None
     assert params.encoder.norm is not None and params.w_o is None
-    assert make(target=5, decoder_layers=1, pre_norm=False).decoder.norm is None
-    assert make(target=5, decoder_layers=1, tied=False).w_o.shape == (64, 5)
+    alone = partial(make, target_vocab=5, num_decoder_layers=1)
+    for pre_norm, final_norm in LAYOUTS:
+        stack = alone(pre_norm=pre_norm, final_norm=final_norm).decoder
+        assert stack.layout == jaxseq.NormLayout(pre_norm, 1e-5)
+        assert (stack.norm is not None) == final_norm
+    assert alone(pre_norm=False).decoder.norm is None
+    assert alone(tied=False).w_o.shape == (64, 5)
     shapes = {}
     for w in jax.tree.leaves(params):  # no two from one key
         if w.ndim > 1 and w.any():
             assert not any((w == v).all() for v in shapes.setdefault(w.shape, []))
             shapes[w.shape].append(w)
-    state = jaxseq.transformer_zeros(make(target=5, decoder_layers=2), max_length=3)
+    state = jaxseq.transformer_zeros(alone(), room=3)
     for tree in (params, state):  # no array twice
         jax.jit(lambda t: jax.tree.map(lambda a: a + a, t), donate_argnums=0)(tree)
 
 
-def test_bad_arguments():
+def test_room():
+    """How many tokens a state takes, as far as it is known."""
+    params = make(target_vocab=TARGET, num_decoder_layers=1)
+    state = jaxseq.transformer_zeros(params, batch=(2,), room=5)
+    assert state.left == 5
+    state = state._replace(position=jnp.array([1, 3], jnp.int32))
+    assert state.left == 2
+    inside = []
+    jax.jit(lambda s: inside.append(s.left))(state)
+    jax.vmap(lambda s: inside.append(s.left))(state)
+    jax.jit(lambda: inside.append(state.left))()  # known, though inside
+    assert inside == [None, None, 2]
+    assert jaxseq.transformer_zeros(params, batch=0, room=5).left == 5
+    assert jaxseq.transformer_decode(params, None, TARGETS)[0].left == 0
+
+
+def test_a_prompt_is_read_at_once():
+    """`transformer_decode` of prompts of unlike lengths, in place of `prefill`."""
+    params = make(target_vocab=TARGET, num_decoder_layers=2, positions="rotary")
+    step = partial(jaxseq.transformer_decode_step, params)
+    prompts, lengths = TARGETS[0], np.array([3, 2])
+    state = jaxseq.transformer_zeros(params, batch=2, room=8)
+    state, token = jaxseq.prefill(step, state, prompts, lengths=lengths)
+    at_once, _, _ = decode(params, None, prompts[:, :-1], room=8)
+    at_once = at_once._replace(position=state.position)
+    how = {"max_length": 5, "end": None}
+    want, found = (jaxseq.greedy(step, s, token, **how) for s in (state, at_once))
+    assert_close(found, want)
+
+
+def test_bad_sizes_and_options():
     init = partial(jaxseq.transformer_init, jax.random.key(0))
-    encoder = {"source": SOURCE, "encoder_layers": 1}
-    params, alone = make(**BOTH, positions="learned"), make(target=5, decoder_layers=1)
+    wrong = lambda **options: lambda: init(**{**SIZES, **BOTH, **options})
+    none = {"source_vocab": None, "num_encoder_layers": 0}
+    cases = [
+        (wrong(features=0), "features: expected a size"),
+        (wrong(features=True), "features: expected a size"),
+        (wrong(features="8"), "features: expected a size of at least 1, got '8'"),
+        (wrong(num_heads=3), "num_heads: expected a divisor of features = 8, got 3"),
+        (wrong(num_heads=None), "num_heads: expected a size"),
+        (wrong(ff_features=[4]), "ff_features: expected a size"),
+        (wrong(features=7, num_heads=1), "features: expected features of an even"),
+        (wrong(features=6, positions="rotary"), "features: expected heads of an even"),
+        (wrong(positions="alibi"), "positions: expected one of"),
+        (wrong(positions=None), "positions: expected one of"),
+        (wrong(positions="learned"), "max_positions: expected a size"),
+        (wrong(max_positions=5), "max_positions: expected None with sinusoidal"),
+        (wrong(pre_norm=None), "pre_norm: expected True or False, got None"),
+        (wrong(final_norm="a"), "final_norm: expected True or False, got 'a'"),
+        (wrong(epsilon=0), "epsilon: expected a number above 0"),
+        (wrong(epsilon=np.nan), "epsilon: expected a number above 0"),
+        (wrong(epsilon="1"), "epsilon: expected a number above 0"),
+        (wrong(epsilon=True), "epsilon: expected a number above 0"),
+        (wrong(tied=1), "tied: expected True or False, got 1"),
+        (wrong(num_encoder_layers=-1), "num_encoder_layers: expected a number of la"),
+        (wrong(num_decoder_layers=1.5), "num_decoder_layers: expected a number of la"),
+        (wrong(num_decoder_layers=True), "num_decoder_layers: expected a number of"),
+        (lambda: init(**SIZES), "num_encoder_layers: expected a layer"),
+        (wrong(source_vocab=None), "source_vocab: expected a size"),
+        (wrong(**none, target_vocab=None), "target_vocab: expected a size"),
+        (wrong(num_encoder_layers=0), "source_vocab: expected None with no encoder"),
+        (wrong(num_decoder_layers=0), "target_vocab: expected None with no decoder"),
+        (
+            wrong(num_decoder_layers=0, target_vocab=None, tied=False),
+            "tied: expected True with no decoder",
+        ),
+        (wrong(dtype=jnp.int8), "dtype: expected"),
+    ]
+    for run, message in cases:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            run()
+
+
+def test_bad_weights():
+    """Each is named by where it stands."""
+    params = make(**TWO, positions="learned")
+    layer, *others = params.decoder.layers
+    of_layer = lambda **parts: params._replace(
+        decoder=params.decoder._replace(layers=(layer._replace(**parts), *others))
+    )
+    of_decoder = lambda **parts: params._replace(
+        decoder=params.decoder._replace(**parts)
+    )
+    half = jnp.bfloat16
+    first = r"params\.decoder\.layers\[0\]"
+    cases = [
+        (params.encoder, "params: expected TransformerParams, got TransformerStack"),
+        (params._replace(encoder=None, decoder=None), "params: expected an encoder or"),
+        (
+            of_decoder(layers=()),
+            r"params\.decoder\.layers: .*, got one of 0",
+        ),
+        (of_decoder(layers=[layer]), r"params\.decoder\.layers: .*, got list"),
+        (of_decoder(norm=layer), r"params\.decoder\.norm: expected NormParams"),
+        (of_decoder(layout=True), r"params\.decoder\.layout: expected NormLayout"),
+        (
+            of_decoder(layout=jaxseq.NormLayout(True, jnp.ones(()))),
+            r"params\.decoder\.layout\.epsilon: expected a number",
+        ),
+        (of_decoder(embed=np.ones((9, 7))), r"params\.decoder\.embed: expected shape"),
+        (of_layer(w_2=layer.w_1), rf"{first}\.w_2: expected shape \(12, 8\)"),
+        (of_layer(w_1=to_jax(layer.w_1, half)), r"params\..*dtype .*got"),
+        (of_layer(b_2=to_jax(layer.b_2, half)), rf"{first}\.b_2: expected dtype"),
+        (of_layer(b_1=None), rf"{first}\.b_1: expected an array, got NoneType"),
+        (of_layer(b_1="a"), rf"{first}\.b_1: expected an array, got str"),
+        (of_layer(cross=None), r"params\.decoder\.layers\[0\]\.cross_norm: expected N"),
+        (
+            of_layer(attention=layer.attention._replace(w_o=layer.attention.w_q)),
+            rf"{first}\.attention\.w_o: expected shape",
+        ),
+        (params._replace(w_o=np.ones((8, 5))), r"params\.w_o: expected shape \(8, 9\)"),
+        (params._replace(w_o=np.ones((8, 9), "f4")), r"params\.w_o: expected dtype"),
+        (params._replace(positions="rotary"), r"params\.positions: expected an array"),
+        (params._replace(positions=np.ones(8)), r"params\.positions: expected rank 2"),
+    ]
+    memory = encode(params, TOKENS)
+    for wrong, message in cases:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            jaxseq.transformer_decode(wrong, memory, TARGETS)
+    no_biases = layer.attention._replace(b_q=None, b_k=None, b_v=None, b_o=None)
+    decode(of_layer(attention=no_biases), memory, TARGETS)
+
+
+def test_bad_arguments():
+    params = make(**BOTH, positions="learned")
+    alone = make(target_vocab=5, num_decoder_layers=1)
     deaf = alone._replace(decoder=alone.decoder._replace(embed=None))
     memory = jaxseq.transformer_encode(params, TOKENS)
+    values = memory.values
     encode = partial(jaxseq.transformer_encode, params)
-    decode = partial(jaxseq.transformer_decode, params, TARGETS)
+    decode = lambda memory, inputs=TARGETS, **how: jaxseq.transformer_decode(
+        params, memory, inputs, **how
+    )
     zeros = partial(jaxseq.transformer_zeros, params)
-    state = zeros(memory, max_length=4)
+    state = zeros(memory, room=4)
     step = partial(jaxseq.transformer_decode_step, params)
-    long = np.zeros((*BATCH, 9), int)
+    token, long = TARGETS[..., 0], np.zeros((*BATCH, 9), int)
+    others = jax.tree.map(lambda a: a[:1], state)
+    narrow = jax.tree.map(
+        lambda a: a.astype("f4") if a.dtype == jnp.float64 else a, state
+    )
     cases = [
-        (lambda: init(0, 1, 4, **encoder), "D: expected a size"),
-        (lambda: init(8, 3, 4, **encoder), "N: expected a divisor of D = 8, got 3"),
-        (lambda: init(7, 1, 4, **encoder), "D: expected an even width"),
-        (lambda: init(6, 2, 4, positions="rotary", **encoder), "D: expected an even"),
-        (lambda: init(8, 2, 4, positions="alibi", **encoder), "positions: expected"),
-        (lambda: init(8, 2, 4, positions="learned", **encoder), "most_positions: exp"),
-        (lambda: init(8, 2, 4), "encoder_layers: expected a layer"),
-        (
-            lambda: init(8, 2, 4, encoder_layers=-1, decoder_layers=2),
-            "encoder_layers: expected a number of layers, 0 or more, got -1",
-        ),
-        (
-            lambda: init(8, 2, 4, decoder_layers=1.5, **encoder),
-            "decoder_layers: expected a number of layers, 0 or more, got 1.5",
-        ),
-        (lambda: init(8, 2, 4, encoder_layers=1), "source: expected a size"),
-        (lambda: init(8, 2, 4, decoder_layers=1), "target: expected a size"),
-        (lambda: init(8, 2, 4, dtype=jnp.int8, **encoder), "dtype: expected"),
-        (lambda: encode(TOKENS + SOURCE), "tokens: expected tokens from 0 to 10"),
-        (lambda: encode(long), "tokens: expected at most 8 tokens"),
-        (lambda: encode(TOKENS, lengths=LENGTHS + 1), "lengths: expected values"),
+        (lambda: encode(TOKENS + SOURCE), "source: expected tokens from 0 to 10"),
+        (lambda: encode(None), "source: expected an array, got None"),
+        (lambda: encode("abc"), "source: expected an array"),
+        (lambda: encode(TOKENS * 1.0), "source: expected an integer dtype"),
+        (lambda: encode(TOKENS > 3), "source: expected an integer dtype"),
+        (lambda: encode(np.int32(1)), "source: expected shape"),
+        (lambda: encode(t for t in TOKENS), "source: expected an array"),
+        (lambda: encode(long), "source: expected at most 8 tokens"),
+        (lambda: encode(TOKENS, source_lengths=LENGTHS + 1), "source_lengths: expec"),
+        (lambda: encode(TOKENS, source_lengths=[1]), "source_lengths: expected shape"),
         (lambda: encode(TOKENS, dropout=0.5), "key: expected a random key"),
+        (lambda: encode(TOKENS, activation="relu"), "activation: expected a function"),
+        (
+            lambda: encode(TOKENS, activation=lambda z: z.astype("f4")),
+            r"activation: expected a function to float64 \(2, 2, 4, 12\)",
+        ),
+        (
+            lambda: encode(TOKENS, activation=lambda z: z.sum()),
+            r"activation: expected a function to .*, got float64 \(\)",
+        ),
         (lambda: jaxseq.transformer_encode(alone, TOKENS), "params: expected weights"),
-        (lambda: jaxseq.transformer_encode(params.encoder, TOKENS), "params: expected"),
-        (lambda: decode(), "memory: expected the encoder's outputs, got None"),
-        (lambda: decode(memory[..., :4]), r"memory: expected shape \(2, 2, 4, 8\)"),
-        (lambda: decode(memory[0]), r"memory: expected shape"),
-        (lambda: decode(memory, memory_lengths=LENGTHS + 1), "^memory_lengths: exp"),
-        (lambda: decode(memory.astype("f4")), "memory: expected dtype float64, got"),
-        (lambda: zeros(memory, batch=(4,), max_length=2), r"batch: expected \(2, 2\)"),
+        (lambda: decode(None), "memory: expected Memory, got NoneType"),
+        (lambda: decode(values), "memory: expected Memory, got ArrayImpl"),
         (
-            lambda: jaxseq.transformer_decode(
-                alone, TARGETS % 5, memory_lengths=LENGTHS
-            ),
-            "memory_lengths: expected None with no memory",
+            lambda: decode(jaxseq.Memory(values[..., :4])),
+            r"memory\.values: expected shape \(2, 2, 4, 8\)",
         ),
         (
-            lambda: step(state._replace(caches=()), TARGETS[..., 0]),
-            "state: expected caches of 1 layers, got 0",
+            lambda: decode(jaxseq.Memory(values.astype("f4"))),
+            r"memory\.values: expected dtype float64, got",
         ),
         (
-            lambda: step(state._replace(cross=None), TARGETS[..., 0]),
-            "state: expected a memory, got no memory",
+            lambda: decode(jaxseq.Memory(values, valid=LENGTHS)),
+            r"memory\.valid: expected shape \(2, 2, 4\)",
         ),
+        (lambda: decode(memory, TARGETS[0]), r"inputs: expected shape \(2, 2, 3\)"),
+        (lambda: decode(memory, TARGETS + 9), "inputs: expected tokens from 0 to 8"),
+        (lambda: decode(memory, None), "inputs: expected an array"),
+        (lambda: decode(memory, room=2), "room: expected at least 3, as many as inp"),
+        (lambda: decode(memory, room=9), "room: expected at most 8 tokens"),
+        (lambda: decode(memory, room=True), "room: expected a size of at least 1"),
+        (lambda: decode(memory, activation=None), "activation: expected a function"),
         (
-            lambda: jaxseq.transformer_decode(alone, TARGETS % 5, memory),
+            lambda: jaxseq.transformer_decode(alone, memory, TARGETS % 5),
             "memory: expected None with no encoder",
         ),
         (
-            lambda: jaxseq.transformer_decode(deaf, TARGETS % 5),
+            lambda: jaxseq.transformer_decode(deaf, None, TARGETS % 5),
             "params: expected embeddings of the decoder, got None",
         ),
-        (lambda: zeros(memory, max_length=9), "max_length: expected at most 8 tokens"),
-        (lambda: zeros(memory, max_length=0), "max_length: expected a size"),
-        (lambda: step(memory, TARGETS[..., 0]), "state: expected TransformerState"),
+        (lambda: zeros(memory, batch=4, room=2), r"batch: expected \(2, 2\), that of"),
+        (lambda: zeros(memory, batch="ab", room=2), "batch: expected a size"),
+        (lambda: zeros(memory, batch=[2, 2], room=2), "batch: expected a size"),
+        (lambda: zeros(memory, batch=(2, True), room=2), "batch: expected a size"),
+        (lambda: zeros(memory, room=9), "room: expected at most 8 tokens"),
+        (lambda: zeros(memory, room=0), "room: expected a size"),
+        (lambda: zeros(memory, room=None), "room: expected a size"),
+        (lambda: step(memory, token), "state: expected TransformerState, got Memory"),
+        (
+            lambda: step(state._replace(caches=()), token),
+            r"state\.caches: expected a tuple of 1 caches, got one of 0",
+        ),
+        (
+            lambda: step(state._replace(caches=state.caches * 2), token),
+            r"state\.caches: expected a tuple of 1 caches, got one of 2",
+        ),
+        (
+            lambda: step(state._replace(cross=None), token),
+            "state: expected a memory, got no memory",
+        ),
+        (
+            lambda: step(state._replace(caches=others.caches), token),
+            r"state\.caches\[0\]\.k: expected shape \(2, 2, 4, 2, 4\)",
+        ),
+        (
+            lambda: step(state._replace(position=np.zeros(BATCH)), token),
+            r"state\.position: expected dtype int32",
+        ),
+        (lambda: step(narrow, token), r"state\.caches\[0\]\.k: expected dtype float64"),
         (lambda: step(state, TARGETS), r"token: expected shape \(2, 2\)"),
-        (lambda: step(state, TARGETS[..., 0] - 9), "token: expected tokens from 0"),
+        (lambda: step(state, token - 9), "token: expected tokens from 0"),
+        (lambda: step(state, token, activation="relu"), "activation: expected a func"),
     ]
     for run, message in cases:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"^{message}"):
             run()

@@ -31,7 +31,12 @@ def layer(case: Case) -> tuple[Any, Callable[[Any, Array], Array]]:
     key, H = jax.random.key(0), case.H
     if case.model == "transformer":
         params = jaxseq.transformer_init(
-            key, H, HEADS, 2 * H, source=1, encoder_layers=1
+            key,
+            features=H,
+            num_heads=HEADS,
+            ff_features=2 * H,
+            source_vocab=1,
+            num_encoder_layers=1,
         )
         return params, transformer
     init, run = CELLS[case.model]
@@ -44,7 +49,8 @@ def transformer(params: jaxseq.TransformerParams, x: Array) -> Array:
     assert params.encoder is not None
     encoder = params.encoder._replace(embed=x.reshape(B * T, H))
     tokens = jnp.arange(B * T, dtype=jnp.int32).reshape(B, T)
-    return jaxseq.transformer_encode(params._replace(encoder=encoder), tokens)
+    params = params._replace(encoder=encoder)
+    return jaxseq.transformer_encode(params, tokens).values
 
 
 def compiled(case: Case) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -22,42 +23,44 @@ class EncoderDecoder(nnx.Module):
     def __init__(self, settings: Settings, source: int, target: int, rngs: nnx.Rngs):
         self.label_smoothing = settings.label_smoothing
         H, layers, heads = settings.hidden, settings.layers, settings.heads
-        how: Any = {"dropout": settings.dropout, "rngs": rngs}
+        how: Any = {"source_vocab": source, "target_vocab": target}
+        how |= {"dropout": settings.dropout, "rngs": rngs}
         if settings.model == "transformer":
             self.net = Transformer(
-                H, heads, 2 * H, source_size=source, target_size=target,
-                encoder_layers=layers, decoder_layers=layers, **how,
+                features=H, num_heads=heads, ff_features=2 * H,
+                num_encoder_layers=layers, num_decoder_layers=layers, **how,
             )  # fmt: skip
         else:
             attention = None if settings.model == "plain" else settings.model
             self.net = Seq2Seq(
-                source, target, settings.embedding, H, cell=CELLS[settings.cell],
-                num_layers=layers, attention=attention, score=settings.score,
-                feed=settings.feed, num_heads=heads, **how,
+                embed_features=settings.embedding, hidden_features=H,
+                cell=CELLS[settings.cell], num_layers=layers, attention=attention,
+                score=settings.score, feed=settings.feed,
+                num_heads=heads if settings.score == "multi_head" else None, **how,
             )  # fmt: skip
 
     def __call__(
         self, sources: Array, lengths: Array, inputs: Array
     ) -> tuple[Array, Array | None]:
         """Logits `(B, T, V)`, and weights of attention `(B, T, S)` if it attends."""
-        if isinstance(self.net, Seq2Seq):
-            state = self.net.encode(sources, lengths=lengths)
-            return self.net.decode(state, inputs)[1:]
-        memory = self.net.encode(sources, lengths=lengths)
-        logits, weights = self.net.decode(inputs, memory, memory_lengths=lengths)
-        assert weights is not None
-        return logits, jnp.stack(weights).mean((0, -3))  # over layers and heads
+        encoded: Any = self.net.encode(sources, source_lengths=lengths)
+        _, logits, weights = self.net.decode(encoded, inputs)
+        weights = [mean_over_heads(w) for w in jax.tree.leaves(weights)]
+        return logits, jnp.stack(weights).mean(0) if weights else None  # over layers
 
-    def start(self, sources: Array, lengths: Array, max_length: int) -> Any:
+    def start(self, sources: Array, lengths: Array, room: int) -> Any:
         """The state of a search."""
+        encoded: Any = self.net.encode(sources, source_lengths=lengths)
         if isinstance(self.net, Seq2Seq):
-            return self.net.encode(sources, lengths=lengths)
-        memory = self.net.encode(sources, lengths=lengths)
-        how: Any = {"memory_lengths": lengths, "max_length": max_length}
-        return self.net.zeros(memory, **how)
+            return encoded
+        return self.net.zeros(encoded, room=room)
 
     def step(self, state: Any, tokens: Array) -> tuple[Any, Array]:
         return self.net.decode_step(state, tokens)
+
+
+def mean_over_heads(weights: Array) -> Array:
+    return weights if weights.ndim == 3 else weights.mean(-3)
 
 
 def make(settings: Settings, facts: dict[str, Any]) -> EncoderDecoder:

@@ -7,7 +7,6 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq._base.check import check
 from jaxseq.nn._weights import DroppingWeights, check_module
 
 
@@ -15,9 +14,9 @@ class Seq2Seq(DroppingWeights):
     """A recurrent encoder-decoder; see `jaxseq.seq2seq_init` for what it is made of.
 
     Args:
-        source_size: tokens in the source's vocabulary.
-        target_size: tokens in the target's; if None, both share one.
-        embedding_features: width of the embeddings.
+        source_vocab: tokens in the source's vocabulary.
+        target_vocab: tokens in the target's; if None, both share one.
+        embed_features: width of the embeddings.
         hidden_features: width of the state of each layer and direction.
         cell: `jaxseq.LSTM`, `GRU`, `RNN`, or a `Cell` of one's own.
         num_layers: layers of the encoder and of the decoder.
@@ -26,7 +25,7 @@ class Seq2Seq(DroppingWeights):
         score: see `jaxseq.seq2seq_init`.
         feed: whether the attention's output enters the next step ("luong").
         attention_features: width of the attention's output; `hidden_features` if None.
-        num_heads: number of heads of the score "multi_head".
+        num_heads: number of heads of the score "multi_head"; 4 if None.
         dropout: probability that a value of the embeddings, between layers or before
             the logits is set to zero in training.
         dtype: dtype of the computation; `param_dtype` if None.
@@ -37,9 +36,12 @@ class Seq2Seq(DroppingWeights):
         ValueError: if a size, a dtype or an option does not fit.
 
     Example:
-        >>> model = Seq2Seq(100, 80, 16, 32, rngs=nnx.Rngs(0))
-        >>> source, target = jnp.ones((2, 7), int), jnp.ones((2, 5), int)
-        >>> model(source, target, lengths=jnp.array([7, 3])).shape
+        >>> model = Seq2Seq(
+        ...     source_vocab=100, target_vocab=80, embed_features=16,
+        ...     hidden_features=32, rngs=nnx.Rngs(0),
+        ... )
+        >>> source, inputs = jnp.ones((2, 7), int), jnp.ones((2, 5), int)
+        >>> model(source, inputs, source_lengths=jnp.array([7, 3])).shape
         (2, 5, 80)
         >>> state, logits = model.decode_step(model.encode(source), jnp.array([1, 1]))
         >>> logits.shape
@@ -48,11 +50,11 @@ class Seq2Seq(DroppingWeights):
 
     def __init__(
         self,
-        source_size: int,
-        target_size: int | None,
-        embedding_features: int,
-        hidden_features: int,
         *,
+        source_vocab: int,
+        target_vocab: int | None = None,
+        embed_features: int,
+        hidden_features: int,
         cell: jaxseq.Cell = jaxseq.LSTM,
         num_layers: int = 1,
         bidirectional: bool = True,
@@ -60,68 +62,61 @@ class Seq2Seq(DroppingWeights):
         score: str | None = None,
         feed: bool = False,
         attention_features: int | None = None,
-        num_heads: int = 4,
+        num_heads: int | None = None,
         dropout: float = 0.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_module(
-            rngs,
-            param_dtype,
-            source_size=source_size,
-            target_size=target_size,
-            embedding_features=embedding_features,
-            hidden_features=hidden_features,
-            num_layers=num_layers,
-            attention_features=attention_features,
-            num_heads=num_heads,
-        )
-        A = hidden_features if attention_features is None else attention_features
-        ok = score != "multi_head" or attention is None or A % num_heads == 0
-        check(ok, "num_heads", f"a divisor of attention_features = {A}", num_heads)
+        check_module(rngs, param_dtype)
         params = jaxseq.seq2seq_init(
             rngs.params(),
-            source_size,
-            target_size,
-            embedding_features,
-            hidden_features,
+            source_vocab=source_vocab,
+            target_vocab=target_vocab,
+            embed_features=embed_features,
+            hidden_features=hidden_features,
             cell=cell,
-            layers=num_layers,
+            num_layers=num_layers,
             bidirectional=bidirectional,
             attention=attention,
             score=score,
             feed=feed,
-            A=attention_features,
-            heads=num_heads,
+            attention_features=attention_features,
+            num_heads=num_heads,
             dtype=param_dtype,
         )
         super().__init__(params, dropout, dtype, rngs)
         self.cell = nnx.static(cell)
 
     def __call__(
-        self, source: Array, target: Array, *, lengths: Array | None = None
+        self, source: Array, inputs: Array, *, source_lengths: Array | None = None
     ) -> Array:
-        """Logits `(..., T, V)` of what follows each token of `target` `(..., T)`.
+        """Logits `(..., T, V)` of what follows each token of `inputs` `(..., T)`.
 
-        `source` is `(..., S)`, of which `lengths` `(...)` are valid; all if None.
+        `source` is `(..., S)`, of which `source_lengths` `(...)` are valid; all if
+        None.
         """
-        return self.decode(self.encode(source, lengths=lengths), target)[1]
+        state = self.encode(source, source_lengths=source_lengths)
+        return self.decode(state, inputs)[1]
 
     def encode(
-        self, source: Array, *, lengths: Array | None = None
+        self, source: Array, *, source_lengths: Array | None = None
     ) -> jaxseq.Seq2SeqState:
         """The decoder's initial state; see `jaxseq.seq2seq_encode`."""
         return jaxseq.seq2seq_encode(
-            self.params, source, cell=self.cell, lengths=lengths, **self._dropping()
+            self.params,
+            source,
+            cell=self.cell,
+            source_lengths=source_lengths,
+            **self._dropping(),
         )
 
     def decode(
-        self, state: jaxseq.Seq2SeqState, target: Array
+        self, state: jaxseq.Seq2SeqState, inputs: Array
     ) -> tuple[jaxseq.Seq2SeqState, Array, Array | None]:
         """`(state, logits, weights)` of given tokens; see `jaxseq.seq2seq_decode`."""
         return jaxseq.seq2seq_decode(
-            self.params, state, target, cell=self.cell, **self._dropping()
+            self.params, state, inputs, cell=self.cell, **self._dropping()
         )
 
     def decode_step(

@@ -115,11 +115,12 @@ def test_cases_and_their_operations():
 def test_the_transformer_reads_vectors():
     """It equals the public encoder over tokens whose embeddings they are."""
     params = jaxseq.transformer_init(
-        jax.random.key(0), 8, 4, 16, source=11, encoder_layers=1
-    )
+        jax.random.key(0), features=8, num_heads=4, ff_features=16, source_vocab=11,
+        num_encoder_layers=1,
+    )  # fmt: skip
     tokens = jnp.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
     found = measure.transformer(params, params.encoder.embed[tokens])
-    want = jaxseq.transformer_encode(params, tokens)
+    want = jaxseq.transformer_encode(params, tokens).values
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-6)
 
 

@@ -17,6 +17,11 @@ def layer_of(cell: Cell | None, directions: tuple[Any, ...]) -> Callable[..., An
     return layers[0] if len(layers) == 1 else partial(bidirectional, *layers)
 
 
+def zeros_like(cell: Cell | None, params: Any, batch: tuple[int, ...] = ()) -> Any:
+    """Shapes and dtypes of a state of a cell with these weights."""
+    return jax.eval_shape(lambda: cell_of(cell, params).zeros(params, batch))
+
+
 def widths_of(cell: Cell | None, params: Any) -> list[int]:
     """Of the parts of a state, the output first."""
-    return [a.shape[-1] for a in jax.tree.leaves(cell_of(cell, params).zeros(params))]
+    return [a.shape[-1] for a in jax.tree.leaves(zeros_like(cell, params))]

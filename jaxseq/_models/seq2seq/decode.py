@@ -1,6 +1,6 @@
 """The decoder, over given tokens or one step at a time."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxseq._attention.prepared import Score, attend
 from jaxseq._base.buffers import apart
-from jaxseq._base.check import check, check_tokens
+from jaxseq._base.check import check, check_tokens, of_values
 from jaxseq._base.dropout import check_dropout, drop
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._base.mesh import rows, scan, vary, varying
@@ -16,31 +16,32 @@ from jaxseq._cells.any import cell_of, step_cell
 from jaxseq._cells.cell import Cell
 from jaxseq._compose.layers import stack
 from jaxseq._models.seq2seq.cells import layer_of
+from jaxseq._models.seq2seq.checks import check_params
 from jaxseq._models.seq2seq.params import (
     BahdanauParams,
     LuongParams,
     Seq2SeqParams,
-    check_params,
+    feeds,
     target_embeddings,
 )
-from jaxseq._models.seq2seq.state import Seq2SeqState, batch_of, check_state, shape_of
+from jaxseq._models.seq2seq.state import Seq2SeqState, batch_of, check_state
 
 
 def seq2seq_decode(
     params: Seq2SeqParams,
     state: Seq2SeqState,
-    tokens: Array,
+    inputs: Array,
     *,
     cell: Cell | None = None,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
     key: Array | None = None,
 ) -> tuple[Seq2SeqState, Array, Array | None]:
     """Runs the decoder over given tokens, as in training (teacher forcing).
 
     Args:
         params: weights.
-        state: the decoder's state, as of `seq2seq_encode`.
-        tokens: inputs of each step, `(..., T)`: the target, a start token before it.
+        state: what `seq2seq_encode` returns, or the state to go on from.
+        inputs: tokens of each step, `(..., T)`: the target, a start token before it.
         cell: the `Cell` that the weights were drawn for; it may be left out for those
             that are built in.
         dropout: probability in [0, 1) that a value of the embeddings, between two
@@ -50,46 +51,87 @@ def seq2seq_decode(
     Returns:
         `(state, logits, weights)`: the state to go on from, logits of the token
         after each, `(..., T, V)`, and the attention's weights, `(..., T, S)`, or of
-        each head `(..., heads, T, S)`; None with no attention.
+        each head `(..., num_heads, T, S)`; None with no attention.
 
     Raises:
         ValueError: if a shape, dtype or value does not fit.
+
+    Example:
+        >>> import jaxseq
+        >>> params = jaxseq.seq2seq_init(
+        ...     jax.random.key(0), source_vocab=90, target_vocab=70,
+        ...     embed_features=16, hidden_features=32,
+        ... )
+        >>> state = jaxseq.seq2seq_encode(params, jnp.ones((2, 7), int))
+        >>> inputs = jnp.ones((2, 5), int)
+        >>> state, logits, weights = seq2seq_decode(params, state, inputs)
+        >>> logits.shape, weights.shape
+        ((2, 5, 70), (2, 5, 7))
     """
     params = check_params(params, cell)
     check_dropout(dropout, key)
+    state = check_state(params, cell, state)
+    shape, batch = of_values(inputs, "inputs").shape, batch_of(state)
+    check(len(shape) >= 1, "inputs", "shape (..., T)", shape)
+    expected = *batch, shape[-1]
+    check(shape == expected, "inputs", f"shape {expected}", shape)
     embeddings = target_embeddings(params)
-    *batch, T = shape_of(tokens, "T")
-    tokens = check_tokens(tokens, "tokens", len(embeddings))
-    check_state(params, state)
-    expected = *batch_of(state), T
-    check((*batch, T) == expected, "tokens", f"shape {expected}", tokens.shape)
+    inputs = check_tokens(inputs, "inputs", len(embeddings))
     k_in, k_between, k_out = [None] * 3 if key is None else jax.random.split(key, 3)
-    x = drop(rows(embeddings, tokens), dropout, k_in)
-    attention, context, weights = params.attention, None, None
-    if isinstance(attention, BahdanauParams) or state.feed is not None:
-        # in a `shard_map` their gradients are then summed over devices once, at the end
-        params = vary(params, varying((state, x)))
-
-        def body(state: Seq2SeqState, inputs: Any) -> Any:
-            t, x_t = inputs
-            k_t = None if k_between is None else jax.random.fold_in(k_between, t)
-            state, y_t, context, weights = _step(params, cell, state, x_t, dropout, k_t)
-            return state, (y_t, context, weights)
-
-        times = jnp.arange(T, dtype=jnp.int32)
-        over = times, jnp.moveaxis(x, -2, 0)
-        state, (y, context, weights) = scan(body, state, over)
-        y, context = (jnp.moveaxis(a, 0, -2) for a in (y, context))
-        weights = jnp.moveaxis(weights, 0, -2)
-    else:
-        layers = [layer_of(cell, (own,)) for own in params.decoder]
-        ends, y = stack(layers, x, state.layers, dropout=dropout, key=k_between)
-        state = state._replace(layers=ends)
-        if attention is not None:
-            context, weights = attend(attention.score, y, *_memory(state))
-    a = y if state.feed is not None else _output(params, y, context, x)
+    x = drop(rows(embeddings, inputs), dropout, k_in)
+    by_step = isinstance(params.attention, BahdanauParams) or feeds(params)
+    run = _run_by_step if by_step else _run_by_layer
+    state, read = run(params, cell, state, x, dropout, k_between)
+    a = drop(_readout(params, read, x), dropout, k_out)
     state = state._replace(memory=apart(state.memory))
-    return state, _logits(params, drop(a, dropout, k_out)), weights
+    return state, _logits(params, a), read.weights
+
+
+class Read(NamedTuple):
+    """What a step reads its logits from, with an axis of steps or without."""
+
+    y: Array  # of the uppermost cell
+    context: Array | None
+    weights: Array | None
+    fed: Array | None  # the readout, where the next step reads it
+
+
+def _run_by_layer(
+    params: Seq2SeqParams,
+    cell: Cell | None,
+    state: Seq2SeqState,
+    x: Array,
+    dropout: Any,
+    key: Array | None,
+) -> tuple[Seq2SeqState, Read]:
+    """All steps of a layer at once, where none waits for the attention before it."""
+    layers = [layer_of(cell, (own,)) for own in params.decoder]
+    ends, y = stack(layers, x, state.layers, dropout=dropout, key=key)
+    context, weights = None, None
+    if params.attention is not None:
+        context, weights = attend(params.attention.score, y, *_memory(state))
+    return state._replace(layers=ends), Read(y, context, weights, None)
+
+
+def _run_by_step(
+    params: Seq2SeqParams,
+    cell: Cell | None,
+    state: Seq2SeqState,
+    x: Array,
+    dropout: Any,
+    key: Array | None,
+) -> tuple[Seq2SeqState, Read]:
+    # in a `shard_map` their gradients are then summed over devices once, at the end
+    params = vary(params, varying((state, x)))
+
+    def body(state: Seq2SeqState, over: Any) -> tuple[Seq2SeqState, Read]:
+        t, x_t = over
+        k_t = None if key is None else jax.random.fold_in(key, t)
+        return _step(params, cell, state, x_t, dropout, k_t)
+
+    times = jnp.arange(x.shape[-2], dtype=jnp.int32)
+    state, read = scan(body, state, (times, jnp.moveaxis(x, -2, 0)))
+    return state, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), read)
 
 
 def seq2seq_decode_step(
@@ -113,16 +155,27 @@ def seq2seq_decode_step(
 
     Raises:
         ValueError: if a shape, dtype or value does not fit.
+
+    Example:
+        >>> import jaxseq
+        >>> params = jaxseq.seq2seq_init(
+        ...     jax.random.key(0), source_vocab=90, target_vocab=70,
+        ...     embed_features=16, hidden_features=32,
+        ... )
+        >>> state = jaxseq.seq2seq_encode(params, jnp.ones((2, 7), int))
+        >>> state, logits = seq2seq_decode_step(params, state, jnp.array([1, 1]))
+        >>> logits.shape
+        (2, 70)
     """
     params = check_params(params, cell)
+    state = check_state(params, cell, state)
     token = check_tokens(token, "token", len(target_embeddings(params)))
-    check_state(params, state)
     batch = batch_of(state)
     check(token.shape == batch, "token", f"shape {batch}", token.shape)
     x = rows(target_embeddings(params), token)
-    state, y, context, _ = _step(params, cell, state, x, 0.0, None)
-    a = y if state.feed is not None else _output(params, y, context, x)
-    return state._replace(memory=apart(state.memory)), _logits(params, a)
+    state, read = _step(params, cell, state, x, 0.0, None)
+    logits = _logits(params, _readout(params, read, x))
+    return state._replace(memory=apart(state.memory)), logits
 
 
 def _step(
@@ -130,10 +183,10 @@ def _step(
     cell: Cell | None,
     state: Seq2SeqState,
     x: Array,
-    dropout: float,
+    dropout: Any,
     key: Array | None,
-) -> tuple[Seq2SeqState, Array, Array | None, Array | None]:
-    """One step on embeddings: state, y (..., H) or the fed output, context, weights."""
+) -> tuple[Seq2SeqState, Read]:
+    """One step on embeddings (..., E)."""
     attention, context, weights, e = params.attention, None, None, x
     if isinstance(attention, BahdanauParams):
         query = jax.tree.leaves(state.layers[-1])[0].astype(x.dtype)
@@ -148,13 +201,12 @@ def _step(
             x = drop(x, dropout, k)
         after, x = step_cell(cell_of(cell, own), own, before, x)
         layers.append(after)
-    state = state._replace(layers=tuple(layers))
     if isinstance(attention, LuongParams):
         context, weights = _attend_one(attention.score, x, state)
-    if state.feed is not None:
-        x = _output(params, x, context, e)
-        state = state._replace(feed=x)
-    return state, x, context, weights
+    read = Read(x, context, weights, None)
+    if feeds(params):
+        read = read._replace(fed=_readout(params, read, e))
+    return state._replace(layers=tuple(layers), feed=read.fed), read
 
 
 def _attend_one(score: Score, query: Array, state: Seq2SeqState) -> Any:
@@ -168,16 +220,17 @@ def _memory(state: Seq2SeqState) -> tuple[Any, Array, Array | None]:
     return keys, values, valid
 
 
-def _output(params: Seq2SeqParams, y: Array, context: Array | None, x: Array) -> Array:
-    """What the logits are read from."""
-    attention = params.attention
-    if attention is None or context is None:
+def _readout(params: Seq2SeqParams, read: Read, e: Array) -> Array:
+    """What the logits are read from, of embeddings (..., E) and what came of them."""
+    attention, y = params.attention, read.y
+    if read.fed is not None:
+        return read.fed
+    if attention is None or read.context is None:
         return y
-    wide = state_dtype(y.dtype)
-    inputs = [context, y] if isinstance(attention, LuongParams) else [y, context, x]
-    z = jnp.concatenate(inputs, -1) @ attention.w + attention.b
     if isinstance(attention, LuongParams):
-        return jnp.tanh(z.astype(wide)).astype(y.dtype)
+        z = jnp.concatenate([read.context, y], -1) @ attention.w + attention.b
+        return jnp.tanh(z.astype(state_dtype(y.dtype))).astype(y.dtype)
+    z = jnp.concatenate([y, read.context, e], -1) @ attention.w + attention.b
     return z.reshape(*z.shape[:-1], z.shape[-1] // 2, 2).max(-1)
 
 

@@ -6,13 +6,25 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._attention.params import Dot, ScaledDot, additive_init, multi_head_init
+from jaxseq._attention.params import (
+    Dot,
+    ScaledDot,
+    additive_init,
+    multi_head_init,
+)
 from jaxseq._attention.prepared import Score
-from jaxseq._base.check import check, check_dtype, check_sizes
-from jaxseq._cells.any import LSTM, cell_of, check_cell
+from jaxseq._base.check import (
+    check,
+    check_choice,
+    check_dtype,
+    check_flag,
+    check_sizes,
+)
+from jaxseq._cells.any import LSTM, check_cell
 from jaxseq._cells.cell import Cell
 from jaxseq._models.seq2seq.cells import widths_of
 
+ATTENTIONS = ("bahdanau", "luong", None)
 SCORES = ("additive", "general", "dot", "scaled_dot", "multi_head")
 
 
@@ -31,12 +43,17 @@ class BahdanauParams(NamedTuple):
     b: Array  # (2A,)
 
 
+class InputFeeding(NamedTuple):
+    """Stands for input feeding in a model's weights: a step reads the output before."""
+
+
 class LuongParams(NamedTuple):
     """Attention after the cell, and the A units that its context goes into."""
 
     score: Score
     w: Array  # (C + H, A)
     b: Array  # (A,)
+    feeding: InputFeeding | None = None
 
 
 class Seq2SeqParams(NamedTuple):
@@ -59,41 +76,43 @@ class Seq2SeqParams(NamedTuple):
 
 def seq2seq_init(
     key: Array,
-    source: int,
-    target: int | None,
-    E: int,
-    H: int,
     *,
+    source_vocab: int,
+    target_vocab: int | None = None,
+    embed_features: int,
+    hidden_features: int,
     cell: Cell = LSTM,
-    layers: int = 1,
+    num_layers: int = 1,
     bidirectional: bool = True,
     attention: str | None = "bahdanau",
     score: str | None = None,
     feed: bool = False,
-    A: int | None = None,
-    heads: int = 4,
+    attention_features: int | None = None,
+    num_heads: int | None = None,
     dtype: Any = jnp.float32,
 ) -> Seq2SeqParams:
     """Draws the weights of a recurrent encoder-decoder.
 
     Args:
         key: random key.
-        source: tokens in the source's vocabulary.
-        target: tokens in the target's; if None, source and target share one
+        source_vocab: tokens in the source's vocabulary.
+        target_vocab: tokens in the target's; if None, source and target share one
             vocabulary and its embeddings.
-        E: width of the embeddings.
-        H: hidden width of each cell, so the outputs of an encoder in both directions
-            are C = 2H wide.
+        embed_features: width of the embeddings, E.
+        hidden_features: width of the state of each layer and direction, H, so the
+            outputs of an encoder in both directions are C = 2H wide.
         cell: `LSTM`, `GRU`, `RNN`, or a `Cell` of one's own, for all layers.
-        layers: layers of the encoder and of the decoder.
+        num_layers: layers of the encoder and of the decoder.
         bidirectional: whether the encoder reads in both directions.
         attention: "bahdanau", before the cell; "luong", after it; or None.
-        score: "additive", "general", "dot" (which needs C = H), "scaled_dot" (the
-            same) or "multi_head"; if None, "additive" before the cell and "general"
-            after it.
-        feed: whether the attention's output enters the next step (Luong).
-        A: width of the attention's output and of an additive score; `H` if None.
-        heads: number of heads of "multi_head", each of width A / heads.
+        score: of the attention: "additive", "general", "dot" (which needs C = H),
+            "scaled_dot" (the same) or "multi_head"; if None, "additive" before the
+            cell and "general" after it.
+        feed: whether the attention's output enters the next step ("luong").
+        attention_features: width of the attention's output and of an additive score,
+            A; `hidden_features` if None.
+        num_heads: number of heads of "multi_head", each of width A / num_heads; 4 if
+            None.
         dtype: of the weights.
 
     Returns:
@@ -101,72 +120,120 @@ def seq2seq_init(
         Glorot uniform, biases zero.
 
     Raises:
-        ValueError: if a size is not positive or an option does not fit.
+        ValueError: if a size is not positive, or an option is unknown or would have
+            no effect.
+
+    Example:
+        >>> params = seq2seq_init(
+        ...     jax.random.key(0), source_vocab=90, target_vocab=70,
+        ...     embed_features=16, hidden_features=32,
+        ... )
+        >>> params.source.shape, params.w_o.shape
+        ((90, 16), (32, 70))
     """
-    A = H if A is None else A
-    target_size = source if target is None else target
-    sizes = {"E": E, "H": H, "A": A, "layers": layers, "heads": heads}
-    check_sizes(source=source, target=target_size, **sizes)
+    E, H, n = embed_features, hidden_features, num_layers
+    size = source_vocab if target_vocab is None else target_vocab
+    check_sizes(source_vocab=source_vocab, target_vocab=size)
+    check_sizes(embed_features=E, hidden_features=H, num_layers=n)
     check_dtype(dtype, "dtype")
     check_cell(cell)
-    kinds = ("bahdanau", "luong", None)
-    check(attention in kinds, "attention", f"one of {kinds}", repr(attention))
-    if score is None:
-        score = "additive" if attention == "bahdanau" else "general"
-    check(score in SCORES, "score", f"one of {SCORES}", repr(score))
-    ok = not feed or attention == "luong"
-    check(ok, "feed", 'False without attention "luong"', feed)
-    keys = iter(jax.random.split(key, 6 + 4 * layers))
-    glorot = jax.nn.initializers.glorot_uniform()
-    embed = lambda size: jax.random.normal(next(keys), (size, E), dtype)
+    directions = 2 if check_flag(bidirectional, "bidirectional") else 1
+    A = H if attention_features is None else attention_features
+    check_sizes(attention_features=A)
+    has_feed = check_flag(feed, "feed")
+    score = _check_attention(attention, score, has_feed, attention_features)
+    N = _check_heads(num_heads, score, A)
 
-    directions = 2 if bidirectional else 1
+    keys = iter(jax.random.split(key, 6 + 4 * n))
     C = directions * H
+    one = lambda width: cell.init(next(keys), width, H, dtype=dtype)
     encoder = tuple(
-        tuple(cell.init(next(keys), width, H, dtype=dtype) for _ in range(directions))
-        for width in [E] + [C] * (layers - 1)
+        tuple(one(width) for _ in range(directions)) for width in [E] + [C] * (n - 1)
     )
-    extra = C if attention == "bahdanau" else A if feed else 0
-    widths = [E + extra] + [H] * (layers - 1)
-    decoder = tuple(cell.init(next(keys), n, H, dtype=dtype) for n in widths)
+    more = C if attention == "bahdanau" else A if has_feed else 0
+    decoder = tuple(one(width) for width in [E + more] + [H] * (n - 1))
     S = sum(widths_of(cell, decoder[0]))
-    bridge = lambda: glorot(next(keys), (directions * S, S), dtype)
-    bridges = tuple(BridgeParams(bridge(), jnp.zeros(S, dtype)) for _ in range(layers))
-    params = None
-    if attention is not None:
-        scored = _score_init(next(keys), score, H, C, A, heads, dtype)
-        if attention == "bahdanau":
-            w = glorot(next(keys), (H + C + E, 2 * A), dtype)
-            params = BahdanauParams(scored, w, jnp.zeros(2 * A, dtype))
-        else:
-            w = glorot(next(keys), (C + H, A), dtype)
-            params = LuongParams(scored, w, jnp.zeros(A, dtype))
+    bridge = tuple(_bridge_init(next(keys), directions * S, S, dtype) for _ in decoder)
+    attend = None
+    if score is not None:
+        scored = _score_init(next(keys), score, H, C, A, N, dtype)
+        init = _bahdanau_init if attention == "bahdanau" else _luong_init
+        attend = init(next(keys), scored, H, C, E, A, dtype)
+    if isinstance(attend, LuongParams) and has_feed:
+        attend = attend._replace(feeding=InputFeeding())
+    embed = lambda size: jax.random.normal(next(keys), (size, E), dtype)
     return Seq2SeqParams(
-        source=embed(source),
-        target=None if target is None else embed(target),
+        source=embed(source_vocab),
+        target=None if target_vocab is None else embed(target_vocab),
         encoder=encoder,
-        bridge=bridges,
+        bridge=bridge,
         decoder=decoder,
-        attention=params,
-        w_o=glorot(next(keys), (H if params is None else A, target_size), dtype),
-        b_o=jnp.zeros(target_size, dtype),
+        attention=attend,
+        w_o=_glorot(next(keys), (H if attend is None else A, size), dtype),
+        b_o=jnp.zeros(size, dtype),
     )
+
+
+def _glorot(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+    return jax.nn.initializers.glorot_uniform()(key, shape, dtype)
+
+
+def _bridge_init(key: Array, F: int, S: int, dtype: Any) -> BridgeParams:
+    return BridgeParams(_glorot(key, (F, S), dtype), jnp.zeros(S, dtype))
+
+
+def _bahdanau_init(
+    key: Array, score: Score, H: int, C: int, E: int, A: int, dtype: Any
+) -> BahdanauParams:
+    w = _glorot(key, (H + C + E, 2 * A), dtype)
+    return BahdanauParams(score, w, jnp.zeros(2 * A, dtype))
+
+
+def _luong_init(
+    key: Array, score: Score, H: int, C: int, E: int, A: int, dtype: Any
+) -> LuongParams:
+    return LuongParams(score, _glorot(key, (C + H, A), dtype), jnp.zeros(A, dtype))
 
 
 def _score_init(
-    key: Array, score: str, H: int, C: int, A: int, heads: int, dtype: Any
+    key: Array, score: str, H: int, C: int, A: int, N: int, dtype: Any
 ) -> Score:
     if score == "additive":
         return additive_init(key, H, C, A, dtype=dtype)
     if score == "multi_head":
-        check(A % heads == 0, "heads", f"a divisor of A = {A}", heads)
         return multi_head_init(
-            key, H, heads, A // heads, key_features=C, out_features=C, dtype=dtype
+            key, H, N, A // N, key_features=C, out_features=C, dtype=dtype
         )
     if score == "general":
-        return jax.nn.initializers.glorot_uniform()(key, (H, C), dtype)
+        return _glorot(key, (H, C), dtype)
     check(C == H, "score", f'not "{score}", which needs C = H', f"C = {C}, H = {H}")
     return Dot() if score == "dot" else ScaledDot()
+
+
+def _check_attention(attention: Any, score: Any, feed: bool, A: Any) -> str | None:
+    """Checks the options that belong to some attention, and returns the score."""
+    check_choice(attention, "attention", ATTENTIONS)
+    ok = not feed or attention == "luong"
+    check(ok, "feed", 'False without attention "luong"', feed)
+    if attention is None:
+        for name, option in (("score", score), ("attention_features", A)):
+            check(option is None, name, "None with no attention", repr(option))
+        return None
+    if score is None:
+        return "additive" if attention == "bahdanau" else "general"
+    check_choice(score, "score", SCORES)
+    return score
+
+
+def _check_heads(num_heads: Any, score: str | None, A: int) -> int:
+    if score != "multi_head":
+        expected = 'None without score "multi_head"'
+        check(num_heads is None, "num_heads", expected, repr(num_heads))
+        return 0
+    N = 4 if num_heads is None else num_heads
+    check_sizes(num_heads=N)
+    check(A % N == 0, "num_heads", f"a divisor of attention_features = {A}", N)
+    return N
 
 
 def target_embeddings(params: Seq2SeqParams) -> Array:
@@ -174,14 +241,5 @@ def target_embeddings(params: Seq2SeqParams) -> Array:
 
 
 def feeds(params: Seq2SeqParams) -> bool:
-    E = target_embeddings(params).shape[-1]
-    luong = isinstance(params.attention, LuongParams)
-    return luong and jax.tree.leaves(params.decoder[0].w_x)[0].shape[0] > E
-
-
-def check_params(params: Any, cell: Cell | None) -> Seq2SeqParams:
-    ok = isinstance(params, Seq2SeqParams)
-    check(ok, "params", "Seq2SeqParams", type(params).__name__)
-    for weights in (*sum(params.encoder, ()), *params.decoder):
-        cell_of(cell, weights)
-    return jax.tree.map(jnp.asarray, params)
+    attention = params.attention
+    return isinstance(attention, LuongParams) and attention.feeding is not None

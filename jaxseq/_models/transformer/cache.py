@@ -2,11 +2,14 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.heads import heads_of
-from jaxseq._base.check import check, check_array, check_lengths
+from jaxseq._base.check import as_array, check
+from jaxseq._models.check import as_arrays, check_kind, check_tree
+from jaxseq._models.memory import Memory
 from jaxseq._models.transformer.params import TransformerParams, decoder_of
 
 
@@ -17,26 +20,32 @@ class Cache(NamedTuple):
     v: Array
 
 
+def check_memory(params: TransformerParams, memory: Any) -> Memory | None:
+    """Checks what a decoder is to attend to, all but its batch."""
+    layer = decoder_of(params).layers[0]
+    if layer.cross is None:
+        got = type(memory).__name__
+        check(memory is None, "memory", "None with no encoder", got)
+        return None
+    check_kind(memory, "memory", Memory)
+    memory = as_arrays(memory, "memory")
+    values = as_array(memory.values, "memory.values")
+    check(values.ndim >= 2, "memory.values", "shape (..., S, D)", values.shape)
+    shape = (*values.shape[:-1], layer.w_1.shape[0])
+    w: Any = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype)
+    valid = None if memory.valid is None else w(shape[:-1], jnp.bool_)
+    check_tree(memory, Memory(w(shape, layer.w_1.dtype), None, valid), "memory")
+    return memory
+
+
 def memory_caches(
-    params: TransformerParams, memory: Any, lengths: Any, batch: tuple[int, ...]
-) -> tuple[tuple[Cache, ...] | None, Array | None]:
-    """Keys and values of the encoder's outputs in each layer, and which are valid."""
-    layers = decoder_of(params).layers
-    expects = layers[0].cross is not None
-    text = "the encoder's outputs" if expects else "None with no encoder"
-    got = "None" if memory is None else "an array"
-    check((memory is not None) == expects, "memory", text, got)
+    params: TransformerParams, memory: Memory | None
+) -> tuple[Cache, ...] | None:
+    """Keys and values of the encoder's outputs in each layer."""
     if memory is None:
-        check(lengths is None, "memory_lengths", "None with no memory", "an array")
-        return None, None
-    memory = jnp.asarray(memory)
-    S = memory.shape[-2] if memory.ndim >= 2 else 0
-    w = layers[0].w_1
-    check_array(memory, "memory", (*batch, S, w.shape[0]), w.dtype)
-    valid = None
-    if lengths is not None:
-        ends = check_lengths(lengths, batch, S, name="memory_lengths")[..., None]
-        valid = jnp.arange(S, dtype=jnp.int32) < ends
-        memory = jnp.where(valid[..., None], memory, 0)
-    made = (heads_of(x.cross, memory, memory) for x in layers if x.cross is not None)
-    return tuple(Cache(*heads) for heads in made), valid
+        return None
+    values = memory.values
+    if memory.valid is not None:
+        values = jnp.where(memory.valid[..., None], values, 0)
+    layers = (x.cross for x in decoder_of(params).layers if x.cross is not None)
+    return tuple(Cache(*heads_of(cross, values, values)) for cross in layers)

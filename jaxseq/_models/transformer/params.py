@@ -1,13 +1,24 @@
 """Weights of a Transformer, and how they start."""
 
+import json
+import math
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.params import MultiHeadParams, multi_head_init
-from jaxseq._base.check import check, check_dtype, check_sizes
+from jaxseq._base.check import (
+    check,
+    check_choice,
+    check_dtype,
+    check_flag,
+    check_sizes,
+    is_whole,
+)
 from jaxseq._models.transformer.positions import (
     POSITIONS,
     Positions,
@@ -37,12 +48,34 @@ class TransformerLayer(NamedTuple):
     norm: NormParams  # of the two maps
 
 
+@jax.tree_util.register_static
+class NormLayout(NamedTuple):
+    """How the norms of a stack are applied: static, with no array to train or cast."""
+
+    pre_norm: bool  # whether they stand before the sub-layers, or after them
+    epsilon: float  # added to the variance
+
+
+with suppress(ValueError):  # where this file is loaded again
+    jax.export.register_pytree_node_serialization(
+        NormLayout,
+        serialized_name="jaxseq.NormLayout",
+        serialize_auxdata=lambda layout: json.dumps(layout).encode(),
+        deserialize_auxdata=lambda text: NormLayout(*json.loads(bytes(text))),
+    )
+
+
 class TransformerStack(NamedTuple):
-    """An encoder or a decoder."""
+    """An encoder or a decoder.
+
+    Where the norms of the layers stand is `layout`; `norm` says only whether there is
+    one more behind the last layer. All four combinations are in use.
+    """
 
     embed: Array | None  # (vocabulary, D); that of the encoder if None
     layers: tuple[TransformerLayer, ...]
-    norm: NormParams | None  # at the end; with one the layers are pre-norm
+    norm: NormParams | None  # behind the last layer, or none
+    layout: NormLayout
 
 
 class TransformerParams(NamedTuple):
@@ -56,37 +89,43 @@ class TransformerParams(NamedTuple):
 
 def transformer_init(
     key: Array,
-    D: int,
-    N: int,
-    F: int,
     *,
-    source: int | None = None,
-    target: int | None = None,
-    encoder_layers: int = 0,
-    decoder_layers: int = 0,
+    features: int,
+    num_heads: int,
+    ff_features: int,
+    source_vocab: int | None = None,
+    target_vocab: int | None = None,
+    num_encoder_layers: int = 0,
+    num_decoder_layers: int = 0,
     positions: str = "sinusoidal",
-    most_positions: int | None = None,
+    max_positions: int | None = None,
     pre_norm: bool = True,
+    final_norm: bool | None = None,
+    epsilon: float = 1e-5,
     tied: bool = True,
     dtype: Any = jnp.float32,
 ) -> TransformerParams:
-    """Draws the weights of a Transformer of width `D`.
+    """Draws the weights of a Transformer.
 
     Args:
         key: random key.
-        D: width of the model.
-        N: number of heads, each of width D / N.
-        F: width between the two maps of a layer.
-        source: tokens in the encoder's vocabulary.
-        target: tokens in the decoder's; if None, where there is an encoder, the two
-            share one vocabulary and its embeddings.
-        encoder_layers: layers of the encoder; 0 for none (a language model).
-        decoder_layers: layers of the decoder; 0 for none.
+        features: width of the model, D.
+        num_heads: number of heads N, each of width D / N.
+        ff_features: width between the two maps of a layer, F.
+        source_vocab: tokens in the encoder's vocabulary.
+        target_vocab: tokens in the decoder's; if None, where there is an encoder, the
+            two share one vocabulary and its embeddings.
+        num_encoder_layers: layers of the encoder; 0 for none (a language model).
+        num_decoder_layers: layers of the decoder; 0 for none.
         positions: "sinusoidal"; "learned"; or "rotary", in the attention of a
             sequence to itself.
-        most_positions: how many positions are learned; longer sequences are refused,
+        max_positions: how many positions are learned; longer sequences are refused,
             or NaN beyond where a number of steps is symbolic.
         pre_norm: whether norms stand before the sub-layers, or after them.
+        final_norm: whether one more norm stands behind the last layer of each stack;
+            `pre_norm` if None. `torch.nn.Transformer` has one in either layout.
+        epsilon: added to the variance by the norms; PyTorch has 1e-5, Flax 1e-6,
+            Keras 1e-3, BERT 1e-12.
         tied: whether logits are read with the decoder's embeddings.
         dtype: of the weights.
 
@@ -95,61 +134,127 @@ def transformer_init(
         `D ** -0.5`, other weights Glorot uniform, biases zero, scales one.
 
     Raises:
-        ValueError: if a size is not positive or an option does not fit.
-    """
-    check_sizes(D=D, N=N, F=F)
-    check_dtype(dtype, "dtype")
-    check(D % N == 0, "N", f"a divisor of D = {D}", N)
-    even = positions == "learned" or (D // N if positions == "rotary" else D) % 2 == 0
-    check(positions in POSITIONS, "positions", f"one of {POSITIONS}", repr(positions))
-    check(even, "D", f"an even width for {positions} positions", D)
-    for name, n in (("encoder", encoder_layers), ("decoder", decoder_layers)):
-        ok = hasattr(n, "__index__") and n >= 0
-        check(ok, f"{name}_layers", "a number of layers, 0 or more", n)
-    some = encoder_layers + decoder_layers > 0
-    check(some, "encoder_layers", "a layer in encoder or decoder", "none in both")
-    if encoder_layers:
-        check_sizes(source=source)
-    if decoder_layers and (target is not None or not encoder_layers):
-        check_sizes(target=target)
-    keys = iter(jax.random.split(key, encoder_layers + decoder_layers + 4))
-    embeddings = jax.nn.initializers.normal(D**-0.5)
-    glorot = jax.nn.initializers.glorot_uniform()
-    norm = lambda: NormParams(jnp.ones(D, dtype), jnp.zeros(D, dtype))
+        ValueError: if a size is not positive, `num_heads` does not divide `features`,
+            or an option is unknown or would have no effect.
 
-    def layer(key: Array, with_cross: bool) -> TransformerLayer:
-        k_self, k_cross, k_1, k_2 = jax.random.split(key, 4)
-        heads = lambda key: multi_head_init(key, D, N, D // N, dtype=dtype)
-        return TransformerLayer(
-            attention=heads(k_self),
-            attention_norm=norm(),
-            cross=heads(k_cross) if with_cross else None,
-            cross_norm=norm() if with_cross else None,
-            w_1=glorot(k_1, (D, F), dtype),
-            b_1=jnp.zeros(F, dtype),
-            w_2=glorot(k_2, (F, D), dtype),
-            b_2=jnp.zeros(D, dtype),
-            norm=norm(),
+    Example:
+        >>> params = transformer_init(
+        ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
+        ...     target_vocab=90, num_decoder_layers=2, positions="rotary",
+        ... )
+        >>> params.decoder.embed.shape, len(params.decoder.layers)
+        ((90, 16), 2)
+    """
+    D, n, m = features, num_encoder_layers, num_decoder_layers
+    _check_widths(D, num_heads, ff_features, positions)
+    check_dtype(dtype, "dtype")
+    layout = NormLayout(check_flag(pre_norm, "pre_norm"), check_epsilon(epsilon))
+    if final_norm is None:
+        final_norm = layout.pre_norm
+    check_flag(final_norm, "final_norm")
+    _check_layers(n, m)
+    _check_vocabularies(source_vocab, target_vocab, n, m, check_flag(tied, "tied"))
+    keys = iter(jax.random.split(key, n + m + 4))
+    embed = lambda size: _embeddings(next(keys), size, D, dtype)
+
+    def stack(size: int | None, layers: int, with_cross: bool) -> TransformerStack:
+        sizes = D, num_heads, ff_features, with_cross, dtype
+        return TransformerStack(
+            embed=embed(size),
+            layers=tuple(_layer_init(next(keys), *sizes) for _ in range(layers)),
+            norm=_norm_init(D, dtype) if final_norm else None,
+            layout=layout,
         )
 
-    def stack(vocabulary: int | None, n: int, with_cross: bool) -> Any:
-        if n == 0:
-            return None
-        key = next(keys)
-        embed = None if vocabulary is None else embeddings(key, (vocabulary, D), dtype)
-        layers = tuple(layer(next(keys), with_cross) for _ in range(n))
-        return TransformerStack(embed, layers, norm() if pre_norm else None)
-
-    encoder = stack(source, encoder_layers, False)
-    decoder = stack(target, decoder_layers, encoder_layers > 0)
-    where: Any = {"sinusoidal": Sinusoidal(), "rotary": Rotary()}.get(positions)
-    if where is None:
-        check_sizes(most_positions=most_positions)
-        where = embeddings(next(keys), (most_positions, D), dtype)
+    encoder = stack(source_vocab, n, False) if n else None
+    decoder = stack(target_vocab, m, n > 0) if m else None
+    learned = positions == "learned"
+    if learned:
+        check_sizes(max_positions=max_positions)
+    else:
+        expected = f"None with {positions} positions"
+        check(max_positions is None, "max_positions", expected, repr(max_positions))
+    where = embed(max_positions) if learned else _without_weights(positions)
     w_o = None
-    if decoder is not None and not tied:
-        w_o = glorot(next(keys), (D, source if target is None else target), dtype)
+    if not tied:
+        size = source_vocab if target_vocab is None else target_vocab
+        w_o = jax.nn.initializers.glorot_uniform()(next(keys), (D, size), dtype)
     return TransformerParams(encoder, decoder, where, w_o)
+
+
+def _without_weights(positions: str) -> Positions:
+    return Rotary() if positions == "rotary" else Sinusoidal()
+
+
+def _embeddings(key: Array, size: int | None, D: int, dtype: Any) -> Any:
+    if size is None:
+        return None
+    return jax.nn.initializers.normal(D**-0.5)(key, (size, D), dtype)
+
+
+def _norm_init(D: int, dtype: Any) -> NormParams:
+    return NormParams(jnp.ones(D, dtype), jnp.zeros(D, dtype))
+
+
+def _layer_init(
+    key: Array, D: int, N: int, F: int, with_cross: bool, dtype: Any
+) -> TransformerLayer:
+    k_self, k_cross, k_1, k_2 = jax.random.split(key, 4)
+    glorot = jax.nn.initializers.glorot_uniform()
+    heads = lambda key: multi_head_init(key, D, N, D // N, dtype=dtype)
+    return TransformerLayer(
+        attention=heads(k_self),
+        attention_norm=_norm_init(D, dtype),
+        cross=heads(k_cross) if with_cross else None,
+        cross_norm=_norm_init(D, dtype) if with_cross else None,
+        w_1=glorot(k_1, (D, F), dtype),
+        b_1=jnp.zeros(F, dtype),
+        w_2=glorot(k_2, (F, D), dtype),
+        b_2=jnp.zeros(D, dtype),
+        norm=_norm_init(D, dtype),
+    )
+
+
+def _check_widths(D: Any, N: Any, F: Any, positions: Any) -> None:
+    check_sizes(features=D, num_heads=N, ff_features=F)
+    check(D % N == 0, "num_heads", f"a divisor of features = {D}", N)
+    check_choice(positions, "positions", POSITIONS)
+    width = D // N if positions == "rotary" else D
+    even = positions == "learned" or width % 2 == 0
+    whose = "heads" if positions == "rotary" else "features"
+    check(even, "features", f"{whose} of an even width for {positions} positions", D)
+
+
+def _check_layers(encoder: Any, decoder: Any) -> None:
+    layers = {"num_encoder_layers": encoder, "num_decoder_layers": decoder}
+    for name, n in layers.items():
+        ok = is_whole(n) and n >= 0
+        check(ok, name, "a number of layers, 0 or more", repr(n))
+    some = encoder + decoder > 0
+    check(some, "num_encoder_layers", "a layer in encoder or decoder", "none in both")
+
+
+def _check_vocabularies(
+    source: Any, target: Any, encoder: int, decoder: int, tied: bool
+) -> None:
+    if encoder:
+        check_sizes(source_vocab=source)
+    else:
+        no = "None with no encoder layers"
+        check(source is None, "source_vocab", no, repr(source))
+    if not decoder:
+        no = "None with no decoder layers"
+        check(target is None, "target_vocab", no, repr(target))
+        check(tied, "tied", "True with no decoder layers", tied)
+    elif target is not None or not encoder:
+        check_sizes(target_vocab=target)
+
+
+def check_epsilon(epsilon: Any, name: str = "epsilon") -> float:
+    known = isinstance(epsilon, (int, float)) and not isinstance(epsilon, bool)
+    ok = known and 0 < epsilon < math.inf
+    check(ok, name, "a number above 0, and no array", repr(epsilon))
+    return float(epsilon)
 
 
 def embed_of(params: TransformerParams, name: str) -> Array:
@@ -160,14 +265,15 @@ def embed_of(params: TransformerParams, name: str) -> Array:
     return embed
 
 
+def encoder_of(params: TransformerParams) -> TransformerStack:
+    stack = params.encoder
+    check(stack is not None, "params", "weights with an encoder", "none")
+    assert stack is not None
+    return stack
+
+
 def decoder_of(params: TransformerParams) -> TransformerStack:
     stack = params.decoder
     check(stack is not None, "params", "weights with a decoder", "none")
     assert stack is not None
     return stack
-
-
-def check_params(params: Any) -> TransformerParams:
-    ok = isinstance(params, TransformerParams)
-    check(ok, "params", "TransformerParams", type(params).__name__)
-    return jax.tree.map(jnp.asarray, params)

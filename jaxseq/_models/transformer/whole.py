@@ -5,157 +5,211 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.export import is_symbolic_dim
 
 from jaxseq._attention.heads import attend_heads, heads_of
-from jaxseq._base.check import check, check_lengths, check_tokens
+from jaxseq._base.check import (
+    check,
+    check_callable,
+    check_lengths,
+    check_tokens,
+    of_values,
+)
 from jaxseq._base.dropout import check_dropout, drop
 from jaxseq._base.mesh import rows
-from jaxseq._models.transformer.cache import Cache, memory_caches
+from jaxseq._models.memory import Memory
+from jaxseq._models.transformer.cache import Cache, check_memory, memory_caches
+from jaxseq._models.transformer.checks import check_params
 from jaxseq._models.transformer.layer import (
     Activation,
+    Pass,
     keep,
     logits_of,
-    normed,
-    run_layer,
+    run_layers,
 )
 from jaxseq._models.transformer.params import (
-    TransformerLayer,
     TransformerParams,
     TransformerStack,
-    check_params,
     decoder_of,
     embed_of,
+    encoder_of,
 )
 from jaxseq._models.transformer.positions import check_positions, positioned, rotated
+from jaxseq._models.transformer.state import TransformerState, check_room, state_of
 
 
 def transformer_encode(
     params: TransformerParams,
-    tokens: Array,
+    source: Array,
     *,
-    lengths: Array | None = None,
+    source_lengths: Array | None = None,
     activation: Activation = jax.nn.relu,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
     key: Array | None = None,
-) -> Array:
+) -> Memory:
     """Runs the encoder.
 
     Args:
         params: weights with an encoder.
-        tokens: `(..., S)`; past `lengths` they may be anything.
-        lengths: valid tokens of each sequence, `(...)`; all S if None.
+        source: tokens, `(..., S)`; past `source_lengths` they may be anything.
+        source_lengths: valid tokens of each sequence, `(...)`; all S if None.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
             sub-layer's output is set to zero in training.
         key: random key of the dropout; needed only if `dropout` is not 0.
 
     Returns:
-        A vector for each token, `(..., S, D)`; zeros past `lengths`.
+        `Memory`, as the decoder takes it: `memory.values` has a vector for each token,
+        `(..., S, D)`, zeros past `source_lengths`; `memory.valid` tells which these
+        are, `(..., S)`, None if all.
 
     Raises:
         ValueError: if a shape, dtype or value does not fit.
+
+    Example:
+        >>> import jaxseq
+        >>> params = jaxseq.transformer_init(
+        ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
+        ...     source_vocab=90, num_encoder_layers=2,
+        ... )
+        >>> source, lengths = jnp.ones((2, 7), int), jnp.array([7, 3])
+        >>> transformer_encode(params, source, source_lengths=lengths).values.shape
+        (2, 7, 16)
     """
     params = check_params(params)
-    stack = params.encoder
-    check(stack is not None, "params", "weights with an encoder", "none")
-    assert stack is not None
+    stack = encoder_of(params)
+    check_callable(activation, "activation")
     check_dropout(dropout, key)
-    x, valid = _start(params, embed_of(params, "encoder"), tokens, lengths)
-    x, _ = _run(params, stack, x, valid, None, None, activation, dropout, key)
-    return x if valid is None else jnp.where(valid[..., None], x, 0)
+    embed = embed_of(params, "encoder")
+    x, valid = _embedded(params, embed, source, "source", source_lengths)
+    seen = None
+    if valid is not None:
+        seen = jnp.broadcast_to(valid[..., None, :], (*x.shape[:-1], x.shape[-2]))
+    common = Pass(stack.layout, activation)
+    x, _, _ = _run(params, stack, x, seen, None, common, dropout, key)
+    if valid is not None:
+        x = jnp.where(valid[..., None], x, 0)
+    return Memory(x, None, valid)
 
 
 def transformer_decode(
     params: TransformerParams,
-    tokens: Array,
-    memory: Array | None = None,
+    memory: Memory | None,
+    inputs: Array,
     *,
-    memory_lengths: Array | None = None,
+    room: int | None = None,
     activation: Activation = jax.nn.relu,
-    dropout: float = 0.0,
+    dropout: float | Array = 0.0,
     key: Array | None = None,
-) -> tuple[Array, tuple[Array, ...] | None]:
+) -> tuple[TransformerState, Array, tuple[Array, ...] | None]:
     """Runs the decoder over given tokens, as in training (teacher forcing).
 
     Args:
         params: weights with a decoder.
-        tokens: `(..., T)`; each is followed by what its logits are of.
-        memory: outputs of the encoder, `(..., S, D)`; None with no encoder.
-        memory_lengths: valid tokens of each source, `(...)`; all S if None.
+        memory: what `transformer_encode` returns; None with no encoder.
+        inputs: tokens of each step, `(..., T)`: the target, a start token before it.
+        room: positions that the caches of the returned state have; T if None. A
+            search for `max_length` tokens takes that many more than T. To go on from
+            inputs of unlike lengths, set `state.position` to these: what is kept
+            behind them is not read, and written over.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
             sub-layer's output is set to zero in training.
         key: random key of the dropout; needed only if `dropout` is not 0.
 
     Returns:
-        `(logits, weights)`: logits of the token after each, `(..., T, V)`, and of
-        each layer the weights of its attention to the memory, `(..., N, T, S)`;
+        `(state, logits, weights)`: the state to go on from with
+        `transformer_decode_step`, logits of the token after each, `(..., T, V)`, and
+        of each layer the weights of its attention to the memory, `(..., N, T, S)`;
         None with no encoder.
 
     Raises:
         ValueError: if a shape, dtype or value does not fit.
+
+    Example:
+        >>> import jaxseq
+        >>> params = jaxseq.transformer_init(
+        ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
+        ...     target_vocab=90, num_decoder_layers=2,
+        ... )
+        >>> inputs = jnp.ones((2, 5), int)
+        >>> state, logits, _ = transformer_decode(params, None, inputs, room=20)
+        >>> logits.shape, state.left
+        ((2, 5, 90), 15)
     """
     params = check_params(params)
-    stack = decoder_of(params)
+    stack, memory = decoder_of(params), check_memory(params, memory)
+    check_callable(activation, "activation")
     check_dropout(dropout, key)
-    x, _ = _start(params, embed_of(params, "decoder"), tokens, None)
-    cross, valid = memory_caches(params, memory, memory_lengths, x.shape[:-2])
-    T = x.shape[-2]
-    before = jnp.tril(jnp.ones((T, T), jnp.bool_))
-    before = jnp.broadcast_to(before, (*x.shape[:-1], T))
-    x, weights = _run(params, stack, x, before, cross, valid, activation, dropout, key)
-    return logits_of(params, x), weights if cross is not None else None
+    x, _ = _embedded(params, embed_of(params, "decoder"), inputs, "inputs", None)
+    *batch, T, _ = x.shape
+    if memory is not None:
+        expected = (*memory.values.shape[:-2], T)
+        check((*batch, T) == expected, "inputs", f"shape {expected}", (*batch, T))
+    if room is not None:
+        check_room(params, room)
+        ok = is_symbolic_dim(room) or is_symbolic_dim(T) or room >= T
+        check(ok, "room", f"at least {T}, as many as inputs", room)
+    cross = memory_caches(params, memory)
+    valid = None if memory is None else memory.valid
+    seen = jnp.tril(jnp.ones((T, T), jnp.bool_))
+    seen = jnp.broadcast_to(seen, (*x.shape[:-1], T))
+    common = Pass(stack.layout, activation, valid)
+    x, weights, caches = _run(params, stack, x, seen, cross, common, dropout, key)
+    if room is not None:
+        caches = jax.tree.map(lambda a: _extended(a, room), caches)
+    position = jnp.full(tuple(batch), T, jnp.int32)  # pyright: ignore
+    state = state_of(position, caches, cross, memory)
+    return state, logits_of(params, x), None if memory is None else weights
+
+
+def _extended(cache: Array, room: Any) -> Array:
+    """Keys or values (..., T, N, A), with room for more."""
+    more = [(0, 0)] * (cache.ndim - 3) + [(0, room - cache.shape[-3]), (0, 0), (0, 0)]
+    return jnp.pad(cache, more)
 
 
 def _run(
     params: TransformerParams,
     stack: TransformerStack,
     x: Array,
-    valid: Array | None,
+    seen: Array | None,
     cross: tuple[Cache, ...] | None,
-    cross_valid: Array | None,
-    activation: Activation,
-    dropout: float,
+    common: Pass,
+    dropout: Any,
     key: Array | None,
-) -> tuple[Array, tuple[Array, ...]]:
-    """All layers over whole sequences; `valid` is (..., S) or (..., T, S)."""
-    dropped = keep
+) -> tuple[Array, tuple[Any, ...], tuple[Cache, ...]]:
+    """All layers: outputs, weights, keys and values; `seen` is (..., T, S)."""
+    dropped, caches = keep, []
     if key is not None:
         keys = iter(jax.random.split(key, 3 * len(stack.layers) + 1))
         dropped = lambda x: drop(x, dropout, next(keys))
-    x, weights = dropped(x), []
-    if valid is not None and valid.ndim < x.ndim:
-        shape = (*x.shape[:-1], x.shape[-2])
-        valid = jnp.broadcast_to(valid[..., None, :], shape)
     at = jnp.arange(x.shape[-2], dtype=jnp.int32)
     rotate = lambda a: rotated(params.positions, a, at)
 
-    def attend_self(layer: TransformerLayer, x: Array) -> Array:
-        k, v = heads_of(layer.attention, x, x)
-        heads = rotate(k), v
-        return attend_heads(layer.attention, x, *heads, valid, rotate=rotate)[0]
+    def attend(i: int, x: Array) -> Array:
+        heads = stack.layers[i].attention
+        k, v = heads_of(heads, x, x)
+        cache = Cache(rotate(k), v)
+        caches.append(cache)
+        return attend_heads(heads, x, *cache, seen, rotate=rotate)[0]
 
-    for i, layer in enumerate(stack.layers):
-        attend = lambda x, layer=layer: attend_self(layer, x)
-        memory = None if cross is None else cross[i]
-        pre = stack.norm is not None
-        x, w = run_layer(
-            layer, x, attend, memory, cross_valid, activation, pre, dropped
-        )
-        weights.append(w)
-    return x if stack.norm is None else normed(stack.norm, x), tuple(weights)
+    x = dropped(x)
+    x, weights = run_layers(stack, x, attend, cross, common._replace(dropped=dropped))
+    return x, weights, tuple(caches)
 
 
-def _start(
-    params: TransformerParams, embed: Array, tokens: Any, lengths: Any
+def _embedded(
+    params: TransformerParams, embed: Array, tokens: Any, name: str, lengths: Any
 ) -> tuple[Array, Array | None]:
     """Embedded tokens (..., T, D), and which are valid (..., T) if not all."""
-    shape = jnp.shape(tokens)
-    check(len(shape) >= 1, "tokens", "shape (..., T)", shape)
+    shape = of_values(tokens, name).shape
+    check(len(shape) >= 1, name, "shape (..., T)", shape)
     *batch, T = shape
-    check_positions(params.positions, T, "tokens")
+    check_positions(params.positions, T, name)
     at, valid = jnp.arange(T, dtype=jnp.int32), None
     if lengths is not None:
-        valid = at < check_lengths(lengths, tuple(batch), T)[..., None]
-    tokens = check_tokens(tokens, "tokens", len(embed), valid)
+        lengths = check_lengths(lengths, tuple(batch), T, name=f"{name}_lengths")
+        valid = at < lengths[..., None]
+    tokens = check_tokens(tokens, name, len(embed), valid)
     return positioned(params.positions, rows(embed, tokens), at), valid

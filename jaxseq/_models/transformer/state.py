@@ -1,0 +1,172 @@
+"""State of the decoder between its steps, and checks of it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax import Array
+from jax.export import is_symbolic_dim
+
+from jaxseq._base.buffers import apart
+from jaxseq._base.check import as_array, check, check_sizes, extremes, is_whole
+from jaxseq._base.mesh import as_one_batch
+from jaxseq._models.check import (
+    as_arrays,
+    check_kind,
+    check_parts,
+    check_tree,
+    shape_of,
+)
+from jaxseq._models.memory import Memory
+from jaxseq._models.transformer.cache import Cache, check_memory, memory_caches
+from jaxseq._models.transformer.checks import check_params
+from jaxseq._models.transformer.params import (
+    TransformerParams,
+    TransformerStack,
+    decoder_of,
+)
+from jaxseq._models.transformer.positions import check_positions
+
+
+class TransformerState(NamedTuple):
+    """State of the decoder; every leaf starts with the batch."""
+
+    position: Array  # (...), of the next token
+    caches: tuple[Cache, ...]  # of each layer, of the tokens so far
+    cross: tuple[Cache, ...] | None  # of each layer, of the encoder's outputs
+    valid: Array | None  # (..., S), which of these are
+
+    @property
+    def left(self) -> int | None:
+        """How many more tokens the caches have room for; None where it is not known.
+
+        It is that of the sequence that is furthest, and known outside of `jax.jit`
+        alone.
+        """
+        room = room_of(self)
+        values = hasattr(self.position, "max")
+        if not values or isinstance(self.position, jax.core.Tracer):
+            return None
+        if is_symbolic_dim(room):
+            return None
+        return room - max(extremes(self.position), default=0)
+
+
+def room_of(state: TransformerState) -> int:
+    return state.caches[0].k.shape[-3]
+
+
+def transformer_zeros(
+    params: TransformerParams,
+    memory: Memory | None = None,
+    *,
+    batch: int | tuple[int, ...] = (),
+    room: int,
+) -> TransformerState:
+    """Returns the decoder's state before its first token.
+
+    Args:
+        params: weights with a decoder.
+        memory: what `transformer_encode` returns; None with no encoder.
+        batch: batch dimensions, a tuple or one size; with an encoder those of the
+            memory, and may be left out.
+        room: positions that the caches have. A search for `max_length` tokens behind
+            a prompt of P takes P - 1 + max_length of them: its last token is not
+            read. `state.left` tells how many are left.
+
+    Returns:
+        `TransformerState`, with the keys and values of the memory.
+
+    Raises:
+        ValueError: if a shape, dtype or value does not fit.
+
+    Example:
+        >>> import jaxseq
+        >>> params = jaxseq.transformer_init(
+        ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
+        ...     target_vocab=90, num_decoder_layers=2,
+        ... )
+        >>> transformer_zeros(params, batch=5, room=40).left
+        40
+    """
+    params = check_params(params)
+    stack, memory = decoder_of(params), check_memory(params, memory)
+    check_room(params, room)
+    batch = _as_batch(batch)
+    if memory is not None:
+        expected = memory.values.shape[:-2]
+        ok = batch in ((), expected)
+        check(ok, "batch", f"{expected}, that of the memory", batch)
+        batch = expected
+    position = jnp.zeros(batch, jnp.int32)
+    caches = tuple(_empty(layer.attention, batch, room) for layer in stack.layers)
+    return state_of(position, caches, memory_caches(params, memory), memory)
+
+
+def state_of(
+    position: Array,
+    caches: tuple[Cache, ...],
+    cross: tuple[Cache, ...] | None,
+    memory: Memory | None,
+) -> TransformerState:
+    valid = None if memory is None else apart(memory.valid)
+    state = TransformerState(position, caches, cross, valid)
+    return as_one_batch(state, position.ndim)
+
+
+def _empty(heads: Any, batch: tuple[int, ...], room: int) -> Cache:
+    _, N, A = heads.w_k.shape
+    zeros = lambda: jnp.zeros((*batch, room, N, A), heads.w_k.dtype)
+    return Cache(zeros(), zeros())  # each an array of its own, to be donated
+
+
+def check_room(params: TransformerParams, room: Any) -> None:
+    check_sizes(room=room)
+    check_positions(params.positions, room, "room")
+
+
+def _as_batch(batch: Any) -> tuple[int, ...]:
+    sizes = batch if isinstance(batch, tuple) else (batch,)
+    for n in sizes:
+        ok = is_symbolic_dim(n) or (is_whole(n) and n >= 0)
+        check(ok, "batch", "a size of at least 0, or a tuple of such", repr(batch))
+    return sizes
+
+
+def check_state(stack: TransformerStack, state: Any) -> TransformerState:
+    """Checks a state for these weights, and that it has room for a token if known."""
+    check_kind(state, "state", TransformerState)
+    state = as_arrays(state, "state")
+    expects, has = stack.layers[0].cross is not None, state.cross is not None
+    text, got = (f"{'a' if x else 'no'} memory" for x in (expects, has))
+    check(has == expects, "state", text, got)
+    position = as_array(state.position, "state.position")
+    batch = position.shape
+    cross: Any = None
+    valid: Any = None
+    of_self = [layer.attention for layer in stack.layers]
+    caches = _caches_like(state.caches, "state.caches", of_self, batch)
+    if has:
+        of_memory = [layer.cross for layer in stack.layers]
+        cross = _caches_like(state.cross, "state.cross", of_memory, batch)
+        S = cross[0].k.shape[-3]
+        if state.valid is not None:
+            valid = jax.ShapeDtypeStruct((*batch, S), jnp.bool_)
+    where: Any = jax.ShapeDtypeStruct(batch, jnp.int32)
+    check_tree(state, TransformerState(where, caches, cross, valid), "state")
+    room = room_of(state)
+    for t in extremes(position):
+        check(t < room, "state", f"a position below room = {room}", t)
+    return state
+
+
+def _caches_like(
+    caches: Any, name: str, heads: list[Any], batch: tuple[int, ...]
+) -> tuple[Any, ...]:
+    """Of caches of any length, what they have to be for the heads of each layer."""
+    check_parts(caches, name, "caches", len(heads))
+    check_kind(caches[0], f"{name}[0]", Cache)
+    L = shape_of(caches[0].k, f"{name}[0].k", len(batch) + 3)[-3]
+    one: Any = lambda w: jax.ShapeDtypeStruct((*batch, L, *w.shape[1:]), w.dtype)
+    return tuple(Cache(one(own.w_k), one(own.w_v)) for own in heads)
