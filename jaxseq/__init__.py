@@ -46,11 +46,11 @@ Losses of token sequences
     cross_entropy, perplexity
 
 Linear-chain conditional random fields
-    crf_init, crf_log_partition, crf_score, crf_decode
+    crf_init, crf_loss, crf_log_partition, crf_score, crf_decode
     CRFParams
 
-Decoding of CTC's outputs
-    ctc_greedy, ctc_beam_search
+Decoding of CTC's outputs, and how many steps a labelling needs
+    ctc_greedy, ctc_beam_search, ctc_steps
 
 `jaxseq.nn` has the layers and models as Flax NNX modules.
 """
@@ -103,6 +103,7 @@ from jaxseq._losses.crf import CRFParams as CRFParams
 from jaxseq._losses.crf import crf_decode as crf_decode
 from jaxseq._losses.crf import crf_init as crf_init
 from jaxseq._losses.crf import crf_log_partition as crf_log_partition
+from jaxseq._losses.crf import crf_loss as crf_loss
 from jaxseq._losses.crf import crf_score as crf_score
 from jaxseq._losses.cross_entropy import cross_entropy as cross_entropy
 from jaxseq._losses.cross_entropy import perplexity as perplexity
@@ -136,6 +137,7 @@ from jaxseq._models.transformer.whole import transformer_encode as transformer_e
 from jaxseq._search.beam import beam_search as beam_search
 from jaxseq._search.ctc import ctc_beam_search as ctc_beam_search
 from jaxseq._search.ctc import ctc_greedy as ctc_greedy
+from jaxseq._search.ctc import ctc_steps as ctc_steps
 from jaxseq._search.decoded import Decoded as Decoded
 from jaxseq._search.prefill import prefill as prefill
 from jaxseq._search.process import at_least as at_least
@@ -189,10 +191,12 @@ __all__ = [
     "crf_decode",
     "crf_init",
     "crf_log_partition",
+    "crf_loss",
     "crf_score",
     "cross_entropy",
     "ctc_beam_search",
     "ctc_greedy",
+    "ctc_steps",
     "dot_attention",
     "general_attention",
     "greedy",

@@ -291,6 +291,8 @@ def loss_calls() -> dict[str, Call]:
     without = lambda B, T: (crf, logits(B, T), lengths(B, T))
     labelled = lambda B, T: (logits(B, T), tokens(B, T), lengths(B, T))
     given = lambda f: lambda *args: f(*args[:-1], lengths=args[-1])
+    masked = lambda f: lambda *args: f(*args[:-2], lengths=args[-2], mask=args[-1])
+    and_flags = lambda args: lambda B, T: (*args(B, T), flags(B, T))
     unpadded = lambda B, T: (logits(B, T), tokens(B, T))
     return {
         "cross_entropy": Call(
@@ -299,17 +301,39 @@ def loss_calls() -> dict[str, Call]:
             ),
             labelled,
         ),
+        "cross_entropy mask": Call(
+            lambda logits, labels, lengths, mask, smoothing: jaxseq.cross_entropy(
+                logits,
+                labels,
+                lengths=lengths,
+                mask=mask,
+                ignore=2,
+                label_smoothing=smoothing,
+            ),
+            lambda B, T: (*and_flags(labelled)(B, T), np.float32(0.1)),
+        ),
         "perplexity": Call(given(jaxseq.perplexity), labelled, by_row=False),
+        "perplexity mask": Call(
+            masked(partial(jaxseq.perplexity, ignore=2)),
+            and_flags(labelled),
+            by_row=False,
+        ),
         "perplexity with no lengths": Call(jaxseq.perplexity, unpadded, by_row=False),
         "crf_init": drawing(jaxseq.crf_init, V),
         "crf_log_partition": Call(given(jaxseq.crf_log_partition), without),
         "crf_score": Call(given(jaxseq.crf_score), with_tags),
+        "crf_loss": Call(given(jaxseq.crf_loss), with_tags),
+        "crf_loss mask": Call(masked(jaxseq.crf_loss), and_flags(with_tags)),
         "crf_decode": Call(given(jaxseq.crf_decode), without),
+        "crf_decode mask": Call(masked(jaxseq.crf_decode), and_flags(without)),
         "crf_decode with no lengths": Call(
             jaxseq.crf_decode, lambda B, T: without(B, T)[:-1]
         ),
         "ctc_greedy": Call(
             given(jaxseq.ctc_greedy), lambda B, T: (logits(B, T), lengths(B, T))
+        ),
+        "ctc_steps": Call(
+            given(jaxseq.ctc_steps), lambda B, T: (tokens(B, T), lengths(B, T))
         ),
         "ctc_beam_search": Call(
             lambda logits, lengths: jaxseq.ctc_beam_search(

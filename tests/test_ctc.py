@@ -97,6 +97,25 @@ def test_the_loss_of_optax_is_the_score():
     np.testing.assert_allclose(losses, -flat(scores)[:, 0], rtol=1e-6)
 
 
+def test_steps_that_a_labelling_needs():
+    """The least length of a path that stands for it, among all paths."""
+    least = {}
+    for n in range(6):
+        for path in itertools.product(range(3), repeat=n):
+            least.setdefault(labelling(path, 0), n)
+    known = [labels for labels in least if len(labels) <= 3]  # 5 steps are enough
+    assert len(known) == 1 + 2 + 4 + 8
+    labels = np.array([[*k, *[1] * (3 - len(k))] for k in known])
+    lengths = np.array([len(k) for k in known])
+    found = jax.jit(jaxseq.ctc_steps)(labels, lengths=lengths)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, [least[k] for k in known])
+    whole = lengths == 3
+    np.testing.assert_array_equal(jaxseq.ctc_steps(labels[whole]), found[whole])
+    padded = np.where(np.arange(3) < lengths[:, None], labels, -9)
+    np.testing.assert_array_equal(jaxseq.ctc_steps(padded, lengths=lengths), found)
+
+
 @pytest.mark.parametrize("run", [jaxseq.ctc_greedy, jaxseq.ctc_beam_search])
 def test_padding_reaches_nothing(run):
     inside = np.arange(T) < LENGTHS[..., None]
@@ -129,10 +148,26 @@ def test_bad_arguments():
             run(np.zeros((2, 3), int))
         with pytest.raises(ValueError, match=r"logits: expected shape \(..., T, V\)"):
             run(LOGITS[0, 0, 0])
+        for bad in (3, -1, True, 1.0, None, "1", [1]):
+            with pytest.raises(ValueError, match="blank: expected a token from 0 to 2"):
+                run(LOGITS, blank=bad)
         with pytest.raises(ValueError, match="blank: expected a token from 0 to 2"):
-            run(LOGITS, blank=3)
+            jax.jit(lambda blank, run=run: run(LOGITS, blank=blank))(1)
+        for bad in ([None, 1], "abc", iter([1])):
+            with pytest.raises(ValueError, match="lengths: expected an array"):
+                run(LOGITS, lengths=bad)
         with pytest.raises(ValueError, match="lengths: expected values from 0 to 5"):
             run(LOGITS, lengths=LENGTHS + 1)
+    labels = np.ones((2, 3), int)
+    for bad in (None, "abc", iter([1])):
+        with pytest.raises(ValueError, match="labels: expected an array"):
+            jaxseq.ctc_steps(bad)
+    with pytest.raises(ValueError, match="labels: expected an integer dtype"):
+        jaxseq.ctc_steps(labels * 1.0)
+    with pytest.raises(ValueError, match=r"labels: expected shape \(..., L\)"):
+        jaxseq.ctc_steps(1)
+    with pytest.raises(ValueError, match="lengths: expected values from 0 to 3"):
+        jaxseq.ctc_steps(labels, lengths=[4, 1])
     with pytest.raises(ValueError, match="beam: expected a size of at least 1"):
         jaxseq.ctc_beam_search(LOGITS, beam=0)
     with pytest.raises(ValueError, match="n_best: expected at most beam = 2, got 3"):

@@ -13,7 +13,12 @@ LENGTHS = np.array([[5, 0, 1], [3, 4, 2]])
 RNG = np.random.default_rng(0)
 LOGITS = 3 * RNG.standard_normal((*BATCH, T, V))
 LABELS = RNG.integers(0, V, (*BATCH, T))
-cross_entropy = jax.jit(jaxseq.cross_entropy, static_argnames="label_smoothing")
+MASK = RNG.random((*BATCH, T)) < 0.6
+IGNORED = -100
+cross_entropy = jax.jit(
+    jaxseq.cross_entropy, static_argnames=("label_smoothing", "ignore")
+)
+perplexity = jax.jit(jaxseq.perplexity, static_argnames="ignore")
 
 
 def by_definition(smoothing, lengths):
@@ -60,6 +65,85 @@ def test_padding_may_be_anything():
     assert np.isfinite(grads).all() and not grads[~inside].any()
 
 
+def test_mask():
+    """With lengths, with what is ignored, and with anything where they are False."""
+    inside = MASK & (np.arange(T) < LENGTHS[..., None])
+    kept = inside & (LABELS != 2)
+    labels = np.where(inside, LABELS, V + 100)
+    logits = np.where(inside[..., None], LOGITS, np.nan)
+    how = {"lengths": LENGTHS, "mask": MASK, "ignore": 2}
+    expected = np.where(kept, by_definition(0.1, np.full(BATCH, T)), 0)
+    smooth = {**how, "label_smoothing": 0.1}
+    assert_close(cross_entropy(logits, labels, **smooth), expected)
+    assert_close(jaxseq.cross_entropy(logits, labels, **smooth), expected)
+    grads = jax.jit(jax.grad(lambda x: jaxseq.cross_entropy(x, labels, **how).sum()))
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    p = np.where(kept[..., None], p - np.eye(V)[LABELS], 0)
+    assert_close(grads(logits), p)
+    mean = by_definition(0.0, np.full(BATCH, T))[kept].mean()
+    assert_close(perplexity(logits, labels, **how), np.exp(mean))
+    alone = np.where(MASK, by_definition(0.0, np.full(BATCH, T)), 0)
+    assert_close(cross_entropy(LOGITS, LABELS, mask=MASK), alone)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignored", [IGNORED, 2])
+def test_ignored_labels_as_in_pytorch(ignored, smoothing):
+    torch = pytest.importorskip("torch")
+    labels = np.where(MASK, LABELS, ignored)
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    theirs = lambda reduction: torch.nn.functional.cross_entropy(
+        logits.reshape(-1, V),
+        torch.tensor(labels).reshape(-1),
+        reduction=reduction,
+        ignore_index=ignored,
+        label_smoothing=smoothing,
+    )
+    how = {"ignore": ignored, "label_smoothing": smoothing}
+    found = cross_entropy(LOGITS, labels, **how)
+    assert_close(found.reshape(-1), theirs("none").detach().numpy())
+    theirs("sum").backward()
+    loss = lambda logits: cross_entropy(logits, labels, **how).sum()
+    assert_close(jax.grad(loss)(LOGITS), logits.grad.numpy())
+    if smoothing == 0:
+        mean = theirs("mean").detach().numpy()
+        assert_close(perplexity(LOGITS, labels, ignore=ignored), np.exp(mean))
+
+
+def test_what_is_ignored_among_known_labels():
+    """The other labels are checked; no label is one that its dtype cannot hold."""
+    labels = np.where(MASK, LABELS, IGNORED)
+    expected = np.where(MASK, by_definition(0.0, np.full(BATCH, T)), 0)
+    for given in (labels, jnp.asarray(labels)):
+        found = jaxseq.cross_entropy(LOGITS, given, ignore=np.int32(IGNORED))
+        assert_close(found, expected)
+        for other in (None, -1):
+            with pytest.raises(ValueError, match="labels: expected tokens from 0 to 6"):
+                jaxseq.cross_entropy(LOGITS, given, ignore=other)
+    found = jaxseq.cross_entropy(LOGITS, LABELS.astype(np.uint8), ignore=IGNORED)
+    assert_close(found, by_definition(0.0, np.full(BATCH, T)))
+    with jax.enable_x64(False):
+        wrong = labels + 2**32  # in 32 bits it is what is ignored
+        with pytest.raises(ValueError, match="labels: expected tokens from 0 to 6"):
+            jaxseq.cross_entropy(LOGITS.astype("f4"), wrong, ignore=IGNORED)
+
+
+def test_smoothing_that_only_a_run_knows():
+    run = jax.jit(
+        lambda logits, s: jaxseq.cross_entropy(logits, LABELS, label_smoothing=s)
+    )
+    for smoothing in (0.1, np.float32(0.5)):
+        expected = by_definition(float(smoothing), np.full(BATCH, T))
+        assert_close(run(LOGITS, smoothing), expected)
+    np.testing.assert_array_equal(run(LOGITS, 0.0), cross_entropy(LOGITS, LABELS))
+    never = np.where(np.eye(V, dtype=bool)[(LABELS + 1) % V], -np.inf, LOGITS)
+    np.testing.assert_array_equal(run(never, 0.0), cross_entropy(never, LABELS))
+    grads = jax.jit(jax.grad(lambda *a: run(*a).sum(), (0, 1)))(LOGITS, 0.0)
+    assert_close(grads[0], jax.grad(lambda x: run(x, 0.0).sum())(LOGITS))
+    picked = np.take_along_axis(LOGITS, LABELS[..., None], -1)[..., 0]
+    assert_close(grads[1], (picked - LOGITS.mean(-1)).sum(), atol=1e-10)
+
+
 def test_gradient_is_the_difference_of_distributions():
     grads = jax.grad(lambda x: jaxseq.cross_entropy(x, LABELS).sum())(LOGITS)
     p = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
@@ -68,7 +152,7 @@ def test_gradient_is_the_difference_of_distributions():
 
 def test_perplexity():
     losses = by_definition(0.0, LENGTHS)
-    run = jax.jit(jaxseq.perplexity)
+    run = perplexity
     want = np.exp(losses.sum() / LENGTHS.sum())
     assert_close(run(LOGITS, LABELS, lengths=LENGTHS), want)
     whole = np.exp(by_definition(0.0, np.full(BATCH, T)).mean())
@@ -124,7 +208,24 @@ def test_bad_arguments():
         (lambda: loss(LOGITS, LABELS, lengths=LENGTHS + 1), "lengths: expected values"),
         (lambda: loss(LOGITS, LABELS, label_smoothing=1), "label_smoothing: expected"),
         (lambda: jaxseq.perplexity(LOGITS, LABELS, lengths=[1]), "lengths: expected"),
+        (lambda: loss(LOGITS.tolist(), LABELS), "logits: expected an array, got list"),
     ]
+    how = [
+        *(("lengths", bad) for bad in ([None, 1], "abc", iter([1]), LENGTHS * 1.0)),
+        *(("mask", bad) for bad in ("abc", iter([1]), MASK[0], MASK.astype(int))),
+        *(("ignore", bad) for bad in (True, 1.0, "1", [1], np.array([1]))),
+    ]
+    for name, bad in how:
+        for f in (jaxseq.cross_entropy, jaxseq.perplexity):
+            run = lambda f=f, name=name, bad=bad: f(LOGITS, LABELS, **{name: bad})
+            cases.append((run, f"{name}: expected"))
+    for bad in (None, "a", True, [0.1], iter([0.1]), np.nan, -0.1, 1j, np.full(2, 0.1)):
+        smooth = lambda bad=bad: loss(LOGITS, LABELS, label_smoothing=bad)
+        cases.append((smooth, r"label_smoothing: expected a probability in \[0, 1\)"))
+    for bad in (None, "a", iter([1])):
+        for ignore in (None, -100):
+            run = lambda bad=bad, ignore=ignore: loss(LOGITS, bad, ignore=ignore)
+            cases.append((run, "labels: expected an array"))
     for run, message in cases:
         with pytest.raises(ValueError, match=message):
             run()

@@ -83,6 +83,13 @@ def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> None:
     check(ok, name, f"one of {choices}", repr(value))
 
 
+def check_key(key: Any, name: str = "key") -> None:
+    dtype, ndim = getattr(key, "dtype", None), len(getattr(key, "shape", ()))
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    ok = (typed and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)
+    check(ok, name, "a random key", repr(key))
+
+
 def check_callable(f: Any, name: str) -> None:
     check(callable(f), name, "a function", repr(f))
 
@@ -124,6 +131,8 @@ def as_array(x: Any, name: str) -> Array:
 
 def of_values(values: Any, name: str) -> Array:
     """An array of what may be a list of numbers too."""
+    # some strings name a dtype, which JAX would take them for
+    check(not isinstance(values, str), name, "an array", repr(values))
     try:
         return as_jax(values)
     except (TypeError, ValueError, OverflowError):
@@ -192,11 +201,14 @@ def check_tokens(
     """Checks tokens, those from 0 to V - 1 if that is given, and returns them.
 
     Where `inside`, booleans of their shape, is False they may be anything: 0 then.
+    Others that are out of range, where only a run under `jit` knows it, have to become
+    NaN in what is made of them.
     """
     array = of_values(tokens, name)
     ok = jnp.issubdtype(array.dtype, jnp.integer)
     check(ok, name, "an integer dtype", array.dtype)
     if inside is not None:
+        check(array.shape == inside.shape, name, f"shape {inside.shape}", array.shape)
         tokens = _those(inside, tokens if hasattr(tokens, "min") else array)
         array = jnp.where(inside, array, 0)
     known = extremes(tokens) if V is not None else []

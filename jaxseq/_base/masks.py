@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxseq._base.check import check_lengths, check_mask
 from jaxseq._base.mesh import scan
 
 
@@ -14,6 +15,18 @@ class Masks(NamedTuple):
 
     valid: Array | None  # (T, ...)
     keep: Array | None  # (T, ...), False where a step begins at the start
+
+
+def valid_steps(
+    lengths: Any, mask: Any, batch: tuple[int, ...], T: int
+) -> Array | None:
+    """Of `lengths` `(...)` and `mask` `(..., T)`, both checked; None if all are."""
+    valid = None if mask is None else check_mask(mask, (*batch, T), "mask")
+    if lengths is None:
+        return valid
+    ends = check_lengths(lengths, batch, T)[..., None]
+    inside = jnp.arange(T, dtype=jnp.int32) < ends
+    return inside if valid is None else inside & valid
 
 
 def make_masks(

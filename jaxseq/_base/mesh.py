@@ -46,13 +46,18 @@ def on_auto_axes(
     return jax.sharding.auto_axes(run, out_sharding=out(lead))
 
 
-def rows(table: Array, *at: Array, **how: Any) -> Array:
-    """`table[at]`, laid out over the devices as `at`, and behind it as the table."""
+def rows(table: Array, *at: Array) -> Array:
+    """`table[at]`, laid out over the devices as `at`, and behind it as the table.
+
+    NaN, without a gradient, where an index is not from 0 to the table's size less 1.
+    """
+    # a negative index would count from the end
+    at = tuple(jnp.where(i < 0, n, i) for i, n in zip(at, table.shape, strict=False))
     if not has_axes(AxisType.Explicit):
-        return table.at[at].get(**how)
+        return table.at[at].get(mode="fill")
     spec = tuple(jax.typeof(table).sharding.spec)[len(at) :]
     spec = PartitionSpec(*jax.typeof(at[0]).sharding.spec, *spec)
-    return table.at[at].get(out_sharding=spec, **how)
+    return table.at[at].get(mode="fill", out_sharding=spec)
 
 
 def of_each_row(weights: Array, rows: Array) -> Array:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check, check_array
+from jaxseq._base.check import check, check_array, of_values
 
 
 def resets_from_dones(dones: Array, last_done: Array | None = None) -> Array:
@@ -29,12 +29,12 @@ def resets_from_dones(dones: Array, last_done: Array | None = None) -> Array:
         >>> resets_from_dones(jnp.array([False, True, False, False])).tolist()
         [False, False, True, False]
     """
-    dones = jnp.asarray(dones)
+    dones = of_values(dones, "dones")
     check(dones.ndim >= 1, "dones", "shape (..., T)", dones.shape)
     check(dones.dtype == bool, "dones", "dtype bool", dones.dtype)
     first = jnp.zeros_like(dones[..., :1])
     if last_done is not None:
-        last_done = jnp.asarray(last_done)
+        last_done = of_values(last_done, "last_done")
         check_array(last_done, "last_done", dones.shape[:-1], jnp.bool_)
         first = last_done[..., None]
     return jnp.concatenate([first, dones], axis=-1)[..., :-1]

@@ -4,8 +4,18 @@ A path has a token or a blank at each step. It stands for a labelling: repeated 
 are taken as one, then blanks left out. The probability of a labelling is the sum of
 those of its paths.
 
+A labelling needs a step for each token and, between two equal tokens, one more for a
+blank: "hello" needs 6. In fewer steps it has no path, so its probability is 0 and its
+loss infinite, for which `optax.ctc_loss`, the loss to train with, gives about 1e5.
+One such sequence outweighs all others in a mean; `ctc_steps` tells which to leave out:
+
+    >>> labels = jnp.array([[8, 5, 12, 12, 15], [1, 1, 0, 0, 0]])
+    >>> steps = jnp.array([5, 3])  # of the logits
+    >>> ctc_steps(labels, lengths=jnp.array([5, 2])) <= steps
+    Array([False,  True], dtype=bool)
+
 Graves, Fernández, Gomez and Schmidhuber, "Connectionist Temporal Classification",
-2006, https://doi.org/10.1145/1143844.1143891. Its loss is `optax.ctc_loss`.
+2006, https://doi.org/10.1145/1143844.1143891.
 """
 
 from math import prod
@@ -16,8 +26,17 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from jaxseq._base.check import as_array, check, check_dtype, check_lengths, check_sizes
+from jaxseq._base.check import (
+    as_array,
+    check,
+    check_dtype,
+    check_sizes,
+    check_tokens,
+    is_whole,
+    of_values,
+)
 from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.masks import valid_steps
 from jaxseq._base.mesh import on_auto_axes, scan
 from jaxseq._search.decoded import Decoded
 
@@ -39,7 +58,14 @@ def ctc_greedy(
         dtypes.
 
     Raises:
-        ValueError: if a shape, dtype or value does not fit.
+        ValueError: if `logits` are not floats `(..., T, V)`, `lengths` are not
+            integers from 0 to T, or `blank` is not an integer from 0 to V - 1.
+
+    Example:
+        >>> path = jnp.array([0, 3, 3, 0, 3, 1])  # 0 is the blank
+        >>> tokens, n, scores = ctc_greedy(9 * jax.nn.one_hot(path, 4))
+        >>> tokens[:n]
+        Array([3, 3, 1], dtype=int32)
     """
     log_p, valid = _inputs(logits, lengths, blank)
     path = jnp.argmax(log_p, -1).astype(jnp.int32)
@@ -79,7 +105,15 @@ def ctc_beam_search(
         the score -inf.
 
     Raises:
-        ValueError: if a shape, dtype or value does not fit.
+        ValueError: if `logits` are not floats `(..., T, V)`, `lengths` are not
+            integers from 0 to T, `blank` is not an integer from 0 to V - 1, or `beam`
+            and `n_best` are not integers with 1 <= n_best <= beam.
+
+    Example:
+        >>> path = jnp.array([0, 3, 3, 0, 3, 1])  # 0 is the blank
+        >>> tokens, n, _ = ctc_beam_search(9 * jax.nn.one_hot(path, 4), n_best=2)
+        >>> tokens[0, : n[0]]
+        Array([3, 3, 1], dtype=int32)
 
     Prefix search with a beam, as in Hannun, Maas, Jurafsky and Ng, "First-Pass Large
     Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs",
@@ -106,6 +140,36 @@ def ctc_beam_search(
 
     layout = lambda lead: PartitionSpec(*tuple(lead)[:-1])
     return on_auto_axes(run, log_p, layout)(log_p, valid)
+
+
+def ctc_steps(labels: Array, *, lengths: Array | None = None) -> Array:
+    """The least number of steps in which labellings can be written.
+
+    Args:
+        labels: tokens without blanks, `(..., L)`.
+        lengths: tokens of each labelling, `(...)`; all L if None. Past them the labels
+            may be anything.
+
+    Returns:
+        int32 `(...)`, the number of tokens and of those that equal the one before.
+
+    Raises:
+        ValueError: if `labels` are not integers `(..., L)`, or `lengths` are not
+            integers from 0 to L.
+
+    Example:
+        >>> ctc_steps(jnp.array([8, 5, 12, 12, 15]))
+        Array(6, dtype=int32)
+    """
+    shape = of_values(labels, "labels").shape
+    check(len(shape) >= 1, "labels", "shape (..., L)", shape)
+    *batch, L = shape
+    valid = valid_steps(lengths, None, tuple(batch), L)
+    labels = check_tokens(labels, "labels", None, valid)
+    if valid is None:
+        valid = jnp.ones(shape, jnp.bool_)
+    again = (labels[..., 1:] == labels[..., :-1]) & valid[..., 1:]
+    return valid.sum(-1, dtype=jnp.int32) + again.sum(-1, dtype=jnp.int32)
 
 
 def _step(beams: Any, log_p: Array, on: Array, blank: int) -> Any:
@@ -158,11 +222,11 @@ def _inputs(logits: Any, lengths: Any, blank: int) -> tuple[Array, Array]:
     ok = logits.ndim >= 2 and logits.shape[-1] >= 1
     check(ok, "logits", "shape (..., T, V)", logits.shape)
     *batch, T, V = logits.shape
-    ok = hasattr(blank, "__index__") and 0 <= blank < V
-    check(ok, "blank", f"a token from 0 to {V - 1}", blank)
-    valid = jnp.ones((*batch, T), jnp.bool_)
-    if lengths is not None:
-        ends = check_lengths(lengths, tuple(batch), T)[..., None]
-        valid = jnp.arange(T, dtype=jnp.int32) < ends
+    ok = is_whole(blank) and 0 <= blank < V
+    check(ok, "blank", f"a token from 0 to {V - 1}", repr(blank))
+    valid = valid_steps(lengths, None, tuple(batch), T)
+    if valid is None:
+        valid = jnp.ones((*batch, T), jnp.bool_)
+    else:
         logits = jnp.where(valid[..., None], logits, 0)
     return jax.nn.log_softmax(logits.astype(state_dtype(logits.dtype))), valid

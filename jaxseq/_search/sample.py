@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxseq._base.check import check, check_callable, check_number, check_sizes
+from jaxseq._base.check import check_callable, check_key, check_number, check_sizes
 from jaxseq._base.mesh import as_one_batch, while_loop
 from jaxseq._search.decoded import Decoded
 from jaxseq._search.log_probs import below_top, log_probs
@@ -130,7 +130,7 @@ def sample(
     probable. For top-p see Holtzman and others, "The Curious Case of Neural Text
     Degeneration", 2020, https://arxiv.org/abs/1904.09751.
     """
-    _check_key(key)
+    check_key(key)
     token = check_token(token)
     _check_options(token.shape, temperature, top_k, top_p)
 
@@ -144,13 +144,6 @@ def sample(
 
     how = max_length, end, max_lengths, process
     return _decode(step, choose, state, token, *how)
-
-
-def _check_key(key: Any) -> None:
-    dtype, ndim = getattr(key, "dtype", None), len(getattr(key, "shape", ()))
-    ok = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    ok = (ok and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)
-    check(ok, "key", "a random key", repr(key))
 
 
 def _check_options(rows: Any, temperature: Any, top_k: Any, top_p: Any) -> None:

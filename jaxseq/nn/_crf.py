@@ -24,7 +24,7 @@ class CRF(Weights):
         ValueError: if `num_tags` is less than 1 or a dtype is not a supported float.
 
     All methods take scores `(..., T, K)`, such as a linear map of a network's outputs,
-    and the options of their function, such as `lengths`.
+    and the options of their function, such as `lengths` and `mask`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -50,10 +50,9 @@ class CRF(Weights):
         super().__init__(params, dtype)
 
     def loss(self, scores: Array, tags: Array, **options: Any) -> Array:
-        """The negative log-likelihood of tags `(..., T)`, of each sequence `(...)`."""
+        """The negative log-likelihood of tags `(..., T)`; see `jaxseq.crf_loss`."""
         params, scores = self._inputs(scores)
-        every = jaxseq.crf_log_partition(params, scores, **options)
-        return every - jaxseq.crf_score(params, scores, tags, **options)
+        return jaxseq.crf_loss(params, scores, tags, **options)
 
     def score(self, scores: Array, tags: Array, **options: Any) -> Array:
         """The score of tags `(..., T)`; see `jaxseq.crf_score`."""

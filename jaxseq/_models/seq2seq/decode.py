@@ -41,7 +41,9 @@ def seq2seq_decode(
     Args:
         params: weights.
         state: what `seq2seq_encode` returns, or the state to go on from.
-        inputs: tokens of each step, `(..., T)`: the target, a start token before it.
+        inputs: tokens of each step, from 0 to V - 1, `(..., T)`: the target, a start
+            token before it. Another, where only a run under `jit` knows it, has an
+            embedding of NaN.
         cell: the `Cell` that the weights were drawn for; it may be left out for those
             that are built in.
         dropout: probability in [0, 1) that a value of the embeddings, between two
@@ -146,7 +148,8 @@ def seq2seq_decode_step(
     Args:
         params: weights.
         state: the decoder's state.
-        token: the token before, or a start token, `(...)`.
+        token: the token before, or a start token, from 0 to V - 1, `(...)`. Another,
+            where only a run under `jit` knows it, has an embedding of NaN.
         cell: the `Cell` that the weights were drawn for; it may be left out for those
             that are built in.
 

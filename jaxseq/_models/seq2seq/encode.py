@@ -37,7 +37,9 @@ def seq2seq_encode(
 
     Args:
         params: weights.
-        source: tokens, `(..., S)`; past `source_lengths` they may be anything.
+        source: tokens, from 0 to the size of the vocabulary less 1, `(..., S)`; past
+            `source_lengths` they may be anything. Another, where only a run under
+            `jit` knows it, has an embedding of NaN.
         cell: the `Cell` that the weights were drawn for; it may be left out for those
             that are built in.
         source_lengths: valid tokens of each source, `(...)`; all S if None.

@@ -53,8 +53,7 @@ def positioned(positions: Positions, x: Array, at: Array) -> Array:
         waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1)
         return x + waves.reshape(*at.shape, D).astype(x.dtype)
     # learned: drawn as small as the embeddings, and made as large
-    how: Any = {"mode": "fill"} if is_symbolic_dim(at.shape[-1]) else {}
-    return x + rows(positions, at, **how) * jnp.asarray(D**0.5, x.dtype)
+    return x + rows(positions, at) * jnp.asarray(D**0.5, x.dtype)
 
 
 def _angles(at: Array, width: int, dtype: Any) -> Array:

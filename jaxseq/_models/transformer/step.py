@@ -32,7 +32,8 @@ def transformer_decode_step(
     Args:
         params: weights with a decoder.
         state: the decoder's state, of `transformer_zeros` or `transformer_decode`.
-        token: the token before, or a start token, `(...)`.
+        token: the token before, or a start token, from 0 to V - 1, `(...)`. Another,
+            where only a run under `jit` knows it, has an embedding of NaN.
         activation: between the two maps of a layer.
 
     Returns:

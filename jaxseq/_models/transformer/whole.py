@@ -51,7 +51,9 @@ def transformer_encode(
 
     Args:
         params: weights with an encoder.
-        source: tokens, `(..., S)`; past `source_lengths` they may be anything.
+        source: tokens, from 0 to the size of the vocabulary less 1, `(..., S)`; past
+            `source_lengths` they may be anything. Another, where only a run under
+            `jit` knows it, has an embedding of NaN.
         source_lengths: valid tokens of each sequence, `(...)`; all S if None.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
@@ -107,7 +109,9 @@ def transformer_decode(
     Args:
         params: weights with a decoder.
         memory: what `transformer_encode` returns; None with no encoder.
-        inputs: tokens of each step, `(..., T)`: the target, a start token before it.
+        inputs: tokens of each step, from 0 to V - 1, `(..., T)`: the target, a start
+            token before it. Another, where only a run under `jit` knows it, has an
+            embedding of NaN.
         room: positions that the caches of the returned state have; T if None. A
             search for `max_length` tokens takes that many more than T. To go on from
             inputs of unlike lengths, set `state.position` to these: what is kept
