@@ -9,6 +9,9 @@ Cells: weights, a state of zeros, one step, and a whole sequence
     gru_init, gru_zeros, gru_step, gru
     cell_init, cell_zeros, cell_step, cell
 
+The whole state at every step, not its first part alone
+    lstm_states, cell_states
+
 Cells as values, for `seq2seq_init` and `jaxseq.nn.Cell`, and the NamedTuples of cells
     RNN, LSTM, GRU, Cell
     RNNParams, LSTMParams, LSTMState, GRUParams, CellParams
@@ -73,6 +76,7 @@ from jaxseq._cells.any import RNN as RNN
 from jaxseq._cells.cell import Cell as Cell
 from jaxseq._cells.cell import cell as cell
 from jaxseq._cells.cell import cell_init as cell_init
+from jaxseq._cells.cell import cell_states as cell_states
 from jaxseq._cells.cell import cell_step as cell_step
 from jaxseq._cells.cell import cell_zeros as cell_zeros
 from jaxseq._cells.gru import GRUParams as GRUParams
@@ -84,6 +88,7 @@ from jaxseq._cells.lstm import LSTMParams as LSTMParams
 from jaxseq._cells.lstm import LSTMState as LSTMState
 from jaxseq._cells.lstm import lstm as lstm
 from jaxseq._cells.lstm import lstm_init as lstm_init
+from jaxseq._cells.lstm import lstm_states as lstm_states
 from jaxseq._cells.lstm import lstm_step as lstm_step
 from jaxseq._cells.lstm import lstm_zeros as lstm_zeros
 from jaxseq._cells.rnn import RNNParams as RNNParams
@@ -180,6 +185,7 @@ __all__ = [
     "bidirectional",
     "cell",
     "cell_init",
+    "cell_states",
     "cell_step",
     "cell_zeros",
     "crf_decode",
@@ -200,6 +206,7 @@ __all__ = [
     "gru_zeros",
     "lstm",
     "lstm_init",
+    "lstm_states",
     "lstm_step",
     "lstm_zeros",
     "multi_head_attention",

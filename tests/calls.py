@@ -176,7 +176,19 @@ def cell_calls() -> dict[str, Call]:
         lambda params, x: jaxseq.cell(own_update, params, x, zeros=OWN_ZEROS, remat=2),
         lambda B, T: (own, X(B, T)),
     )
+    calls["cell_states"] = Call(
+        lambda params, start, x, mask, resets: jaxseq.cell_states(
+            own_update, params, x, start=start, mask=mask, resets=resets
+        ),
+        lambda B, T: (own, start, X(B, T), flags(B, T), flags(B, T)),
+    )
     lstm, gru = weights(jaxseq.lstm_init, D, H), weights(jaxseq.gru_init, H, H)
+    calls["lstm_states"] = Call(
+        lambda params, x, lengths: jaxseq.lstm_states(
+            params, x, lengths=lengths, reverse=True
+        ),
+        lambda B, T: (lstm, X(B, T), lengths(B, T)),
+    )
     calls["stack"] = Call(
         lambda a, b, x, lengths: jaxseq.stack(
             [partial(jaxseq.lstm, a), partial(jaxseq.gru, b)], x, lengths=lengths
@@ -192,6 +204,18 @@ def cell_calls() -> dict[str, Call]:
     key = np.array([0, 1], np.uint32)
     calls["stack dropout"] = Call(
         dropped, lambda B, T: (lstm, gru, X(B, T), key), by_row=False
+    )
+    once = lambda a, b, x, rate, key: jaxseq.stack(
+        [partial(jaxseq.lstm, a), partial(jaxseq.gru, b)],
+        x,
+        dropout=rate,
+        dropout_per="sequence",
+        key=jax.random.wrap_key_data(key),
+        reverse=True,
+    )
+    rate = np.float32(0.5)
+    calls["stack dropout per sequence"] = Call(
+        once, lambda B, T: (lstm, gru, X(B, T), rate, key), by_row=False
     )
     both = weights(jaxseq.rnn_init, D, H)
     calls["bidirectional"] = Call(
@@ -511,6 +535,23 @@ def module_calls() -> dict[str, Call]:
         "nn.LSTM": module(nn.LSTM, (D, H), both, *over),
         "nn.GRU": module(nn.GRU, (D, H), {}, *over),
         "nn.Cell": module(nn.Cell, (OWN, D, H), {}, *over),
+        "nn.LSTM step": module(
+            nn.LSTM,
+            (D, H),
+            {"num_layers": 2},
+            lambda m, x, resets: m.step(m.zeros(x.shape[0]), x, resets=resets),
+            lambda B, T: floats(B, D),
+            lambda B, T: flags(B),
+        ),
+        "nn.CRF": module(
+            nn.CRF,
+            (V,),
+            {},
+            lambda m, scores, tags, lengths: m.loss(scores, tags, lengths=lengths),
+            lambda B, T: floats(B, T, V),
+            TOKENS,
+            lengths,
+        ),
         "nn.AdditiveAttention": module(nn.AdditiveAttention, (H, H, 3), {}, *attending),
         "nn.GeneralAttention": module(nn.GeneralAttention, (H, H), {}, *attending),
         "nn.MultiHeadAttention": module(nn.MultiHeadAttention, (H, 2), {}, *attending),

@@ -91,6 +91,21 @@ def sequence(
     return state, y
 
 
+def states(cell, params, state, x, valid, resets, reverse, start):
+    """The states after each step, which stand still where a step is not valid.
+
+    A reset counts before its step; read backwards, before the next valid one.
+    """
+    T, after, pending = len(x), [None] * len(x), False
+    for t in reversed(range(T)) if reverse else range(T):
+        if valid[t]:
+            state = start if pending or (resets[t] and not reverse) else state
+            pending = resets[t] and reverse
+            state, _ = cell(params, state, x[t : t + 1])
+        after[t] = state
+    return after
+
+
 def additive_score(W_q, W_k, v, q, k):
     """Bahdanau 2015 (arXiv:1409.0473), appendix A.1.2."""
     return v @ np.tanh(W_q.T @ q + W_k.T @ k)

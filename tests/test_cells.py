@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jaxseq
+from tests import reference
 from tests.cells import (
+    CELLS,
     assert_close,
     both_directions,
     every_cell,
@@ -243,3 +246,99 @@ def test_a_start_that_no_reset_reads(cell):
     rows = lambda start: jax.tree.map(lambda a: jnp.stack([a, a]), start)
     want = jax.grad(lambda s: loss(params, None, rows(s)))(start)
     assert_close(jax.grad(loss, 1)(params, start, None), want)
+
+
+LSTM = CELLS["lstm"]
+MASK = np.random.default_rng(6).random((2, 3, T)) < 0.7
+STATES = {
+    "plain": {},
+    "reset": {"resets": RESETS},
+    "padded": {"lengths": LENGTHS, "mask": MASK, "resets": RESETS},
+}
+
+
+def expected_states(
+    problem, start, lengths=None, mask=None, resets=None, reverse=False
+):
+    """Of `lstm_states`, by the equations, one sequence after the other."""
+    params, x, state = problem
+    *batch, steps, _ = x.shape
+    lengths = np.full(batch, steps) if lengths is None else lengths
+    valid = np.arange(steps) < lengths[..., None]
+    valid = valid if mask is None else valid & mask
+    resets = np.zeros_like(valid) if resets is None else resets
+    h, c = np.zeros((2, *batch, steps, state.h.shape[-1]))
+    for i in np.ndindex(*batch):
+        row, begin = (tuple(a[i] for a in s) for s in (state, start))
+        found = reference.states(
+            reference.lstm, params, row, x[i], valid[i], resets[i], reverse, begin
+        )
+        h[i], c[i] = map(np.array, zip(*found, strict=True))
+    return jaxseq.LSTMState(h, c)
+
+
+@jax.jit(static_argnames="reverse")
+def states_and_gradients(problem, start, **options):
+    def loss(args):
+        (params, x, state), start = args
+        found = jaxseq.lstm_states(params, x, state, start=start, **options)
+        return weighted_sum(found), found
+
+    return jax.grad(loss, has_aux=True)((problem, start))
+
+
+@both_directions
+@pytest.mark.parametrize("options", STATES.values(), ids=STATES)
+def test_states_match_equations_and_gradients_their_finite_differences(
+    options, reverse
+):
+    problem = random_problem(LSTM, batch=(2, 3), T=T, D=3, H=4)
+    start = random_problem(LSTM, batch=(2, 3), T=T, D=3, H=4, seed=1)[2]
+    options = {"reverse": reverse, **options}
+    gradients, found = states_and_gradients(problem, start, **options)
+    assert_close(found, expected_states(problem, start, **options))
+    leaves, tree = jax.tree.flatten((problem, start))
+    rng = np.random.default_rng(3)
+    directions = [rng.standard_normal(a.shape) for a in leaves]
+
+    def along(step):
+        moved = [a + step * d for a, d in zip(leaves, directions, strict=True)]
+        return weighted_sum(expected_states(*tree.unflatten(moved), **options))
+
+    eps = 1e-4
+    numerical = 8 * (along(eps) - along(-eps)) - (along(2 * eps) - along(-2 * eps))
+    pairs = zip(jax.tree.leaves(gradients), directions, strict=True)
+    total = sum((g * d).sum() for g, d in pairs)
+    np.testing.assert_allclose(total, numerical / (12 * eps), atol=1e-8)
+
+
+def test_states_of_a_cell_are_those_of_its_steps():
+    """In the 16-bit dtypes too, where all of them are float32; padding is not read."""
+    params = jaxseq.gru_init(jax.random.key(0), 3, 4, dtype=jnp.bfloat16)
+    params, update = jaxseq.CellParams(*params), jaxseq.GRU.update
+    x = jax.random.normal(jax.random.key(1), (2, T, 3), jnp.bfloat16)
+    x, lengths = x.at[1, 3:].set(jnp.nan), np.array([T, 3])
+    run = jax.jit(
+        lambda params, x: jaxseq.cell_states(
+            update, params, x, zeros=4, lengths=lengths
+        )
+    )
+    found, h = run(params, x), jaxseq.cell_zeros(4, 2)
+    for t in range(T):
+        new, _ = jaxseq.cell_step(update, params, h, x[:, t])
+        h = jnp.where(t < lengths[:, None], new, h)
+        np.testing.assert_allclose(found[:, t], h, atol=1e-6)
+    assert found.dtype == jnp.float32
+    gradients = jax.grad(lambda *args: run(*args).sum(), (0, 1))(params, x)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+@every_cell
+def test_rollouts_with_time_first(cell):
+    """By `jax.vmap`, as the docstrings say."""
+    params, x, _ = random_problem(cell, batch=(2,), T=T, D=3, H=4)
+    resets = RESETS[0, :2]
+    run = lambda x, resets: cell.sequence(params, x, resets=resets)
+    by_time = jax.jit(jax.vmap(run, in_axes=1, out_axes=(0, 1)))
+    end, y = by_time(x.swapaxes(0, 1), resets.swapaxes(0, 1))
+    assert_close((end, y.swapaxes(0, 1)), run(x, resets))

@@ -28,8 +28,15 @@ def lstm(params=PARAMS, x=X, state=STATE, **options):
     return lambda: jaxseq.lstm(params, x, state, **options)
 
 
+def rnn(**options):
+    return lambda: jaxseq.rnn(RNN_PARAMS, X, **options)
+
+
+AS_X = ", as x is (..., T, D)"
+TIME = "; where time comes first, use jax.vmap or swapaxes"
 CASES = {
     # x
+    "x: expected an array, got NoneType": lstm(x=None),
     "x: expected shape (..., T, 3), got (2, 5, 2)": lstm(x=X[..., :2]),
     "x: expected shape (..., T, 3), got (3,)": lstm(x=X[0, 0]),
     "x: expected shape (..., 3), got ()": lambda: jaxseq.lstm_step(
@@ -94,16 +101,63 @@ CASES = {
         params=PARAMS._replace(w_h=None)
     ),
     # lengths and resets
-    "lengths: expected shape (2,), got ()": lstm(lengths=jnp.array(3)),
-    "lengths: expected shape (2,), got (5,)": lstm(lengths=jnp.arange(5)),
+    f"lengths: expected shape (2,){AS_X}, got (){TIME}": lstm(lengths=jnp.array(3)),
+    f"lengths: expected shape (2,){AS_X}, got (5,){TIME}": lstm(lengths=jnp.arange(5)),
+    "lengths: expected an array, got [None, 1]": lstm(lengths=[None, 1]),
+    "lengths: expected an array, got 'abc'": lstm(lengths="abc"),
     "lengths: expected an integer dtype, got float64": lstm(lengths=jnp.ones(2)),
     "lengths: expected values from 0 to 5, got 6": lstm(lengths=jnp.array([6, 1])),
     "lengths: expected values from 0 to 5, got -1": lstm(lengths=np.array([-1, 1])),
     "resets: expected dtype bool, got float64": lstm(resets=jnp.zeros((2, 5))),
-    "resets: expected shape (2, 5), got (2,)": lstm(resets=DONES[:, 0]),
+    f"resets: expected shape (2, 5){AS_X}, got (5, 2){TIME}": lstm(resets=DONES.T),
+    f"mask: expected shape (2, 5){AS_X}, got (5,){TIME}": lstm(mask=DONES[0]),
     # options
     "implementation: expected None, 'scan', 'loop' or 'pallas', got 'fast'": lstm(
         implementation="fast"
+    ),
+    "reverse: expected True or False, got 'yes'": lstm(reverse="yes"),
+    "reverse: expected True or False, got None": lambda: jaxseq.lstm_states(
+        PARAMS, X, reverse=None
+    ),
+    "activation: expected a function, got 'relu'": rnn(activation="relu"),
+    "activation: expected a function that gives float64 (4,), got float16 (4,)": rnn(
+        activation=lambda a: jnp.tanh(a).astype(jnp.float16)
+    ),
+    "activation: expected a function that gives float64 (4,), got int64 (4,)": rnn(
+        activation=lambda a: jnp.sign(a).astype(int)
+    ),
+    "activation: expected a function that gives float64 (4,), got float64 ()": rnn(
+        activation=jnp.sum
+    ),
+    "activation: expected a function that gives float64 (4,), got NoneType": rnn(
+        activation=lambda a: None
+    ),
+    "forget_bias: expected a finite number, got None": lambda: jaxseq.lstm_init(
+        KEY, 3, 4, forget_bias=None
+    ),
+    "forget_bias: expected a finite number, got nan": lambda: jaxseq.lstm_init(
+        KEY, 3, 4, forget_bias=float("nan")
+    ),
+    "forget_bias: expected a finite number, got float64 (3,)": lambda: jaxseq.lstm_init(
+        KEY, 3, 4, forget_bias=jnp.zeros(3)
+    ),
+    "H: expected a size of at least 1, got True": lambda: jaxseq.lstm_init(
+        KEY, 3, True
+    ),
+    "batch: expected a size of at least 0, or a tuple of such, got -1": lambda: (
+        jaxseq.lstm_zeros(PARAMS, -1)
+    ),
+    "batch: expected a size of at least 0, or a tuple of such, got None": lambda: (
+        jaxseq.gru_zeros(GRU_PARAMS, None)
+    ),
+    "batch: expected a size of at least 0, or a tuple of such, got True": lambda: (
+        jaxseq.rnn_zeros(RNN_PARAMS, True)
+    ),
+    "batch: expected a size of at least 0, or a tuple of such, got [2]": lambda: (
+        jaxseq.cell_zeros(4, [2])
+    ),
+    "batch: expected a size of at least 0, or a tuple of such, got (2, 'a')": lambda: (
+        jaxseq.lstm_zeros(PARAMS, (2, "a"))
     ),
     "D: expected a size of at least 1, got 0": lambda: jaxseq.lstm_init(KEY, 0, 4),
     "D: expected a size of at least 1, got 3.0": lambda: jaxseq.lstm_init(KEY, 3.0, 4),

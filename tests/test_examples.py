@@ -252,15 +252,14 @@ def test_a_module_is_the_layers_of_the_function(cell):
     options = {"mask": mask, "resets": RESETS}
 
     def layer(weights: Any, x: Any, reverse: bool) -> Any:
-        params = weights.params(jnp.float64)
-        zeros = cell.zeros(params, BATCH)
+        zeros = cell.zeros(weights, BATCH)
         rows = {"reverse": reverse, **options}
-        return jaxseq.cell(cell.update, params, x, zeros, **rows)
+        return jaxseq.cell(cell.update, weights, x, zeros, **rows)
 
     @nnx.jit
     def both(module, x):
         ends, want = [], x
-        for pair in module.layers:
+        for pair in module.params:
             end, ys = zip(*(layer(pair[d], want, d == 1) for d in (0, 1)), strict=True)
             ends.append(end)
             want = jnp.concatenate(ys, -1)
@@ -269,7 +268,7 @@ def test_a_module_is_the_layers_of_the_function(cell):
     got, want = both(module, x)
     assert_close(got, want)
     leaves = jax.tree.leaves(nnx.state(module, nnx.Param))
-    expected_leaves = jax.tree.leaves(module.layers[0][0].params(None))
+    expected_leaves = jax.tree.leaves(module.params[0][0])
     assert len(leaves) == 4 * len(expected_leaves)
 
 

@@ -599,7 +599,8 @@ WRONG_ARGUMENTS: dict[str, dict[str, Any]] = {
     "x: expected an array, got str": {"x": "a"},
     "x: expected an array, got NoneType": {"x": None},
     "mask: expected dtype bool, got float64": {"mask": np.ones((B, T))},
-    "mask: expected shape (2, 5), got (5,)": {"mask": np.ones(T, bool)},
+    "mask: expected shape (2, 5), as x is (..., T, D), got (5,); where time comes "
+    "first, use jax.vmap or swapaxes": {"mask": np.ones(T, bool)},
     "reverse: expected True or False, got 1": {"reverse": 1},
 }
 
@@ -616,7 +617,7 @@ def test_a_wrong_argument(given, message):
 
 def test_an_activation_that_is_no_function(given):
     params = jaxseq.RNNParams(*given["params"][:3])
-    message = "activation: expected a function, got int"
+    message = "activation: expected a function, got 5"
     assert message_of(jaxseq.rnn, params, given["x"], activation=5) == message
     step = partial(jaxseq.rnn_step, params, given["state"], given["x"][:, 0])
     assert message_of(step, activation=5) == message

@@ -51,7 +51,7 @@ class Classifier(nnx.Module):
             if forward
             else CELLS[self.cell](
                 D, H, num_layers=settings.layers, bidirectional=both,
-                dropout=settings.dropout, rngs=rngs,
+                dropout=settings.dropout if settings.layers > 1 else 0.0, rngs=rngs,
             )
         )  # fmt: skip
         H *= 2 if both else 1

@@ -34,8 +34,9 @@ class LanguageModel(nnx.Module):
     def __init__(self, settings: Settings, vocabulary: int, rngs: nnx.Rngs):
         E, H, dropout = settings.embedding, settings.hidden, settings.dropout
         self.embed = nnx.Embed(vocabulary, E, rngs=rngs)
+        between = dropout if settings.layers > 1 else 0.0
         self.recurrent = CELLS[settings.cell](
-            E, H, num_layers=settings.layers, dropout=dropout, rngs=rngs
+            E, H, num_layers=settings.layers, dropout=between, rngs=rngs
         )
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(H, vocabulary, rngs=rngs)
@@ -51,8 +52,8 @@ def make(settings: Settings, facts: dict[str, Any]) -> LanguageModel:
 
 
 def start(model: LanguageModel, batch: Batch) -> Any:
-    """The state of zeros, which a run over no step returns."""
-    return model(jnp.asarray(batch.tokens[:, :0]))[0]
+    """The state of zeros of each row."""
+    return model.recurrent.zeros(len(batch.tokens))
 
 
 def loss(model: LanguageModel, batch: Batch, carry: Any) -> Loss:

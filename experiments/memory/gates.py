@@ -24,14 +24,14 @@ from experiments.memory.page import BLUE, tidy
 
 def trace(recurrent: Any, x: Array, layer: int) -> tuple[Array, Array]:
     """Cells and forget gates of a layer of LSTMs over `x` `(T, D)`, each `(T, H)`."""
-    start, _ = recurrent(x[:0])
+    start = recurrent.zeros()
     ones = jnp.ones_like(start[layer].c)
 
     def step(state: Any, x: Array) -> tuple[Any, tuple[Array, Array]]:
         def cell(c: Array) -> tuple[Array, Any]:
             own = state[layer]._replace(c=c)
             old = (*state[:layer], own, *state[layer + 1 :])
-            new, _ = recurrent(x[None], old)
+            new, _ = recurrent.step(old, x)
             return new[layer].c, new
 
         c, forget, new = jax.jvp(cell, (state[layer].c,), (ones,), has_aux=True)

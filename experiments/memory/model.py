@@ -22,16 +22,15 @@ def make_recurrent(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
     if cell == "gru":
         module = jaxseq.nn.GRU(D, H, rngs=rngs)
     elif cell == "lstm":
-        module = jaxseq.nn.LSTM(D, H, rngs=rngs)
+        bias = settings.forget_bias
+        module = jaxseq.nn.LSTM(D, H, forget_bias=bias, rngs=rngs)
     else:
         activation = jax.lax.tanh if cell == "rnn" else jax.nn.relu
         module = jaxseq.nn.RNN(D, H, activation=activation, rngs=rngs)
-    weights: Any = module.layers[0][0]
+    (weights,) = module.weights
     if cell == "irnn":  # Le, Jaitly and Hinton, 2015
         weights.w_x[...] = 1e-3 * jax.random.normal(rngs.params(), (D, H))
         weights.w_h[...] = jnp.eye(H)
-    if cell == "lstm":
-        weights.b[...] = jnp.zeros(4 * H).at[H : 2 * H].set(settings.forget_bias)
     if settings.span is not None:
         # gates that keep for 1 to `span` - 1 steps (Tallec and Ollivier, 2018)
         most = settings.span - 1
@@ -54,8 +53,7 @@ def make_indrnn(settings: Settings, D: int, rngs: nnx.Rngs) -> nnx.Module:
     module = jaxseq.nn.Cell(
         INDRNN._replace(update=update), D, H, num_layers=2, rngs=rngs
     )
-    for layer, least in zip(module.layers, (0, 1 / most), strict=True):
-        weights: Any = layer[0]
+    for weights, least in zip(module.weights, (0, 1 / most), strict=True):
         u = jax.random.uniform(rngs.params(), (H,), minval=least, maxval=most)
         weights.extra[...] = u
     return module

@@ -27,7 +27,7 @@ class Recogniser(nnx.Module):
         H, rate = settings.hidden, settings.dropout
         self.recurrent = jaxseq.nn.LSTM(
             features, H, num_layers=settings.layers, bidirectional=True,
-            dropout=rate, rngs=rngs,
+            dropout=rate if settings.layers > 1 else 0.0, rngs=rngs,
         )  # fmt: skip
         self.dropout = nnx.Dropout(rate, rngs=rngs)
         self.head = nnx.Linear(2 * H, TOKENS, rngs=rngs)

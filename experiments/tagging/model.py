@@ -8,7 +8,6 @@ import optax
 from flax import nnx
 from jax import Array
 
-import jaxseq
 import jaxseq.nn
 from experiments.tagging.data import PAD, UNKNOWN, Vocabulary
 from experiments.tagging.settings import Settings
@@ -35,20 +34,11 @@ class Tagger(nnx.Module):
         D += 2 * C if letters else 0
         self.recurrent = jaxseq.nn.LSTM(
             D, H, num_layers=settings.layers, bidirectional=True,
-            dropout=settings.dropout, rngs=rngs,
+            dropout=settings.dropout if settings.layers > 1 else 0.0, rngs=rngs,
         )  # fmt: skip
         self.dropout = nnx.Dropout(settings.dropout, rngs=rngs)
         self.head = nnx.Linear(2 * H, K, rngs=rngs)
-        weights = jaxseq.crf_init(rngs.params(), K) if settings.crf else None
-        own = None if weights is None else map(nnx.Param, weights)
-        self.chain = None if own is None else nnx.List(own)
-
-    @property
-    def crf(self) -> jaxseq.CRFParams | None:
-        """The weights between the tags."""
-        if self.chain is None:
-            return None
-        return jaxseq.CRFParams(*(weights[...] for weights in self.chain))
+        self.crf = jaxseq.nn.CRF(K, rngs=rngs) if settings.crf else None
 
     def spelt(self, parts: Array, lengths: Array) -> Array:
         """Of letters `(N, L, P)`, of several parts each, vectors of words `(N, 2C)`."""
@@ -79,9 +69,8 @@ def make(settings: Settings, facts: dict[str, Any]) -> Tagger:
 def loss(model: Tagger, batch: Any) -> tuple[Array, Array]:
     """The sum of the negative log-likelihoods, and the number of words."""
     scores, tags, lengths = model(batch), batch.tags, batch.lengths
-    if (crf := model.crf) is not None:
-        nats = jaxseq.crf_loss(crf, scores, tags, lengths=lengths)
-        return nats.sum(), lengths.sum()
+    if model.crf is not None:
+        return model.crf.loss(scores, tags, lengths=lengths).sum(), lengths.sum()
     nats = optax.softmax_cross_entropy_with_integer_labels(scores, tags)
     valid = jnp.arange(tags.shape[1]) < lengths[:, None]
     return jnp.where(valid, nats, 0).sum(), lengths.sum()
@@ -91,6 +80,6 @@ def loss(model: Tagger, batch: Any) -> tuple[Array, Array]:
 def decode(model: Tagger, batch: Any) -> Array:
     """The likeliest tags `(B, T)`: of each word, or with a CRF of each sentence."""
     scores = model(batch)
-    if (crf := model.crf) is not None:
-        return jaxseq.crf_decode(crf, scores, lengths=batch.lengths)[0]
+    if model.crf is not None:
+        return model.crf.decode(scores, lengths=batch.lengths)[0]
     return scores.argmax(-1)

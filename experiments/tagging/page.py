@@ -157,7 +157,7 @@ def page(run: Run, evaluation: Evaluation) -> tuple[str, str]:
     parts.append(f"<h2>Tags</h2>\n{tag_table(*flat)}")
     parts.append(f"<h2>Commonest mistakes</h2>\n{mistakes(*flat)}")
     if (crf := run.model.crf) is not None:
-        figure = save_figure(crf_figure(crf, tags), run.out / "transitions.png")
+        figure = save_figure(crf_figure(crf.params, tags), run.out / "transitions.png")
         parts.append(f"<h2>What follows what: weights of the CRF</h2>\n{figure}")
     parts.append(examples(loaded, said))
     name = f"{label(asdict(run.settings))}: {title(run.settings)}"

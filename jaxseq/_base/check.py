@@ -19,10 +19,11 @@ def check(ok: bool, name: str, expected: object, got: object) -> None:
 
 def check_dtype(dtype: Any, name: str) -> None:
     try:
-        ok = dtype is not None and jnp.dtype(dtype).name in FLOATS
+        known = dtype is not None and not isinstance(dtype, jax.Array)
+        got = jnp.dtype(dtype).name if known else repr(dtype)
     except TypeError:
-        ok = False
-    check(ok, name, f"a dtype among {FLOATS}", dtype)
+        got = repr(dtype)
+    check(got in FLOATS, name, f"a dtype among {FLOATS}", got)
 
 
 def is_whole(n: Any) -> bool:
@@ -36,6 +37,15 @@ def check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         ok = is_symbolic_dim(size) or (is_whole(size) and size >= 1)
         check(ok, name, "a size of at least 1", repr(size))
+
+
+def check_batch(batch: Any) -> tuple[Any, ...]:
+    """Checks axes in front, a tuple or one size, and returns them as a tuple."""
+    sizes = batch if type(batch) is tuple else (batch,)
+    for n in sizes:
+        ok = is_symbolic_dim(n) or (is_whole(n) and n >= 0)
+        check(ok, "batch", "a size of at least 0, or a tuple of such", repr(batch))
+    return sizes
 
 
 def check_flag(flag: Any, name: str) -> bool:
@@ -151,7 +161,7 @@ def check_state(state: Any, like: Any, name: str = "state") -> Any:
         return type(like)(*(check_state(a, b, f"{name}.{f}") for a, b, f in parts))
     ok = state is not None and not isinstance(state, (tuple, list, dict, str))
     check(ok, name, "an array", got)
-    array = as_jax(state)
+    array = of_values(state, name)
     check_array(array, name, like.shape, like.dtype)
     return array
 

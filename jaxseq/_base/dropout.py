@@ -10,10 +10,15 @@ from jax import Array
 from jaxseq._base.check import check, check_number
 
 
-def check_dropout(rate: Any, key: Any) -> None:
-    """Checks the probability, which may be traced, and that there is a key for it."""
+def check_rate(rate: Any) -> None:
+    """Checks the probability, which may be traced."""
     expected = "a probability in [0, 1)"
     check_number(rate, "dropout", expected, lambda p: (0 <= p) & (p < 1))
+
+
+def check_dropout(rate: Any, key: Any) -> None:
+    """Checks the probability, and that there is a key for it."""
+    check_rate(rate)
     ok = key is not None or is_zero(rate)
     check(ok, "key", "a random key for dropout", key)
 
@@ -23,10 +28,14 @@ def is_zero(rate: Any) -> bool:
     return not isinstance(rate, jax.core.Tracer) and float(rate) == 0
 
 
-def drop(x: Array, rate: Any, key: Array | None) -> Array:
-    """Each value zero with probability `rate`, else divided by what is left of 1."""
+def drop(x: Array, rate: Any, key: Array | None, *, same: bool = False) -> Array:
+    """Each value zero with probability `rate`, else divided by what is left of 1.
+
+    If `same`, the same features of `x` `(..., T, D)` at every step.
+    """
     if key is None or is_zero(rate):
         return x
     rest = 1 - rate
-    kept = jax.random.bernoulli(key, rest, x.shape)
+    shape = (*x.shape[:-2], 1, x.shape[-1]) if same else x.shape
+    kept = jax.random.bernoulli(key, rest, shape)
     return jnp.where(kept, x / jnp.asarray(rest, x.dtype), 0)

@@ -166,6 +166,15 @@ def cell_step(
 
     Raises:
         ValueError: if a shape or dtype does not fit, or `update` is not one.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> elman = lambda z_x, h, w_h, _: jax.numpy.tanh(z_x + w_h(h))
+        >>> params = jaxseq.cell_init(jax.random.key(0), 3, 8, (8, 8))
+        >>> h, x = jaxseq.cell_zeros(8, 5), jax.numpy.ones((5, 3))
+        >>> h, y = jaxseq.cell_step(elman, params, h, x)
+        >>> y.shape
+        (5, 8)
     """
     return step(update, params, state, x, resets=resets, start=start)
 
@@ -217,7 +226,8 @@ def cell(
         reverse: whether to run from the last valid step to the first. `y` stays
             at the position of its input.
         remat: for long inputs, how many steps lie between two states that are kept
-            for the backward pass, which runs those between them again.
+            for the backward pass; the steps between are run again in it. Memory is
+            least near √T, and time grows by about a third. None keeps all steps.
         implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward pass
             of its own, "pallas" a kernel for TPUs; None is the fastest one here, and
             "scan" for an update with an effect, with complex numbers, or without a
@@ -244,6 +254,13 @@ def cell(
         >>> h, y = cell(mgu, params, jnp.ones((5, 20, 3)), zeros=8)
         >>> y.shape
         (5, 20, 8)
+
+        Where time comes first, as in a rollout `(T, B, D)`, `jax.vmap` over the batch:
+
+        >>> run = lambda x: cell(mgu, params, x, zeros=8)
+        >>> h, y = jax.vmap(run, in_axes=1, out_axes=(0, 1))(jnp.ones((20, 5, 3)))
+        >>> y.shape
+        (20, 5, 8)
     """
     return sequence(
         update,
@@ -259,3 +276,71 @@ def cell(
         remat=remat,
         implementation=implementation,
     )
+
+
+def cell_states(
+    update: Update[State],
+    params: CellParams,
+    x: Any,
+    state: State | None = None,
+    *,
+    zeros: Any = None,
+    start: State | None = None,
+    lengths: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
+) -> State:
+    """Runs a cell of one's own over time, and returns its state at every step.
+
+    `cell` gives the first part of the state alone, by faster ways; this is a
+    `jax.lax.scan`, in whose gradient those of the matrices are summed at every step.
+
+    Args:
+        update: the cell's equations; see `cell`.
+        params: its weights.
+        x: inputs `(..., T, D)`, in the dtype of `params`; or a tree of such.
+        state: initial state, parts `(..., F)`. If None, the run begins at `start`.
+        zeros: widths of the state, as for `cell_zeros`; needed if there is neither
+            a `state` nor a `start`, and the run begins at zeros.
+        start: where a reset sets the state, and where the run begins if `state` is
+            None: of one row or `(..., F)`; zeros if None.
+        lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            Past them the state stands still.
+        mask: booleans `(..., T)`, which steps are valid; see `cell`.
+        resets: booleans `(..., T)`; where True a new segment starts; see `cell`.
+        reverse: whether to run from the last valid step to the first. States stay
+            at the position of their input.
+
+    Returns:
+        The states after each step, a state with parts `(..., T, F)`; float32 for the
+        16-bit dtypes. The final state is at the last step, or the first if `reverse`.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit, or `update` does not give a
+            state like the one it is given.
+
+    Example:
+        Of an LSTM, as `lstm_states` does it:
+
+        >>> import jaxseq
+        >>> params = CellParams(*jaxseq.lstm_init(jax.random.key(0), 3, 8))
+        >>> widths, x = jaxseq.LSTMState(8, 8), jnp.ones((5, 20, 3))
+        >>> states = cell_states(jaxseq.LSTM.update, params, x, zeros=widths)
+        >>> states.h.shape, states.c.shape
+        ((5, 20, 8), (5, 20, 8))
+    """
+    _, states = sequence(
+        update,
+        params,
+        x,
+        state,
+        zeros=zeros,
+        start=start,
+        lengths=lengths,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        states=True,
+    )
+    return states

@@ -62,12 +62,35 @@ def gru_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> GRUPara
         ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
 
     The two distributions and their sources are those of `lstm_init`.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
+        >>> params.w_x.shape, params.w_h.shape, params.b.shape
+        ((3, 24), (8, 24), (24,))
     """
     return GRUParams(*init_gates(key, D, H, 3, dtype), jnp.zeros(H, dtype))
 
 
 def gru_zeros(params: GRUParams, batch: int | tuple[int, ...] = ()) -> Array:
-    """Returns the state of zeros, `h` `(*batch, H)`; float32 for 16-bit weights."""
+    """Returns the state of zeros.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        batch: axes in front, a tuple or one size.
+
+    Returns:
+        `h`, `(*batch, H)`, in the dtype of the weights; float32 for the 16-bit dtypes.
+
+    Raises:
+        ValueError: if `batch` is not a size or a tuple of sizes.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
+        >>> jaxseq.gru_zeros(params, 5).shape
+        (5, 8)
+    """
     params = check_params(params, GRUParams, 3)
     return zeros_like_widths(_widths(params), batch, params.w_x.dtype)
 
@@ -94,6 +117,14 @@ def gru_step(
 
     Raises:
         ValueError: if a shape or dtype does not fit.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
+        >>> state, x = jaxseq.gru_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, y = jaxseq.gru_step(params, state, x)
+        >>> y.shape
+        (5, 8)
     """
     params = check_params(params, GRUParams, 3)
     return step(
@@ -152,6 +183,22 @@ def gru(
     Raises:
         ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
             length known only under `jit` or `vmap` is clipped to it instead.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> import jax.numpy as jnp
+        >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
+        >>> state, y = jaxseq.gru(params, jnp.ones((5, 20, 3)))
+        >>> y.shape, state.shape
+        ((5, 20, 8), (5, 8))
+
+        Where time comes first, as in a rollout `(T, B, D)`, `jax.vmap` over the batch:
+
+        >>> x, resets = jnp.ones((20, 5, 3)), jnp.zeros((20, 5), bool)
+        >>> run = lambda x, resets: jaxseq.gru(params, x, resets=resets)
+        >>> state, y = jax.vmap(run, in_axes=1, out_axes=(0, 1))(x, resets)
+        >>> y.shape
+        (20, 5, 8)
     """
     params = check_params(params, GRUParams, 3)
     return sequence(

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check_params
+from jaxseq._base.check import check_number, check_params
 from jaxseq._cells.init import init_gates
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -53,7 +53,12 @@ def lstm_update(z_x: Array, state: LSTMState, w_h: Any, _: None) -> LSTMState:
 
 
 def lstm_init(
-    key: Array, D: int, H: int, *, forget_bias: float = 1.0, dtype: Any = jnp.float32
+    key: Array,
+    D: int,
+    H: int,
+    *,
+    forget_bias: float | Array = 1.0,
+    dtype: Any = jnp.float32,
 ) -> LSTMParams:
     """Draws weights for input width `D` and hidden width `H`.
 
@@ -61,9 +66,9 @@ def lstm_init(
         key: a random key.
         D: input width.
         H: hidden width.
-        forget_bias: bias of the forget gate. At 1 the cell remembers from the
-            start; see Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration
-            of Recurrent Network Architectures", 2015
+        forget_bias: bias of the forget gate, of all units or each, `(H,)`. At 1 the
+            cell remembers from the start; see Jozefowicz, Zaremba and Sutskever,
+            "An Empirical Exploration of Recurrent Network Architectures", 2015
             (https://proceedings.mlr.press/v37/jozefowicz15.html).
         dtype: dtype of the weights.
 
@@ -72,19 +77,47 @@ def lstm_init(
         the forget gate.
 
     Raises:
-        ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
+        ValueError: if `D` or `H` is less than 1, `dtype` is not a float, or
+            `forget_bias` not finite.
 
     See Glorot and Bengio, "Understanding the difficulty of training deep
     feedforward neural networks", 2010, and Saxe et al., "Exact solutions to the
     nonlinear dynamics of learning in deep linear neural networks", 2014
     (https://arxiv.org/abs/1312.6120), for the two distributions.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
+        >>> params.w_x.shape, params.w_h.shape, params.b.shape
+        ((3, 32), (8, 32), (32,))
     """
     w_x, w_h, b = init_gates(key, D, H, 4, dtype)
+    finite = lambda b: abs(b) < float("inf")
+    check_number(forget_bias, "forget_bias", "a finite number", finite, (H,))
+    forget_bias = jnp.asarray(forget_bias, dtype)
     return LSTMParams(w_x, w_h, b.at[H : 2 * H].set(forget_bias))
 
 
 def lstm_zeros(params: LSTMParams, batch: int | tuple[int, ...] = ()) -> LSTMState:
-    """Returns the state of zeros, parts `(*batch, H)`; float32 for 16-bit weights."""
+    """Returns the state of zeros.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        batch: axes in front, a tuple or one size.
+
+    Returns:
+        An LSTMState with parts `(*batch, H)`, in the dtype of the weights; float32 for
+        the 16-bit dtypes.
+
+    Raises:
+        ValueError: if `batch` is not a size or a tuple of sizes.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
+        >>> jaxseq.lstm_zeros(params, 5).c.shape
+        (5, 8)
+    """
     params = check_params(params, LSTMParams, 4)
     return zeros_like_widths(_widths(params), batch, params.w_x.dtype)
 
@@ -112,6 +145,14 @@ def lstm_step(
 
     Raises:
         ValueError: if a shape or dtype does not fit.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
+        >>> state, x = jaxseq.lstm_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, y = jaxseq.lstm_step(params, state, x)
+        >>> y.shape
+        (5, 8)
     """
     params = check_params(params, LSTMParams, 4)
     return step(
@@ -170,6 +211,22 @@ def lstm(
     Raises:
         ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
             length known only under `jit` or `vmap` is clipped to it instead.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> import jax.numpy as jnp
+        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
+        >>> state, y = jaxseq.lstm(params, jnp.ones((5, 20, 3)))
+        >>> y.shape, state.c.shape
+        ((5, 20, 8), (5, 8))
+
+        Where time comes first, as in a rollout `(T, B, D)`, `jax.vmap` over the batch:
+
+        >>> x, resets = jnp.ones((20, 5, 3)), jnp.zeros((20, 5), bool)
+        >>> run = lambda x, resets: jaxseq.lstm(params, x, resets=resets)
+        >>> state, y = jax.vmap(run, in_axes=1, out_axes=(0, 1))(x, resets)
+        >>> y.shape
+        (20, 5, 8)
     """
     params = check_params(params, LSTMParams, 4)
     return sequence(
@@ -186,6 +243,66 @@ def lstm(
         remat=remat,
         implementation=implementation,
     )
+
+
+def lstm_states(
+    params: LSTMParams,
+    x: Array,
+    state: LSTMState | None = None,
+    *,
+    lengths: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    start: LSTMState | None = None,
+    reverse: bool = False,
+) -> LSTMState:
+    """Runs an LSTM over time, and returns its hidden and cell states at every step.
+
+    It is `cell_states` of an LSTM: a `jax.lax.scan`, and its gradient the slower one of
+    that. The state of `rnn` and `gru` is `y`; only the LSTM has more.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        x: inputs, `(..., T, D)`, in the dtype of `params`.
+        state: initial hidden and cell states, each `(..., H)`; zeros if None.
+        lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            Past them the state stands still.
+        mask: booleans `(..., T)`, which steps are valid; see `lstm`.
+        resets: booleans `(..., T)`; where True a new segment starts; see `lstm`.
+        start: where a reset sets the state, and where the run begins if `state` is
+            None: of one row or `(..., H)`; zeros if None.
+        reverse: whether to run from the last valid step to the first. States stay
+            at the position of their input.
+
+    Returns:
+        The states after each step, an LSTMState with parts `(..., T, H)`; float32 for
+        the 16-bit dtypes.
+
+    Raises:
+        ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
+        >>> states = jaxseq.lstm_states(params, jax.numpy.ones((5, 20, 3)))
+        >>> states.c.shape
+        (5, 20, 8)
+    """
+    params = check_params(params, LSTMParams, 4)
+    _, states = sequence(
+        lstm_update,
+        _cell_params(params),
+        x,
+        state,
+        zeros=_widths(params),
+        start=start,
+        lengths=lengths,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        states=True,
+    )
+    return states
 
 
 def _cell_params(params: LSTMParams) -> CellParams:

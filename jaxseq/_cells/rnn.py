@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check, check_params
+from jaxseq._base.check import check, check_callable, check_params
 from jaxseq._cells.init import init_gates
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -35,7 +35,13 @@ class RNNUpdate(NamedTuple):
     activation: Callable[[Array], Array]
 
     def __call__(self, z_x: Array, h: Array, w_h: Any, _: None) -> Array:
-        return self.activation(z_x + w_h(h))
+        z = z_x + w_h(h)
+        new = self.activation(z)
+        expected = f"{z.dtype} {z.shape}"
+        is_array = hasattr(new, "dtype") and hasattr(new, "shape")
+        got = f"{new.dtype} {new.shape}" if is_array else type(new).__name__
+        check(got == expected, "activation", f"a function that gives {expected}", got)
+        return new
 
 
 TANH = RNNUpdate(jnp.tanh)
@@ -57,12 +63,35 @@ def rnn_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> RNNPara
         ValueError: if `D` or `H` is less than 1 or `dtype` is not a float.
 
     The two distributions and their sources are those of `lstm_init`.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
+        >>> params.w_x.shape, params.w_h.shape, params.b.shape
+        ((3, 8), (8, 8), (8,))
     """
     return RNNParams(*init_gates(key, D, H, 1, dtype))
 
 
 def rnn_zeros(params: RNNParams, batch: int | tuple[int, ...] = ()) -> Array:
-    """Returns the state of zeros, `h` `(*batch, H)`; float32 for 16-bit weights."""
+    """Returns the state of zeros.
+
+    Args:
+        params: weights for input width D and hidden width H.
+        batch: axes in front, a tuple or one size.
+
+    Returns:
+        `h`, `(*batch, H)`, in the dtype of the weights; float32 for the 16-bit dtypes.
+
+    Raises:
+        ValueError: if `batch` is not a size or a tuple of sizes.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
+        >>> jaxseq.rnn_zeros(params, 5).shape
+        (5, 8)
+    """
     params = check_params(params, RNNParams, 1)
     return zeros_like_widths(_widths(params), batch, params.w_x.dtype)
 
@@ -91,9 +120,17 @@ def rnn_step(
 
     Raises:
         ValueError: if a shape or dtype does not fit.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
+        >>> state, x = jaxseq.rnn_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, y = jaxseq.rnn_step(params, state, x)
+        >>> y.shape
+        (5, 8)
     """
     params = check_params(params, RNNParams, 1)
-    _check_activation(activation)
+    check_callable(activation, "activation")
     return step(
         RNNUpdate(activation),
         _cell_params(params),
@@ -153,9 +190,25 @@ def rnn(
     Raises:
         ValueError: if a shape or dtype does not fit, or a length is not in 0…T. A
             length known only under `jit` or `vmap` is clipped to it instead.
+
+    Example:
+        >>> import jax, jaxseq
+        >>> import jax.numpy as jnp
+        >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
+        >>> state, y = jaxseq.rnn(params, jnp.ones((5, 20, 3)))
+        >>> y.shape, state.shape
+        ((5, 20, 8), (5, 8))
+
+        Where time comes first, as in a rollout `(T, B, D)`, `jax.vmap` over the batch:
+
+        >>> x, resets = jnp.ones((20, 5, 3)), jnp.zeros((20, 5), bool)
+        >>> run = lambda x, resets: jaxseq.rnn(params, x, resets=resets)
+        >>> state, y = jax.vmap(run, in_axes=1, out_axes=(0, 1))(x, resets)
+        >>> y.shape
+        (20, 5, 8)
     """
     params = check_params(params, RNNParams, 1)
-    _check_activation(activation)
+    check_callable(activation, "activation")
     return sequence(
         RNNUpdate(activation),
         _cell_params(params),
@@ -171,11 +224,6 @@ def rnn(
         implementation=implementation,
         owner=activation,
     )
-
-
-def _check_activation(activation: Any) -> None:
-    got = type(activation).__name__
-    check(callable(activation), "activation", "a function", got)
 
 
 def _cell_params(params: RNNParams) -> CellParams:

@@ -2,9 +2,9 @@
 
 A layer is a function `(x, state, *, lengths, mask, resets, start, reverse) ->
 (state, y)`, such as `partial(lstm, params)` or `partial(cell, update, params)`; it is
-given those options that are not None. What these functions make of layers is a layer
-again (but for `reverse`, which they choose themselves), so a stack of bidirectional
-layers is a stack of `partial(bidirectional, forward, backward)`.
+given only those options that are set. What these functions make of layers is a layer
+again: `partial(bidirectional, forward, backward)` is one of a stack, and
+`partial(stack, layers)` one of the two directions.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check
-from jaxseq._base.dropout import check_dropout, drop
+from jaxseq._base.check import check, check_choice, check_flag
+from jaxseq._base.dropout import check_dropout, drop, is_zero
 
 Layer = Callable[..., tuple[Any, Any]]
 
@@ -36,22 +36,29 @@ def stack(
     mask: Array | None = None,
     resets: Array | None = None,
     start: Sequence[Any] | None = None,
-    dropout: float = 0.0,
+    reverse: bool = False,
+    dropout: float | Array = 0.0,
+    dropout_per: str = "step",
     key: Array | None = None,
 ) -> tuple[tuple[Any, ...], Array]:
     """Runs layers one over the other, each on the outputs of the one below.
 
     Args:
-        layers: the layers from the input up, each a function
-            `(x, state, *, lengths, mask, resets, start) -> (state, y)`.
+        layers: a list or tuple of the layers from the input up, each a function
+            `(x, state, *, lengths, mask, resets, start, reverse) -> (state, y)`.
         x: inputs, `(..., T, D)`.
-        state: initial state of each layer; zeros if None.
-        lengths: valid steps of each sequence, `(...)`; all T if None.
+        state: a tuple with the initial state of each layer; zeros if None.
+        lengths: valid steps of each sequence, integers `(...)`; all T if None.
         mask: booleans `(..., T)`, which steps are valid; all if None.
-        resets: booleans `(..., T)`, where a new segment starts.
-        start: of each layer the state that a segment starts from; zeros if None.
+        resets: booleans `(..., T)`; where True a new segment starts.
+        start: a tuple with the state of each layer that a segment starts from; zeros
+            if None.
+        reverse: whether each layer runs from the last valid step to the first.
         dropout: probability in [0, 1) that a value between two layers is set to
             zero; the others are scaled by 1 / (1 - dropout), so 0 is right for use.
+            It may be traced. With a single layer nothing is dropped.
+        dropout_per: "step" draws anew at each step, "sequence" once for each sequence,
+            so that the same features of it are zero at all steps.
         key: random key of the dropout; needed only if `dropout` is not 0.
 
     Returns:
@@ -64,23 +71,48 @@ def stack(
 
     Dropout is on the connections between layers only, as in Zaremba, Sutskever
     and Vinyals, "Recurrent Neural Network Regularization", 2014,
-    https://arxiv.org/abs/1409.2329.
+    https://arxiv.org/abs/1409.2329; once for each sequence it is that of Gal and
+    Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
+    Networks", 2016, https://arxiv.org/abs/1512.05287.
+
+    Example:
+        >>> from functools import partial
+        >>> import jax, jaxseq
+        >>> below, above = jax.random.split(jax.random.key(0))
+        >>> layers = [partial(jaxseq.lstm, jaxseq.lstm_init(below, 3, 8)),
+        ...           partial(jaxseq.gru, jaxseq.gru_init(above, 8, 4))]
+        >>> state, y = jaxseq.stack(layers, jax.numpy.ones((5, 20, 3)))
+        >>> y.shape, state[0].c.shape, state[1].shape
+        ((5, 20, 4), (5, 8), (5, 4))
     """
+    got = type(layers).__name__
+    check(type(layers) in (tuple, list), "layers", "a list or tuple of layers", got)
     n = len(layers)
     check(n >= 1, "layers", "at least one layer", n)
+    for i, layer in enumerate(layers):
+        check_layer(layer, f"layers[{i}]")
+    reverse = check_flag(reverse, "reverse")
+    check_choice(dropout_per, "dropout_per", ("step", "sequence"))
     check_dropout(dropout, key if n > 1 else "no need")
     before, starts = (
         _of_each(a, n, name) for a, name in ((state, "state"), (start, "start"))
     )
     ends = []
     for i, (layer, first, own) in enumerate(zip(layers, before, starts, strict=True)):
-        if i > 0 and dropout > 0 and key is not None:
+        if i > 0 and key is not None and not is_zero(dropout):
             key, layer_key = jax.random.split(key)
-            x = drop(x, dropout, layer_key)
+            got = type(x).__name__
+            check(hasattr(x, "shape"), f"layers[{i - 1}]", "one array as outputs", got)
+            x = drop(x, dropout, layer_key, same=dropout_per == "sequence")
         options = _given(lengths=lengths, mask=mask, resets=resets, start=own)
-        end, x = layer(x, first, **options)
+        end, x = layer(x, first, **options, **_backward(reverse))
         ends.append(end)
     return tuple(ends), x
+
+
+def check_layer(layer: Any, name: str) -> None:
+    expected = "a function, such as partial(lstm, params)"
+    check(callable(layer), name, expected, type(layer).__name__)
 
 
 def _of_each(states: Any, n: int, name: str) -> Sequence[Any]:
@@ -88,13 +120,17 @@ def _of_each(states: Any, n: int, name: str) -> Sequence[Any]:
         return [None] * n
     # by its very type: a single LSTMState is a tuple too
     ok = type(states) in (tuple, list) and len(states) == n
-    check(ok, name, f"a tuple with states of {n} layers", described(states))
+    check(ok, name, f"a tuple of {n}, one for each layer", described(states))
     return states
 
 
 def _given(**options: Any) -> dict[str, Any]:
     """Those that are not None, so that a layer need not know the others."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _backward(reverse: bool) -> dict[str, Any]:
+    return {"reverse": True} if reverse else {}
 
 
 def bidirectional(
@@ -107,27 +143,32 @@ def bidirectional(
     mask: Array | None = None,
     resets: Array | None = None,
     start: tuple[Any, Any] | None = None,
+    reverse: bool = False,
     merge: str | None = "concat",
 ) -> tuple[tuple[Any, Any], Any]:
     """Runs two layers over one sequence, the second from its end to its start.
 
     Args:
         forward: a layer `(x, state, *, lengths, mask, resets, start) -> (state, y)`.
-        backward: a layer that takes `reverse=True` as well.
+        backward: a layer that takes `reverse=True` as well; such as a
+            `partial(stack, layers)`.
         x: inputs, `(..., T, D)`.
         state: initial states `(forward, backward)`; zeros if None.
-        lengths: valid steps of each sequence, `(...)`; all T if None. `backward`
-            starts at the last valid step.
+        lengths: valid steps of each sequence, integers `(...)`; all T if None.
+            `backward` starts at the last valid step.
         mask: booleans `(..., T)`, which steps are valid; all if None.
-        resets: booleans `(..., T)`, where a new segment starts.
+        resets: booleans `(..., T)`; where True a new segment starts.
         start: states `(forward, backward)` that a segment starts from; zeros if None.
+        reverse: whether it is `forward` that runs from the end to the start, and
+            `backward` from the start: what a layer in a reversed stack has to do.
         merge: what becomes of the two outputs at each step: "concat", "sum",
             "mean", or None for both, as a tuple.
 
     Returns:
         `((forward state, backward state), y)`, with `y` `(..., T, 2H)` for
         "concat", `(..., T, H)` for "sum" and "mean", and a tuple of two
-        `(..., T, H)` for None.
+        `(..., T, H)` for None. A state is the final one of its direction: that of
+        `backward` has read the first step last.
 
     Raises:
         ValueError: if `merge` is none of these, `state` is not a pair, or outputs
@@ -135,8 +176,20 @@ def bidirectional(
 
     See Schuster and Paliwal, "Bidirectional Recurrent Neural Networks", 1997,
     https://doi.org/10.1109/78.650093.
+
+    Example:
+        >>> from functools import partial
+        >>> import jax, jaxseq
+        >>> keys = jax.random.split(jax.random.key(0))
+        >>> pair = [partial(jaxseq.gru, jaxseq.gru_init(key, 3, 8)) for key in keys]
+        >>> state, y = jaxseq.bidirectional(*pair, jax.numpy.ones((5, 20, 3)))
+        >>> y.shape, state[0].shape, state[1].shape
+        ((5, 20, 16), (5, 8), (5, 8))
     """
-    check(merge in list(MERGES), "merge", f"one of {list(MERGES)}", repr(merge))
+    check_layer(forward, "forward")
+    check_layer(backward, "backward")
+    check_choice(merge, "merge", tuple(MERGES))
+    reverse = check_flag(reverse, "reverse")
     pairs = []
     for states, name in ((state, "state"), (start, "start")):
         pair = (None, None) if states is None else states
@@ -145,8 +198,10 @@ def bidirectional(
         pairs.append(pair)
     (first_f, first_b), (start_f, start_b) = pairs
     options = _given(lengths=lengths, mask=mask, resets=resets)
-    end_f, y_f = forward(x, first_f, **options, **_given(start=start_f))
-    end_b, y_b = backward(x, first_b, reverse=True, **options, **_given(start=start_b))
+    own_f = {**_given(start=start_f), **_backward(reverse)}
+    own_b = {**_given(start=start_b), **_backward(not reverse)}
+    end_f, y_f = forward(x, first_f, **options, **own_f)
+    end_b, y_b = backward(x, first_b, **options, **own_b)
     if merge in ("sum", "mean"):
         check(y_f.shape == y_b.shape, "backward", f"outputs {y_f.shape}", y_b.shape)
     return (end_f, end_b), MERGES[merge](y_f, y_b)

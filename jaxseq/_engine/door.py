@@ -11,10 +11,12 @@ from jax import Array
 
 from jaxseq._base.check import (
     check,
+    check_flag,
     check_lengths,
     check_mask,
     check_remat,
     check_state,
+    of_values,
 )
 from jaxseq._base.dtypes import is_float, state_dtype
 from jaxseq._base.mesh import varying
@@ -43,21 +45,25 @@ def sequence(
     remat: int | None = None,
     implementation: str | None = None,
     owner: Any = None,
-) -> tuple[Any, Array]:
+    states: bool = False,
+) -> tuple[Any, Any]:
     """Checks arguments and runs over time: `(state, y)`, `y` `(..., T, H)`.
 
-    What is known of the update is kept as long as `owner` lives, or the update.
+    With `states` there are those of all steps in the place of `y`. What is known of
+    the update is kept as long as `owner` lives, or the update.
     """
     axes = varying((params, x, state, start, lengths, mask, resets))
     given = _given(update, params, x, ("T",), zeros, state, start, axes, owner)
     *batch, T = given.lead
     batch = tuple(batch)
     if lengths is not None:
+        _check_axes(lengths, "lengths", batch)
         lengths = check_lengths(lengths, batch, T)
     if mask is not None:
-        mask = check_mask(mask, (*batch, T), "mask")
+        mask = check_mask(_check_axes(mask, "mask", given.lead), given.lead, "mask")
     if resets is not None:
-        resets = check_mask(resets, (*batch, T), "resets")
+        resets = _check_axes(resets, "resets", given.lead)
+        resets = check_mask(resets, given.lead, "resets")
     ok = implementation in IMPLEMENTATIONS
     expected = "None, 'scan', 'loop' or 'pallas'"
     check(ok, "implementation", expected, repr(implementation))
@@ -72,7 +78,7 @@ def sequence(
         limit = PALLAS.why_not(devices, spec, weights, parts, first)
         check(limit is None, "implementation", "None, 'scan' or 'loop' here", limit)
     remat = None if remat is None else check_remat(remat)
-    check(isinstance(reverse, bool), "reverse", "True or False", repr(reverse))
+    reverse = check_flag(reverse, "reverse")
     end, y = given.kept.over_time(
         *given.arrays,
         lengths,
@@ -82,8 +88,19 @@ def sequence(
         dtype=given.dtype,
         implementation=implementation,
         remat=remat,
+        states=states,
     )
-    return given.kept.step.tree.unflatten(end), y
+    unflatten = given.kept.step.tree.unflatten
+    return unflatten(end), unflatten(y) if states else y
+
+
+def _check_axes(a: Any, name: str, shape: tuple[int, ...]) -> Array:
+    """Checks that there is one for each sequence or step of `x`."""
+    a = of_values(a, name)
+    expected = f"shape {shape}, as x is (..., T, D)"
+    hint = "; where time comes first, use jax.vmap or swapaxes"
+    check(a.shape == shape, name, expected, f"{a.shape}{hint}")
+    return a
 
 
 def step(

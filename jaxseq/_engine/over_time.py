@@ -15,7 +15,7 @@ from jaxseq._base.masks import make_masks, select
 from jaxseq._base.mesh import has_axes, on_auto_axes, vary, varying
 from jaxseq._engine.mesh import NO_MESH, belongs_to_mesh, like_batch
 from jaxseq._engine.pieces import checkpointed, over_pieces, padded
-from jaxseq._engine.plain import batch_first_plain
+from jaxseq._engine.plain import all_states, batch_first_plain
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.steps import evaluate, reads
@@ -75,7 +75,7 @@ def prepared(
         more = {"native": native, "varied": varied}
         step = step_of(update, shapes, jaxpr, constants, **more)
         limit = _limit(step)
-        options = "reverse", "dtype", "implementation", "remat"
+        options = "reverse", "dtype", "implementation", "remat", "states"
         run = jax.jit(_named(over_time, step, limit), static_argnames=options)
         once = jax.jit(_named(one_step, step), static_argnames="dtype")
         kept = mine[key] = Kept(step, limit, len(constants), text, run, once)
@@ -188,8 +188,9 @@ def over_time(
     dtype: Any,
     implementation: str | None,
     remat: int | None,
-) -> tuple[tuple[Array, ...], Array]:
-    """Runs over `x` `(..., T, D)`: the state and `y`."""
+    states: bool = False,
+) -> tuple[tuple[Array, ...], Any]:
+    """Runs over `x` `(..., T, D)`: the state and `y`, or in its place all `states`."""
 
     def run(
         weights: Weights, x: Any, state: Any, start: Any, lengths: Any, mask: Any,
@@ -205,6 +206,8 @@ def over_time(
             step, reverse, dtype, holes, starts, implementation, remat,
             settings=settings(), batch_first=True,
         )  # fmt: skip
+        if states:
+            return all_states(spec, weights, inputs)
         run = recurrence
         if T == 0 or implementation == "scan" or limit is not None:
             run = batch_first_plain
@@ -218,7 +221,8 @@ def over_time(
 
     def layout(lead: Any) -> Any:
         *batch, _ = lead
-        return (PartitionSpec(*batch),) * len(state), lead
+        over = (lead,) * len(state) if states else lead
+        return (PartitionSpec(*batch),) * len(state), over
 
     if step.native:
         state, start = like_batch((state, start), x[0])

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from jax import Array, lax
 
-from jaxseq._base.masks import select
+from jaxseq._base.masks import Masks, select
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.steps import evaluate
 from jaxseq._engine.types import Inputs, Spec, Weights, to_batch_first, to_time_first
@@ -20,23 +20,33 @@ def plain(spec: Spec, weights: Weights, inputs: Inputs, shifts: Any = None) -> O
     """Runs over time; `shifts` `(T, ..., O)` are added to the products."""
     x, state, start, masks = inputs
 
-    def product(k: int, a: Array) -> Array:
-        return times(round_to(a, spec.dtype), weights.w_h[k])
-
     def body(state: Any, now: Any) -> Any:
-        x, (valid, keep), shifts = now
-        # padded steps run on zeros, so that no gradient of a weight in them is NaN
-        z_x = project(weights, select(valid, x))
-        old = select(keep, state, start)
-        rows = z_x, old, weights.extra, valid, shifts
-        new, _, lefts = evaluate(spec.step, state[0].ndim - 1, product, *rows)
-        new = select(valid, tuple(new), state)
+        valid = now[1].valid
+        new, lefts = _advanced(spec, weights, start, state, *now)
         y = select(valid, new[0]).astype(spec.dtype)
-        return new, (y, tuple(select(valid, lefts)))
+        return select(valid, new, state), (y, tuple(select(valid, lefts)))
 
     over = x, masks, shifts
     state, (y, lefts) = lax.scan(body, state, over, reverse=spec.reverse)
     return Out(state, y, lefts)
+
+
+def _advanced(
+    spec: Spec, weights: Weights, start: Any, state: Any, x: Any, masks: Masks,
+    shifts: Any = None,
+) -> Any:  # fmt: skip
+    """The state after a step as if it were valid, and what each matrix reads."""
+    valid, keep = masks
+
+    def product(k: int, a: Array) -> Array:
+        return times(round_to(a, spec.dtype), weights.w_h[k])
+
+    # padded steps run on zeros, so that no gradient of a weight in them is NaN
+    z_x = project(weights, select(valid, x))
+    old = select(keep, state, start)
+    rows = z_x, old, weights.extra, valid, shifts
+    new, _, lefts = evaluate(spec.step, state[0].ndim - 1, product, *rows)
+    return tuple(new), lefts
 
 
 def batch_first_plain(
@@ -46,3 +56,20 @@ def batch_first_plain(
     x = tuple(map(to_time_first, inputs.x))
     end, y, _ = plain(spec, weights, inputs._replace(x=x))
     return end, to_batch_first(y)
+
+
+def all_states(
+    spec: Spec, weights: Weights, inputs: Inputs
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The final state, and that after each step, parts `(..., T, F)`, as x."""
+    x, state, start, masks = inputs
+
+    def body(state: Any, now: Any) -> Any:
+        x, masks = now
+        new, _ = _advanced(spec, weights, start, state, x, masks)
+        new = select(masks.valid, new, state)
+        return new, new
+
+    over = tuple(map(to_time_first, x)), masks
+    end, states = lax.scan(body, state, over, reverse=spec.reverse)
+    return end, tuple(map(to_batch_first, states))

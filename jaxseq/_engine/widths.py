@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
-from jaxseq._base.check import check, check_state
+from jaxseq._base.check import check, check_batch, check_state, is_whole
 from jaxseq._base.dtypes import state_dtype
 
 
@@ -55,18 +55,15 @@ def check_widths(widths: Any, name: str) -> None:
         ok = not isinstance(first, tuple) and first is not None
         check(ok, name, "a first field that is one width", type(first).__name__)
         return
-    whole = hasattr(widths, "__index__") and not isinstance(widths, bool)
     expected = "a width of at least 1, or a NamedTuple of widths"
-    least: Any = widths
-    check(whole and least >= 1, name, expected, repr(widths))
+    width: Any = widths
+    ok = is_symbolic_dim(width) or (is_whole(width) and width >= 1)
+    check(ok, name, expected, repr(widths))
 
 
 def zeros_like_widths(widths: Any, batch: Any, dtype: Any) -> Any:
     """A state of zeros, no two parts in one buffer."""
     check_widths(widths, "widths")
-    batch = tuple(batch) if hasattr(batch, "__iter__") else (batch,)
-    for n in batch:
-        ok = is_symbolic_dim(n) or (hasattr(n, "__index__") and n >= 0)
-        check(ok, "batch", "a size of at least 0, or a tuple of such", repr(n))
+    batch = check_batch(batch)
     one = lambda F: jnp.zeros((*batch, F), state_dtype(dtype))
     return jax.tree.map(one, widths)

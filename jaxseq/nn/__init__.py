@@ -8,6 +8,9 @@ Attention
 
 Encoder-decoders
     Seq2Seq, Transformer
+
+Linear-chain conditional random fields
+    CRF
 """
 
 try:
@@ -21,6 +24,7 @@ except ModuleNotFoundError as _error:
 from jaxseq.nn._attention import AdditiveAttention as AdditiveAttention
 from jaxseq.nn._attention import GeneralAttention as GeneralAttention
 from jaxseq.nn._attention import MultiHeadAttention as MultiHeadAttention
+from jaxseq.nn._crf import CRF as CRF
 from jaxseq.nn._recurrent import GRU as GRU
 from jaxseq.nn._recurrent import LSTM as LSTM
 from jaxseq.nn._recurrent import RNN as RNN
@@ -29,6 +33,7 @@ from jaxseq.nn._seq2seq import Seq2Seq as Seq2Seq
 from jaxseq.nn._transformer import Transformer as Transformer
 
 __all__ = [
+    "CRF",
     "GRU",
     "LSTM",
     "RNN",

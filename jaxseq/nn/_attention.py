@@ -13,9 +13,6 @@ from jaxseq.nn._weights import Weights, check_module
 
 
 class _Attention(Weights):
-    def __init__(self, params: Any, dtype: Any, rngs: nnx.Rngs):
-        super().__init__(params, 0.0, dtype, rngs)
-
     def _run(
         self, function: Any, query: Any, keys: Any, values: Any, **options: Any
     ) -> Any:
@@ -64,6 +61,7 @@ class AdditiveAttention(_Attention):
         rngs: nnx.Rngs,
     ):
         check_module(
+            rngs,
             param_dtype,
             query_features=query_features,
             key_features=key_features,
@@ -76,7 +74,7 @@ class AdditiveAttention(_Attention):
             hidden_features,
             dtype=param_dtype,
         )
-        super().__init__(params, dtype, rngs)
+        super().__init__(params, dtype)
 
     def __call__(
         self,
@@ -130,11 +128,14 @@ class GeneralAttention(_Attention):
         rngs: nnx.Rngs,
     ):
         check_module(
-            param_dtype, query_features=query_features, key_features=key_features
+            rngs,
+            param_dtype,
+            query_features=query_features,
+            key_features=key_features,
         )
         glorot = jax.nn.initializers.glorot_uniform()
         shape = query_features, key_features
-        super().__init__(glorot(rngs.params(), shape, param_dtype), dtype, rngs)
+        super().__init__(glorot(rngs.params(), shape, param_dtype), dtype)
 
     def __call__(
         self,
@@ -201,7 +202,7 @@ class MultiHeadAttention(_Attention):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_module(param_dtype, features=features, num_heads=num_heads)
+        check_module(rngs, param_dtype, features=features, num_heads=num_heads)
         ok = features % num_heads == 0
         check(ok, "num_heads", f"a divisor of features = {features}", num_heads)
         params = jaxseq.multi_head_init(
@@ -216,7 +217,7 @@ class MultiHeadAttention(_Attention):
             bias=bias,
             dtype=param_dtype,
         )
-        super().__init__(params, dtype, rngs)
+        super().__init__(params, dtype)
 
     def __call__(
         self,

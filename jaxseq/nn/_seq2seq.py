@@ -7,10 +7,10 @@ from flax import nnx
 from jax import Array
 
 import jaxseq
-from jaxseq.nn._weights import Weights, check_module
+from jaxseq.nn._weights import DroppingWeights, check_module
 
 
-class Seq2Seq(Weights):
+class Seq2Seq(DroppingWeights):
     """A recurrent encoder-decoder; see `jaxseq.seq2seq_init` for what it is made of.
 
     Args:
@@ -68,7 +68,7 @@ class Seq2Seq(Weights):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_module(param_dtype)
+        check_module(rngs, param_dtype)
         params = jaxseq.seq2seq_init(
             rngs.params(),
             source_vocab=source_vocab,
@@ -108,7 +108,7 @@ class Seq2Seq(Weights):
             source,
             cell=self.cell,
             source_lengths=source_lengths,
-            **self.dropping(),
+            **self._dropping(),
         )
 
     def decode(
@@ -116,7 +116,7 @@ class Seq2Seq(Weights):
     ) -> tuple[jaxseq.Seq2SeqState, Array, Array | None]:
         """`(state, logits, weights)` of given tokens; see `jaxseq.seq2seq_decode`."""
         return jaxseq.seq2seq_decode(
-            self.params, state, inputs, cell=self.cell, **self.dropping()
+            self.params, state, inputs, cell=self.cell, **self._dropping()
         )
 
     def decode_step(

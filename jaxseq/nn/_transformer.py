@@ -10,10 +10,10 @@ from jax import Array
 
 import jaxseq
 from jaxseq._base.check import check, check_callable
-from jaxseq.nn._weights import Weights, check_module
+from jaxseq.nn._weights import DroppingWeights, check_module
 
 
-class Transformer(Weights):
+class Transformer(DroppingWeights):
     """Encoder, decoder, or both; see `jaxseq.transformer_init`.
 
     Args:
@@ -75,7 +75,7 @@ class Transformer(Weights):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_module(param_dtype)
+        check_module(rngs, param_dtype)
         check_callable(activation, "activation")
         params = jaxseq.transformer_init(
             rngs.params(),
@@ -126,7 +126,7 @@ class Transformer(Weights):
             source,
             source_lengths=source_lengths,
             activation=self.activation,
-            **self.dropping(),
+            **self._dropping(),
         )
 
     def decode(
@@ -142,7 +142,7 @@ class Transformer(Weights):
             inputs,
             room=room,
             activation=self.activation,
-            **self.dropping(),
+            **self._dropping(),
         )
 
     def zeros(

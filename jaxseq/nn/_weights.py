@@ -6,21 +6,19 @@ import jax
 from flax import nnx
 
 from jaxseq._base.check import check, check_dtype, check_sizes
+from jaxseq._base.dropout import check_rate, is_zero
+from jaxseq._base.dtypes import is_float
 
 
 class Weights(nnx.Module):
     """A module with weights, which `self.params` gives as the functions take them."""
 
-    def __init__(self, params: Any, dropout: float, dtype: Any, rngs: nnx.Rngs):
-        check(0 <= dropout < 1, "dropout", "a probability in [0, 1)", dropout)
+    def __init__(self, params: Any, dtype: Any):
         if dtype is not None:
             check_dtype(dtype, "dtype")
-        self.weights = nnx.data(jax.tree.map(nnx.Param, params))
-        self.dropout = dropout
+        variable = lambda a: nnx.Param(a) if is_float(a) else nnx.Variable(a)
+        self.weights = nnx.data(jax.tree.map(variable, params))
         self.dtype = dtype
-        self.deterministic = False
-        # a stream of keys only where one is drawn, so that use needs none
-        self.rngs = rngs.dropout.fork() if dropout > 0 else None
 
     @property
     def params(self) -> Any:
@@ -28,18 +26,35 @@ class Weights(nnx.Module):
         return self._read(self.dtype)
 
     def _read(self, dtype: Any) -> Any:
-        read = lambda w: w[...] if dtype is None else w[...].astype(dtype)
-        kind = lambda w: isinstance(w, nnx.Param)
+        def read(w: Any) -> Any:
+            a = w[...]
+            return a if dtype is None or not is_float(a) else a.astype(dtype)
+
+        kind = lambda w: isinstance(w, nnx.Variable)
         return jax.tree.map(read, self.weights, is_leaf=kind)
 
-    def dropping(self) -> dict[str, Any]:
+
+class DroppingWeights(Weights):
+    """A module that drops values in training: until `eval()`, and after `train()`."""
+
+    def __init__(self, params: Any, dropout: Any, dtype: Any, rngs: nnx.Rngs):
+        check_rate(dropout)
+        super().__init__(params, dtype)
+        self.dropout = dropout
+        self.deterministic = False
+        # a stream of keys only where one is drawn, so that use needs none
+        self.rngs = None if is_zero(dropout) else rngs.dropout.fork()
+
+    def _dropping(self) -> dict[str, Any]:
         """Dropout and its key, as the functions take them."""
         if self.deterministic or self.rngs is None:
             return {}
         return {"dropout": self.dropout, "key": self.rngs()}
 
 
-def check_module(param_dtype: Any, **sizes: int | None) -> None:
+def check_module(rngs: Any, param_dtype: Any, **sizes: int | None) -> None:
     """Checks what a function would know by another name; sizes may be None."""
+    got = type(rngs).__name__
+    check(isinstance(rngs, nnx.Rngs), "rngs", "nnx.Rngs, such as nnx.Rngs(0)", got)
     check_sizes(**{name: n for name, n in sizes.items() if n is not None})
     check_dtype(param_dtype, "param_dtype")

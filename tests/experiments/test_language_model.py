@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import jaxseq
 from experiments.frame.experiment import load
 from experiments.frame.trainer import Trainer
 from experiments.language_model import data
@@ -145,10 +144,8 @@ def test_a_published_cell(cell, options, tmp_path, capsys):
     recurrent = load(EXPERIMENT, out).model.recurrent
     x = jax.random.normal(jax.random.key(0), (7, 8))
     y = np.asarray(x, np.float64)
-    for (weights,) in recurrent.layers:
-        fields = [getattr(weights, name) for name in jaxseq.CellParams._fields]
-        params = jax.tree.map(lambda w: np.asarray(w[...], np.float64), fields,
-                              is_leaf=lambda w: isinstance(w, nnx.Param))  # fmt: skip
+    for params in recurrent.params:
+        params = jax.tree.map(lambda w: np.asarray(w, np.float64), params)
         zeros = np.zeros(16) if parts == 1 else (np.zeros(16),) * parts
         _, y = reference_cells.over_time(step)(params, zeros, y)
     np.testing.assert_allclose(recurrent(x)[1], y, atol=1e-5)

@@ -154,7 +154,7 @@ def test_what_no_memory_gives():
 def test_how_cells_begin():
     weights = lambda **how: Memory(
         Settings(hidden=64, **how), rngs=nnx.Rngs(0)
-    ).recurrent.layers[0][0]
+    ).recurrent.weights[0]
     H = 64
     for bias in (1.0, 3.0):
         b = np.asarray(weights(forget_bias=bias).b[...])
@@ -177,14 +177,14 @@ def test_an_indrnn_has_the_equations_of_the_paper_within_its_bounds():
     settings = Settings(cell="indrnn", length=20, hidden=64)
     layers = Memory(settings, rngs=nnx.Rngs(0)).recurrent
     most = 2 ** (1 / 20)
-    for (weights,), least in zip(layers.layers, (0, 1 / most), strict=True):
+    for weights, least in zip(layers.weights, (0, 1 / most), strict=True):
         u = weights.extra[...]
         assert least <= u.min() < least + 0.05 and most - 0.05 < u.max() <= most
         assert len(u) == 64 and weights.w_h is None
-    layers.layers[0][0].extra[...] = u.at[:2].set(jnp.array([3.0, -3.0]))
+    layers.weights[0].extra[...] = u.at[:2].set(jnp.array([3.0, -3.0]))
     x = jax.random.normal(jax.random.key(1), (20, 2))
     y = np.asarray(x)
-    for (weights,) in layers.layers:
+    for weights in layers.weights:
         u = np.clip(weights.extra[...], -most, most)
         params = weights.w_x[...], None, weights.b[...], u
         _, y = over_time(indrnn)(params, np.zeros(64), y)
@@ -232,7 +232,7 @@ def test_gradients_of_an_elman_network(wide):
     T, H = 6, 4
     layer = jaxseq.nn.RNN(2, H, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (2, T, 2), jnp.float64)
-    w = np.asarray(layer.layers[0][0].w_h[...])
+    w = np.asarray(layer.weights[0].w_h[...])
     expected = np.zeros(T + 1)
     outputs = jax.jit(lambda x: layer(x)[1])
     for hidden in map(np.asarray, outputs(x)):
@@ -331,9 +331,9 @@ def test_a_forget_gate_is_found_as_it_was_made(wide):
         1, 2, num_layers=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0)
     )
     x = jax.random.normal(jax.random.key(1), (7, 1), jnp.float64)
-    for weights in (directions[0] for directions in layer.layers):
+    for weights in layer.weights:
         weights.b[...] = weights.b[...].at[2:4].set(jnp.array([0.3, -2.0]))
-    lower = layer.layers[0][0]
+    lower = layer.weights[0]
     lower.w_h[...] = lower.w_h[...].at[:, 2].set(0)
     lower.w_x[...] = lower.w_x[...].at[:, 2].set(jnp.array([5.0]))
     sigmoid = lambda z: 1 / (1 + np.exp(-z))
@@ -350,7 +350,7 @@ def test_a_forget_gate_is_found_as_it_was_made(wide):
     for row in x:
         old, state = state, run_over(row[None], state)
         inputs.append((state[0].h, old[1].h))
-    upper = layer.layers[1][0]
+    upper = layer.weights[1]
     z = [a @ upper.w_x[...] + h @ upper.w_h[...] + upper.b[...] for a, h in inputs]
     gate = sigmoid(np.array(z)[:, 2:4])
     np.testing.assert_allclose(upper_forget, gate, rtol=1e-12)

@@ -221,7 +221,7 @@ def test_loss_and_answers_by_enumeration(crf):
     start, moves, end = np.zeros(3), np.zeros((3, 3)), np.zeros(3)
     if crf:
         assert model.crf is not None
-        moves, start, end = (np.asarray(w, np.float64) for w in model.crf)
+        moves, start, end = (np.asarray(w, np.float64) for w in model.crf.params)
     expected = 0.0
     for row, truth in enumerate(([0, 1, 2], [2])):
         values = {}
