@@ -34,7 +34,7 @@ def check_implementation(implementation: Any, dtype: Any, same: bool = True) -> 
 def check_scale(scale: Any, implementation: str | None) -> None:
     if scale is None:
         return
-    check_number(scale, "scale", "a finite number", jnp.isfinite)
+    check_number(scale, "scale", "a finite number", lambda a: abs(a) < jnp.inf)
     ok = implementation != "cudnn" or not isinstance(scale, jax.core.Tracer)
     check(ok, "scale", "a number that is not traced, for 'cudnn'", scale)
 

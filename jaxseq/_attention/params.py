@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check, check_dtype, check_flag, check_sizes
+from jaxseq._base.check import check, check_dtype, check_flag, check_key, check_sizes
 
 
 class AdditiveParams(NamedTuple):
@@ -71,6 +71,7 @@ def additive_init(
         >>> params.w_q.shape, params.w_k.shape, params.v.shape
         ((4, 8), (6, 8), (8,))
     """
+    check_key(key)
     check_sizes(
         query_features=query_features,
         key_features=key_features,
@@ -133,6 +134,7 @@ def multi_head_init(
     key_features = features if key_features is None else key_features
     value_features = key_features if value_features is None else value_features
     out_features = features if out_features is None else out_features
+    check_key(key)
     check_sizes(
         features=features,
         num_heads=num_heads,

@@ -7,7 +7,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check, check_number
+from jaxseq._base.check import check, check_key, check_number
 
 
 def check_rate(rate: Any) -> None:
@@ -21,6 +21,8 @@ def check_dropout(rate: Any, key: Any) -> None:
     check_rate(rate)
     ok = key is not None or is_zero(rate)
     check(ok, "key", "a random key for dropout", key)
+    if key is not None:
+        check_key(key)
 
 
 def is_zero(rate: Any) -> bool:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._base.buffers import apart
-from jaxseq._base.check import check, check_dtype, check_sizes
+from jaxseq._base.check import check, check_dtype, check_key, check_sizes
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -78,6 +78,7 @@ def cell_init(
     For the sources of the two distributions see `lstm_init`.
     """
     check_dtype(dtype, "dtype")
+    check_key(key)
     check((D is None) == (Z is None), "Z", "None if D is, else a size", Z)
     key_x, key_h = jax.random.split(key)
     wide = state_dtype(dtype)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check_dtype, check_sizes
+from jaxseq._base.check import check_dtype, check_key, check_sizes
 from jaxseq._base.dtypes import state_dtype
 
 
@@ -18,6 +18,7 @@ def init_gates(
     Each gate's block of `w_x` is Glorot uniform and each of `w_h` orthogonal,
     drawn in the dtype of the sums and then rounded.
     """
+    check_key(key)
     check_sizes(D=D, H=H)
     check_dtype(dtype, "dtype")
     wide = state_dtype(dtype)

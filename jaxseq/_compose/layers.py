@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._base.check import check, check_choice, check_flag
-from jaxseq._base.dropout import check_dropout, drop, is_zero
+from jaxseq._base.dropout import check_dropout, check_rate, drop, is_zero
 
 Layer = Callable[..., tuple[Any, Any]]
 
@@ -93,7 +93,9 @@ def stack(
         check_layer(layer, f"layers[{i}]")
     reverse = check_flag(reverse, "reverse")
     check_choice(dropout_per, "dropout_per", ("step", "sequence"))
-    check_dropout(dropout, key if n > 1 else "no need")
+    check_rate(dropout)
+    if n > 1:
+        check_dropout(dropout, key)
     before, starts = (
         _of_each(a, n, name) for a, name in ((state, "state"), (start, "start"))
     )

@@ -26,6 +26,7 @@ from jaxseq._base.check import (
     check,
     check_array,
     check_dtype,
+    check_key,
     check_sizes,
     check_tokens,
 )
@@ -63,6 +64,7 @@ def crf_init(key: Array, K: int, *, dtype: Any = jnp.float32) -> CRFParams:
         >>> never = params.transitions.at[0, 3].set(-jnp.inf)  # tag 3 after tag 0
         >>> params = params._replace(transitions=never)
     """
+    check_key(key)
     check_sizes(K=K)
     check_dtype(dtype, "dtype")
     shapes = (K, K), (K,), (K,)

@@ -18,6 +18,7 @@ from jaxseq._base.check import (
     check_choice,
     check_dtype,
     check_flag,
+    check_key,
     check_sizes,
 )
 from jaxseq._cells.any import LSTM, check_cell
@@ -133,6 +134,7 @@ def seq2seq_init(
     """
     E, H, n = embed_features, hidden_features, num_layers
     size = source_vocab if target_vocab is None else target_vocab
+    check_key(key)
     check_sizes(source_vocab=source_vocab, target_vocab=size)
     check_sizes(embed_features=E, hidden_features=H, num_layers=n)
     check_dtype(dtype, "dtype")

@@ -16,6 +16,7 @@ from jaxseq._base.check import (
     check_choice,
     check_dtype,
     check_flag,
+    check_key,
     check_sizes,
     is_whole,
 )
@@ -146,6 +147,7 @@ def transformer_init(
         ((90, 16), 2)
     """
     D, n, m = features, num_encoder_layers, num_decoder_layers
+    check_key(key)
     _check_widths(D, num_heads, ff_features, positions)
     check_dtype(dtype, "dtype")
     layout = NormLayout(check_flag(pre_norm, "pre_norm"), check_epsilon(epsilon))
