@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxseq
+import jaxseq.nn
 
 KEY = jax.random.key(0)
 B, T, D, H, V = 2, 5, 3, 4, 6
@@ -41,6 +43,7 @@ OF_KIND: dict[str, dict[str, Any]] = {
         "list of str": lambda: ["one"],
         "dict": lambda: {"a": np.zeros(2)},
         "complex": lambda: np.zeros((B, T, D), np.complex64),
+        "ints": lambda: np.zeros((B, T, D), np.int32),
         "rank": lambda: np.zeros((1, 1, 1, 1, 1, 1, 7), np.float32),
     },
     "lengths": {
@@ -165,6 +168,22 @@ KINDS = {
     "max_lengths": "lengths",
     "step": "function",
     "process": "function",
+    "room": "size",
+    "max_positions": "size",
+    **dict.fromkeys(("source_vocab", "target_vocab", "embed_features"), "size"),
+    **dict.fromkeys(("num_layers", "ff_features", "attention_features"), "size"),
+    **dict.fromkeys(("in_features", "num_tags"), "size"),
+    **dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), "count"),
+    **dict.fromkeys(("bidirectional", "feed", "tied", "pre_norm"), "flag"),
+    "final_norm": "flag",
+    **dict.fromkeys(("attention", "score", "positions", "dropout_per"), "choice"),
+    "epsilon": "number",
+    **dict.fromkeys(("source", "inputs"), "tokens"),
+    "source_lengths": "lengths",
+    "memory": "tree",
+    "cell": "tree",
+    "rngs": "tree",
+    "param_dtype": "dtype",
 }
 OF_KIND["share"] = {
     k: v for k, v in OF_KIND["rate"].items() if k not in ("one", "array")
@@ -199,6 +218,8 @@ RIGHT = {
     ("merge", "None"),  # both outputs
     ("end", "None"),
     ("D", "None"),  # Z is named, which is not None
+    ("attention", "None"),  # that of a model
+    ("memory", "None"),
     # a state with no arrays, of a step that needs none
     ("greedy", "None"),
     ("sample", "None"),
@@ -272,7 +293,24 @@ def calls() -> dict[str, tuple[Any, dict[str, Any]]]:
             "merge": "sum",
         },
     )
-    found |= attention() | losses() | searches()
+    found["cell_states"] = (
+        jaxseq.cell_states,
+        {"update": update, "params": params, "state": state, "start": start}
+        | over_time
+        | {"reverse": False},
+    )
+    lstm = jaxseq.lstm_init(KEY, D, H)
+    found["lstm_states"] = (
+        jaxseq.lstm_states,
+        {
+            "params": lstm,
+            "state": jaxseq.lstm_zeros(lstm, B),
+            "start": jaxseq.lstm_zeros(lstm),
+            "reverse": False,
+            **over_time,
+        },
+    )
+    found |= attention() | losses() | searches() | models() | modules()
     dones = np.zeros((B, T), bool)
     found["resets_from_dones"] = (
         jaxseq.resets_from_dones,
@@ -326,6 +364,114 @@ def losses() -> dict[str, tuple[Any, dict[str, Any]]]:
     }
 
 
+def models() -> dict[str, tuple[Any, dict[str, Any]]]:
+    tokens, token = np.zeros((B, T), np.int32), np.zeros(B, np.int32)
+    read = {"source": tokens, "source_lengths": np.full(B, T)}
+    dropped = {"dropout": 0.5, "key": KEY}
+    vocabularies = {"source_vocab": V, "target_vocab": V}
+    recurrent: dict[str, Any] = {**vocabularies, "embed_features": D}
+    recurrent |= {"hidden_features": H, "num_layers": 1, "bidirectional": True}
+    recurrent |= {"attention": "luong", "score": "multi_head", "feed": False}
+    recurrent |= {"attention_features": 4, "num_heads": 2, "cell": jaxseq.GRU}
+    transformer: dict[str, Any] = {**vocabularies, "features": H, "num_heads": 2}
+    transformer |= {"ff_features": 5, "num_encoder_layers": 1, "tied": True}
+    transformer |= {"num_decoder_layers": 1, "positions": "learned"}
+    transformer |= {"max_positions": 9, "pre_norm": True, "final_norm": True}
+    transformer |= {"epsilon": 1e-5}
+    init: dict[str, Any] = {"key": KEY, "dtype": "float32"}
+    params = jaxseq.seq2seq_init(KEY, **recurrent)
+    state = jaxseq.seq2seq_encode(params, tokens)
+    found = {
+        "seq2seq_init": (jaxseq.seq2seq_init, {**init, **recurrent}),
+        "seq2seq_encode": (
+            jaxseq.seq2seq_encode,
+            {"params": params, **read, **dropped},
+        ),
+        "seq2seq_decode": (
+            jaxseq.seq2seq_decode,
+            {"params": params, "state": state, "inputs": tokens, **dropped},
+        ),
+        "seq2seq_decode_step": (
+            jaxseq.seq2seq_decode_step,
+            {"params": params, "state": state, "token": token},
+        ),
+    }
+    params = jaxseq.transformer_init(KEY, **transformer)
+    memory = jaxseq.transformer_encode(params, tokens)
+    state = jaxseq.transformer_zeros(params, memory, batch=B, room=T)
+    act = {"activation": jax.nn.relu}
+    alone = jaxseq.transformer_init(
+        KEY, features=H, num_heads=2, ff_features=5, target_vocab=V,
+        num_decoder_layers=1,
+    )  # fmt: skip
+    return found | {
+        "transformer_init": (jaxseq.transformer_init, {**init, **transformer}),
+        "transformer_encode": (
+            jaxseq.transformer_encode,
+            {"params": params, **read, **act, **dropped},
+        ),
+        "transformer_decode": (
+            jaxseq.transformer_decode,
+            {
+                "params": params,
+                "memory": memory,
+                "inputs": tokens,
+                "room": 7,
+                **act,
+                **dropped,
+            },
+        ),
+        "transformer_zeros": (
+            jaxseq.transformer_zeros,
+            {"params": alone, "batch": B, "room": T},
+        ),
+        "transformer_decode_step": (
+            jaxseq.transformer_decode_step,
+            {"params": params, "state": state, "token": token, **act},
+        ),
+    }
+
+
+def modules() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Each module as it is made and as it is called."""
+    x = np.zeros((B, T, D), np.float32)
+    made = {"dtype": "float32", "param_dtype": "float32", "rngs": nnx.Rngs(0)}
+    sizes: dict[str, Any] = {"in_features": D, "hidden_features": H, "num_layers": 2}
+    sizes |= {"bidirectional": True, "merge": "sum", "dropout": 0.5}
+    sizes |= {"dropout_per": "sequence", **made}
+    run: dict[str, Any] = {"x": x, "lengths": np.full(B, T), "reverse": False}
+    run |= {"mask": np.ones((B, T), bool), "resets": np.zeros((B, T), bool)}
+    run |= {"remat": 2, "implementation": "scan"}
+    found: dict[str, Any] = {}
+    for name, more in (
+        ("RNN", {"activation": jnp.tanh}),
+        ("LSTM", {"forget_bias": 1.0}),
+        ("GRU", {}),
+        ("Cell", {"cell": jaxseq.GRU}),
+    ):
+        kind = getattr(jaxseq.nn, name)
+        layer = kind(**{**sizes, **more})
+        found[f"nn.{name}"] = kind, {**sizes, **more}
+        states = {"state": layer.zeros(B), "start": layer.zeros()}
+        found[f"nn.{name}()"] = layer, {**run, **states}
+    heads = {"features": H, "num_heads": 2, "num_kv_heads": 1, "key_features": H}
+    heads |= {"value_features": H, "out_features": H, "bias": True, **made}
+    query, keys = np.zeros((B, 2, H), np.float32), np.zeros((B, T, H), np.float32)
+    given: dict[str, Any] = {"query": query, "keys": keys, "values": keys}
+    given |= {"lengths": np.full(B, T), "mask": np.ones((B, 2, T), bool)}
+    how = {"causal": False, "window": 3, "implementation": "xla"}
+    widths = {"query_features": H, "key_features": H, **made}
+    for name, options, more in (
+        ("MultiHeadAttention", heads, how),
+        ("GeneralAttention", widths, {}),
+        ("AdditiveAttention", {**widths, "hidden_features": 3}, {}),
+    ):
+        kind = getattr(jaxseq.nn, name)
+        found[f"nn.{name}"] = kind, options
+        found[f"nn.{name}()"] = kind(**options), {**given, **more}
+    return found | {"nn.CRF": (jaxseq.nn.CRF, {"num_tags": V, **made})}
+
+
 def searches() -> dict[str, tuple[Any, dict[str, Any]]]:
     step = lambda state, token: (state, jnp.zeros((len(token), V)))
     same = lambda logits, tokens, n: logits
@@ -355,9 +501,18 @@ CALLS = calls()
 ARGUMENTS = [(name, arg) for name, (_, given) in CALLS.items() for arg in given]
 
 
+def parameters_of(f):
+    """Of a function, a module as it is made, or one as it is called."""
+    if isinstance(f, type):
+        f = f.__init__
+    elif isinstance(f, nnx.Module):
+        f = f.__call__
+    return inspect.signature(f).parameters
+
+
 def wrong_values(name, arg):
     f, _ = CALLS[name]
-    default = inspect.signature(f).parameters[arg].default
+    default = parameters_of(f)[arg].default
     for label, make in {**COMMON, **OF_KIND[KINDS[arg]]}.items():
         optional = label == "None" and default is None
         if not optional and (arg, label) not in RIGHT and (name, label) not in RIGHT:

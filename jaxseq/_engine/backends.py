@@ -84,13 +84,10 @@ def _pallas() -> Backend:
         end, y, _ = steps.forward(devices, spec, weights, turned)
         return end, to_batch_first(y), None
 
-    def backward(devices: Devices, spec: Spec, *args: Any) -> Any:
+    def backward(*args: Any) -> Any:
         from jaxseq._kernels.tpu import steps
 
-        *others, d_y = args
-        d_y = to_time_first(d_y) if spec.batch_first else d_y
-        whole: Any = *others, d_y
-        return steps.backward(devices, spec, *whole)
+        return steps.backward(*args)
 
     return Backend("pallas", why_not, forward, backward)
 
@@ -143,7 +140,10 @@ def spec_of(params: Any) -> Spec:
 
 @dataclass(frozen=True)
 class Leaf:
-    """An output: its shape is time if `over_time`, the batch, and `features`."""
+    """An output: its shape is time if `over_time`, the batch, and `features`.
+
+    Where time follows the batch it is one of the features.
+    """
 
     over_time: bool
     batch: bool
@@ -199,14 +199,12 @@ def _features(kind: str, spec: Spec, args: Any) -> Any:
     none = lambda tree: jax.tree.map(lambda _: -1, tree)
     one = lambda tree: jax.tree.map(lambda _: 1, tree)
     masks = lambda tree: jax.tree.map(lambda _: 0, tree)
-    two = lambda tree: jax.tree.map(lambda _: 2, tree)
-    over_time = two if spec.batch_first else one
     if kind == "forward":
         weights, (x, state, start, m) = args
-        return none(weights), Inputs(over_time(x), one(state), one(start), masks(m))
+        own = jax.tree.map(lambda _: 2, x) if spec.batch_first else one(x)
+        return none(weights), Inputs(own, one(state), one(start), masks(m))
     weights, x, saved, m, d_end, d_y = args
-    more = masks(m), one(d_end), over_time(d_y)
-    return none(weights), one(x), one(saved), *more
+    return none(weights), one(x), one(saved), masks(m), one(d_end), one(d_y)
 
 
 def _unmapped(avals: Any, members: Any) -> list[tuple[int, ...]]:
@@ -243,8 +241,7 @@ def _out(avals: Any, params: Any) -> Any:
     ]
     args = params["tree"].unflatten(one)
     state = args[1].state if kind == "forward" else args[4]
-    over_time = args[1].x[0] if kind == "forward" else args[5]
-    T = over_time.shape[-2 if params["spec"].batch_first else 0]
+    T = args[1].x[0].shape[0] if kind == "forward" else args[5].shape[0]
     leaves = jax.tree.leaves(_shapes(kind, spec_of(params), args))
     return leaves, _mapped_sizes(avals, members), T, state[0].shape[:-1]
 
@@ -284,9 +281,9 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
         axes = tuple(dims)
         out = bind(args, {**params, "members": (*members, axes)})
         return out, [0] * len(out)
-    if spec.batch_first and _is_time_first(kind, tree, args, dims):
-        params = {**params, "spec": spec._replace(batch_first=False)}
-        return _batched(args, dims, **params)
+    if spec.batch_first and _is_time_first(tree, args, dims):
+        time_first = spec._replace(batch_first=False)
+        return _batched(args, dims, **{**params, "spec": time_first})
 
     def fold(a: Array, dim: Any, features: int) -> Array:
         if features < 0:
@@ -305,11 +302,13 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
     ]
 
 
-def _is_time_first(kind: str, tree: Any, args: Any, dims: Any) -> bool:
-    """Whether `vmap` adds the first axis of rows, and adds it behind time."""
-    which = lambda args: args[1].x[0] if kind == "forward" else args[5]
-    a, dim = (which(tree.unflatten(each)) for each in (args, dims))
-    return a.ndim == 3 and dim not in (None, 0)
+def _is_time_first(tree: Any, args: Any, dims: Any) -> bool:
+    """Whether `vmap` adds the first axis of rows to x, and adds it behind time.
+
+    Without rows both layouts are the same, so the run can go on time first.
+    """
+    x, dim = (tree.unflatten(each)[1].x[0] for each in (args, dims))
+    return x.ndim == 3 and dim not in (None, 0)
 
 
 batching.primitive_batchers[run_p] = _batched

@@ -2,7 +2,7 @@
 
 Neither function is differentiated: `backward` is the transpose of the derivative of
 `forward`, and `rule.py` joins the two. Arrays are time first, so that a step is one
-block of memory. The input maps are made apart, for many steps at a time; the
+block of memory; x and y of many rows are read and written where they lie. The input maps are made apart, for many steps at a time; the
 gradients of the matrices are products over all steps, after the loop.
 """
 
@@ -184,12 +184,7 @@ def backward(
     are part of those of a product are left out.
     """
     step, needs = spec.step, reads(spec.step)
-    state = tuple(d_end)
-    in_place = spec.batch_first and has_many_rows(state[0])
-    if spec.batch_first and not in_place:
-        d_y = to_time_first(d_y)
-    axis = -2 if in_place else 0
-    T = d_y.shape[axis]
+    T, state = d_y.shape[0], tuple(d_end)
     narrow = spec.dtype if on.narrow else None
     w_h = [transposed(w) for w in weights.w_h]
     summed = [step.sum_of is not None and i == 0 for i in range(len(x))]
@@ -237,10 +232,8 @@ def backward(
             a if own is None else d
             for own, a, d in zip(saved.z_x, x, d_z_x, strict=True)
         ]
-        given = z_x, d_z, saved.state, masks
-        z_x, z, old, marks = jax.tree.map(partial(at, t=t), given)
-        now = z_x, z, old, at(d_y, t, axis=axis)
-        args = now, weights.extra, d_state, marks
+        now = jax.tree.map(partial(at, t=t), ((z_x, d_z, saved.state, d_y), masks))
+        args = now[0], weights.extra, d_state, now[1]
         d_state, z_t, z_x_t, *more = chained(one, args, ask, on.outline)
         d_z, d_z_x = jax.tree.map(partial(put, t=t), (d_z, d_z_x), (z_t, z_x_t))
         return d_z, d_z_x, d_state, *jax.tree.map(jnp.add, sums, more)
@@ -323,13 +316,8 @@ def block_of(T: Any, h: Array, weights: Weights) -> int | None:
     if not widths:
         return None
     rows = math.prod(h.shape[:-1])
-    size = 1 if has_many_rows(h) else max(8, PROJECTED_ROWS // max(1, rows))
+    size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))
     return None if size >= T else size
-
-
-def has_many_rows(h: Array) -> bool:
-    batch = h.shape[:-1]
-    return not any(map(is_symbolic_dim, batch)) and math.prod(batch) >= MANY_ROWS
 
 
 def at(a: Array, t: Any, rows: slice = WHOLE, axis: int = 0) -> Array:

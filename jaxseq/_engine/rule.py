@@ -53,16 +53,11 @@ def recurrence(
 
 
 def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
-    if not spec.batch_first:
-        return _derivative(spec, primals, tangents)
-    turned = _turned(primals), _turned(tangents)
-    out, d_out = _derivative(spec._replace(batch_first=False), *turned, turned=True)
-    back = lambda end, y, *_: (end, to_batch_first(y), None, None)
-    return back(*out), back(*d_out)
-
-
-def _derivative(spec: Spec, primals: Any, tangents: Any, turned: bool = False) -> Any:
-    """Values and tangents, time first; `turned` if the caller's is batch first."""
+    if spec.batch_first:
+        spec = spec._replace(batch_first=False)
+        (end, y, *_), (d_end, d_y, *_) = _jvp(spec, *map(_turned, (primals, tangents)))
+        y, d_y = to_batch_first(y), to_batch_first(d_y)
+        return (end, y, None, None), (d_end, d_y, None, None)
     weights, inputs = primals
     d_weights, d_inputs = tangents
     step = spec.step
@@ -117,10 +112,7 @@ def _derivative(spec: Spec, primals: Any, tangents: Any, turned: bool = False) -
         passed = tuple(
             a if w is None else None for a, w in zip(z_x, weights.w_x, strict=True)
         )
-        # turned there and back is not turned at all
-        back = spec._replace(batch_first=turned)
-        d_y = to_batch_first(d_y) if turned else d_y
-        d = backends.backward(back, weights, passed, full, inputs.masks, d_end, d_y)
+        d = backends.backward(spec, weights, passed, full, inputs.masks, d_end, d_y)
         own = tuple(
             None if z is None else d_z for z, d_z in zip(b.z_x, d.z_x, strict=True)
         )

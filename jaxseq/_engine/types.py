@@ -25,7 +25,7 @@ class Spec(NamedTuple):
     implementation: str | None = None
     remat: int | None = None
     save: bool = False  # whether a run gives what its gradient needs
-    batch_first: bool = False  # whether x and y, or d_y, are (..., T, F)
+    batch_first: bool = False  # whether x and y are (..., T, F); not with `save`
     settings: Any = None  # of JAX, where the run was written
 
 
@@ -53,7 +53,7 @@ class Weights(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Leaves over time, time first, and of the state."""
+    """Leaves over time, and of the state."""
 
     x: tuple[Array, ...]  # (T, ..., D), or (..., T, D) if `spec.batch_first`
     state: tuple[Array, ...]  # (..., F)

@@ -16,15 +16,20 @@ class _Attention(Weights):
     def _run(
         self, function: Any, query: Any, keys: Any, values: Any, **options: Any
     ) -> Any:
-        query = as_array(query, "query")
-        keys = None if keys is None else as_array(keys, "keys")
-        values = None if values is None else as_array(values, "values")
+        query = _floats(query, "query")
+        keys = None if keys is None else _floats(keys, "keys")
+        values = None if values is None else _floats(values, "values")
         if self.dtype is not None:
             narrow = lambda a: None if a is None else a.astype(self.dtype)
             query, keys, values = map(narrow, (query, keys, values))
             return function(self.params, query, keys, values, **options)
-        check_dtype(query.dtype, "query")
         return function(self._read(query.dtype), query, keys, values, **options)
+
+
+def _floats(a: Any, name: str) -> Array:
+    a = as_array(a, name)
+    check_dtype(a.dtype, name)
+    return a
 
 
 class AdditiveAttention(_Attention):

@@ -52,9 +52,9 @@ class DroppingWeights(Weights):
         return {"dropout": self.dropout, "key": self.rngs()}
 
 
-def check_module(rngs: Any, param_dtype: Any, **sizes: int | None) -> None:
-    """Checks what a function would know by another name; sizes may be None."""
+def check_module(rngs: Any, param_dtype: Any, **sizes: int) -> None:
+    """Checks what a function would know by another name."""
     got = type(rngs).__name__
     check(isinstance(rngs, nnx.Rngs), "rngs", "nnx.Rngs, such as nnx.Rngs(0)", got)
-    check_sizes(**{name: n for name, n in sizes.items() if n is not None})
+    check_sizes(**sizes)
     check_dtype(param_dtype, "param_dtype")
