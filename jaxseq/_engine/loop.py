@@ -2,8 +2,9 @@
 
 Neither function is differentiated: `backward` is the transpose of the derivative of
 `forward`, and `rule.py` joins the two. Arrays are time first, so that a step is one
-block of memory; x and y of many rows are read and written where they lie. The input maps are made apart, for many steps at a time; the
-gradients of the matrices are products over all steps, after the loop.
+block of memory; x and y of many rows are read and written where they lie. The input
+maps are made apart, for many steps at a time; the gradients of the matrices are
+products over all steps, after the loop.
 """
 
 import math
