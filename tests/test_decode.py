@@ -614,13 +614,13 @@ def test_a_state_that_is_full():
 
 def test_a_cache_that_is_full():
     """That of a Transformer, under `jit`."""
-    sizes = {"target": V, "decoder_layers": 1}
-    params = jaxseq.transformer_init(jax.random.key(0), 8, 2, 8, **sizes)
+    sizes = {"features": 8, "num_heads": 2, "ff_features": 8, "target_vocab": V}
+    params = jaxseq.transformer_init(jax.random.key(0), **sizes, num_decoder_layers=1)
     steps = partial(jaxseq.transformer_decode_step, params)
 
     @jax.jit
     def run(token):
-        state = jaxseq.transformer_zeros(params, batch=(B,), max_length=3)
+        state = jaxseq.transformer_zeros(params, batch=B, room=3)
         search = partial(jaxseq.greedy, steps, state, token, end=None)
         beams = partial(jaxseq.beam_search, steps, state, token, max_length=5, end=END)
         return search(max_length=3), search(max_length=5), beams(beam=4, n_best=4)
