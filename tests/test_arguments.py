@@ -522,7 +522,10 @@ def wrong_values(name, arg):
 @pytest.mark.parametrize("name", CALLS)
 def test_the_right_values_are_taken(name):
     f, given = CALLS[name]
-    jax.eval_shape(lambda: f(**given))
+    if name.startswith("nn."):  # random keys are counted, which no trace may do
+        f(**given)
+    else:
+        jax.eval_shape(lambda: f(**given))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of JAX and NumPy
@@ -547,4 +550,4 @@ def test_a_wrong_value_is_refused_by_name(name, arg):
 
 
 def test_how_many_there_are():
-    assert sum(len(list(wrong_values(*each))) for each in ARGUMENTS) >= 2000
+    assert sum(len(list(wrong_values(*each))) for each in ARGUMENTS) >= 3500
