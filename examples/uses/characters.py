@@ -7,6 +7,7 @@ Improve Language Models", 2017, https://arxiv.org/abs/1608.05859.
 
 import itertools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ CHARS = "\n" + "".join(sorted(set("".join(LINES))))  # "\n" starts a line
 ENDS = [CHARS.index(c) for c in ".!?"]
 
 
-def encode(lines: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def encode(lines: list[str]) -> tuple[Any, Any]:
     """Tokens, padded with 0 on the right, and how many there are in each line."""
     lengths = np.array([len(line) for line in lines])
     padded = [line.ljust(lengths.max(), "\n") for line in lines]

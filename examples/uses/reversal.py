@@ -1,5 +1,7 @@
 """Reverses strings with a recurrent encoder-decoder, and searches with a beam."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +14,7 @@ LETTERS = "abcdefgh"
 END, IGNORED = 0, -100  # END starts a string too
 
 
-def batch(rng: np.random.Generator, count: int = 64) -> tuple[np.ndarray, ...]:
+def batch(rng: np.random.Generator, count: int = 64) -> tuple[Any, ...]:
     """Strings of 3 to 8 letters, their lengths, and labels: reversed, then END."""
     lengths = rng.integers(3, 9, count)
     source = rng.integers(1, len(LETTERS) + 1, (count, 8))

@@ -4,6 +4,8 @@
 bag of words is right on half of the reviews.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,7 @@ def review(rng: np.random.Generator) -> tuple[list[int], int]:
     return [WORDS.index(word) for word in words], int(good ^ turned)
 
 
-def reviews(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+def reviews(rng: np.random.Generator, count: int) -> tuple[Any, Any]:
     rows, moods = zip(*(review(rng) for _ in range(count)), strict=True)
     T = max(map(len, rows))
     padded = [[0] * (T - len(row)) + row for row in rows]

@@ -4,7 +4,7 @@ Graves, Fernández, Gomez and Schmidhuber, "Connectionist Temporal Classificatio
 2006, https://doi.org/10.1145/1143844.1143891.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ SOUNDS = np.random.default_rng(0).normal(size=(V, D))
 
 
 class Batch(NamedTuple):
-    x: np.ndarray  # (B, T, D)
-    lengths: np.ndarray  # (B,)
-    labels: np.ndarray  # (B, L)
-    label_lengths: np.ndarray  # (B,)
+    x: Any  # (B, T, D)
+    lengths: Any  # (B,)
+    labels: Any  # (B, L)
+    label_lengths: Any  # (B,)
 
 
 def draw(rng: np.random.Generator, count: int) -> Batch:
