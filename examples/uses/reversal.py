@@ -28,7 +28,7 @@ def loss(model, source, lengths, labels):
     before = jnp.where(labels == IGNORED, END, labels)[:, :-1]
     inputs = jnp.pad(before, ((0, 0), (1, 0)), constant_values=END)
     logits = model(source, inputs, source_lengths=lengths)
-    how = {"ignore": IGNORED, "label_smoothing": 0.1}
+    how: Any = {"ignore": IGNORED, "label_smoothing": 0.1}
     losses = jaxseq.cross_entropy(logits, labels, **how)
     return losses.sum() / (labels != IGNORED).sum()
 
@@ -44,7 +44,7 @@ def update(model, optimizer, *data):
 def search(model, source, lengths):
     state = model.encode(source, source_lengths=lengths)
     start = jnp.full(len(source), END)
-    how = {"max_length": 10, "end": END, "beam": 4}
+    how: Any = {"max_length": 10, "end": END, "beam": 4}
     return jaxseq.beam_search(model.decode_step, state, start, **how)
 
 
@@ -55,7 +55,7 @@ def text(tokens: np.ndarray) -> str:
 def main(steps: int = 300) -> tuple[list[tuple[str, str]], list[float]]:
     """Pairs of a string and what was found for it, and the loss of each step."""
     rng = np.random.default_rng(0)
-    sizes = {"source_vocab": 9, "embed_features": 32, "hidden_features": 64}
+    sizes: Any = {"source_vocab": 9, "embed_features": 32, "hidden_features": 64}
     model = jaxseq.nn.Seq2Seq(**sizes, cell=jaxseq.GRU, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(5e-3), wrt=nnx.Param)
     losses = [float(update(model, optimizer, *batch(rng))) for _ in range(steps)]
