@@ -64,7 +64,7 @@ def write(params, prompts, lengths, key, temperature):
 def main(steps: int = 300) -> tuple[float, list[str]]:
     """Nats for each line, at best log(len(LINES)), and lines that it wrote."""
     tokens, lengths = encode(LINES)
-    params = init(jax.random.key(0))
+    params: Any = init(jax.random.key(0))
     optimizer = optax.adam(3e-3)
 
     @jax.jit

@@ -7,7 +7,7 @@ Algorithms", 2017, https://arxiv.org/abs/1707.06347.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Rollout(NamedTuple):
 
 def begin(key: jax.Array) -> World:
     cue, last = jax.random.split(key)
-    draw = jax.random.randint
+    draw: Any = jax.random.randint
     return World(draw(cue, B, 0, 2), jnp.zeros(B, int), draw(last, B, 2, 7))
 
 
