@@ -64,7 +64,7 @@ def write(params, prompts, lengths, key, temperature):
 def main(steps: int = 300) -> tuple[float, list[str]]:
     """Nats for each line, at best log(len(LINES)), and lines that it wrote."""
     tokens, lengths = encode(LINES)
-    params: Any = init(jax.random.key(0))
+    params = init(jax.random.key(0))
     optimizer = optax.adam(3e-3)
 
     @jax.jit
@@ -75,7 +75,7 @@ def main(steps: int = 300) -> tuple[float, list[str]]:
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state, loss
 
-    state = optimizer.init(params)
+    state, loss = optimizer.init(params), jnp.inf
     for _ in range(steps):
         params, state, loss = update(params, state)
     prompts = ["\n", "\nis", "\nwhat a b", "\nthe old o"] * 8
