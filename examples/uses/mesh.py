@@ -27,7 +27,7 @@ def draw(key):
     batch, T = 32, 20
     keys = jax.random.split(key, 3)
     numbers = jax.random.uniform(keys[0], (batch, T))
-    lengths = jax.random.randint(keys[1], batch, T // 2, T + 1)
+    lengths = jax.random.randint(keys[1], (batch,), T // 2, T + 1)
     order = jax.random.uniform(keys[2], (batch, T))
     order = jnp.where(jnp.arange(T) < lengths[:, None], order, 1)
     marked = order.argsort().argsort() < 2

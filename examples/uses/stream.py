@@ -1,9 +1,9 @@
 """Learns from a stream in pieces: a scan of one's own over `lstm_step`.
 
-Every third bit of the stream is the XOR of the two before, the others are random (Elman,
-"Finding Structure in Time", 1990). A piece has 50 bits, so that where a triple begins
-has to be remembered from one piece to the next. The carry of the scan holds the state
-of the LSTM and how surprised it has been of late. All that an update replaces is
+Every third bit of the stream is the XOR of the two before, the others are random
+(Elman, "Finding Structure in Time", 1990). A piece has 50 bits, so that where a triple
+begins has to be remembered from one piece to the next. The carry of the scan holds the
+state of the LSTM and how surprised it has been of late. All that an update replaces is
 donated to it: the weights, the state of the optimizer, and the carry.
 """
 

@@ -5,7 +5,8 @@ are I, inside of a name, only behind it. Everything else is O. Words have one to
 three pieces; the LSTM reads them all, and the CRF sees the first piece of each word.
 """
 
-import jax
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -13,7 +14,7 @@ from flax import nnx
 
 import jaxseq.nn
 
-O, B, I = range(3)  # noqa: E741
+O, B, I = range(3)
 GIVEN, FAMILY, OTHER, REST = 0, 3, 6, 10  # where each kind of piece begins, of 12
 
 
@@ -43,7 +44,7 @@ def draw(rng, batch=32, T=24):
     for row in range(batch):
         (places,) = np.nonzero(begins[row, : lengths[row]])
         family = (pieces[row] >= FAMILY) & (pieces[row] < OTHER)
-        for before, place in zip(places, places[1:], strict=False):
+        for before, place in itertools.pairwise(places):
             if family[place] and (pieces[row, before] < FAMILY or tags[row, before]):
                 tags[row, before] = tags[row, before] or B
                 tags[row, place] = I

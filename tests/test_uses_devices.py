@@ -1,5 +1,7 @@
 """Programs of `examples/uses`: each learns, or agrees with something else."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -39,9 +41,8 @@ def test_tagger():
     for row in range(20):
         want = viterbi(params, scores[row, words[row]])
         assert found[row, words[row]].tolist() == want
-        assert tagger.I not in want[:1] and (tagger.O, tagger.I) not in zip(
-            want, want[1:], strict=False
-        )
+        pairs = list(itertools.pairwise(want))
+        assert tagger.I not in want[:1] and (tagger.O, tagger.I) not in pairs
     assert not found[~words].any()
 
 
@@ -60,7 +61,7 @@ def test_mesh():
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
         assert len(b.sharding.device_set) == 2
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    assert np.mean(losses[-5:]) < 0.15  # 0.167 by a constant guess
 
 
 def sigmoid(x):
@@ -72,7 +73,7 @@ def surprises(params, bits):
     (w_x, w_h, b), head = jax.tree.map(np.asarray, (params["lstm"], params["head"]))
     h = c = np.zeros((stream.ROWS, stream.H))
     surprise = np.full(stream.ROWS, np.log(2))
-    for bit, after in zip(bits, bits[1:], strict=False):
+    for bit, after in itertools.pairwise(bits):
         z = np.stack([bit, surprise], -1) @ w_x + h @ w_h + b
         i, f, g, o = np.split(z, 4, axis=-1)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
