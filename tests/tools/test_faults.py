@@ -92,7 +92,7 @@ def test_a_sample_is_fixed_and_spread():
 def test_the_tests_of_a_file(monkeypatch):
     monkeypatch.chdir(ROOT)
     stems = lambda path: [t.stem for t in tool.tests_of(Path(path))]
-    assert stems("jaxseq/_search/beam.py")[0] == "test_decode"
+    assert "test_decode" in stems("jaxseq/_search/beam.py")
     assert "test_decode" in stems("jaxseq/_search/step.py")  # behind beam_search
     assert "test_crf" in stems("jaxseq/_losses/crf.py")
     heads = stems("jaxseq/_attention/heads.py")
