@@ -73,7 +73,7 @@ format: $(VENV)/dev
 # says first how long it takes; on an idle machine only
 benchmark: $(VENV)/benchmarks
 	$(BIN)/python -m benchmarks run
-	$(BIN)/python -m benchmarks report --front README.md
+	$(BIN)/python -m benchmarks report
 
 clean:
 	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache .hypothesis

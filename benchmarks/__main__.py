@@ -76,10 +76,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             command.add_argument(f"--{name}", **how)
         command.add_argument("--shapes", nargs="+", metavar="B,T,D,H")
 
-    report = add("report", "the tables of the READMEs and the figure, from the rows")
+    report = add("report", "the tables of the README and the figures, from the rows")
     report.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     report.add_argument("--readme", type=Path, default=HERE / "README.md")
-    report.add_argument("--front", type=Path, help="a page for the summary alone")
 
     compile_tpu = add("compile-tpu", "compile the TPU kernels for chips not here")
     compile_tpu.add_argument("--quick", action="store_true", help="one chip and width")
@@ -187,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.command == "report":
             from benchmarks.report import report
 
-            report(options.results, options.readme, options.front)
+            report(options.results, options.readme)
         elif options.command == "compile-tpu":
             from benchmarks.tpu_compile import compile_all
 

@@ -42,6 +42,11 @@ def draw_figure(runs: list[list[Row]], path: Path) -> None:
     for ax in axes[:, 0]:
         ax.set_ylabel("B,T,D,H")
     decorate(figure, every, axes)
+    figure.supxlabel(
+        "time over jaxseq's, float32 (log scale); grey: faster than jaxseq; "
+        "bars: interquartile range",
+        fontsize=9,
+    )
     figure.savefig(path, dpi=100)
 
 
@@ -54,8 +59,7 @@ def shapes_of(rows: list[Row]) -> list[str]:
 
 def panel(ax: Any, rows: list[Row], shapes: list[str]) -> None:
     names = [name for name in contenders_of(rows) if name != "jaxseq"]
-    ax.axvspan(1e-3, 1, color="0.93", zorder=0)
-    ax.axvline(1, color="0.3", linewidth=1, zorder=1)
+    lines(ax, shapes)
     for group in groups(rows):
         y = shapes.index(case_of(next(iter(group.values()))).shape)
         for k, name in enumerate(names):
@@ -68,15 +72,21 @@ def panel(ax: Any, rows: list[Row], shapes: list[str]) -> None:
             error = 0.5 * group[name]["iqr_ms"] / group["jaxseq"]["median_ms"]
             bar = {"xerr": min(error, 0.9 * r), "elinewidth": 1, "zorder": 3}
             ax.errorbar(r, at, fmt=marker, color=color, markersize=5, **bar)
-    ax.set_yticks(range(len(shapes)), shapes)
-    ax.set_ylim(len(shapes) - 0.5, -0.5)
+
+
+def lines(ax: Any, names: list[str]) -> None:
+    """A line for each name, and grey where others are faster than jaxseq."""
+    ax.axvspan(1e-3, 1, color="0.93", zorder=0)
+    ax.axvline(1, color="0.3", linewidth=1, zorder=2)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="x", color="0.85", zorder=0)
-    for y in range(1, len(shapes)):
+    for y in range(1, len(names)):
         ax.axhline(y - 0.5, color="0.85", linewidth=0.8, zorder=0)
 
 
 def decorate(figure: Figure, rows: list[Row], axes: Any) -> None:
-    """Axis limits, the legend and what the axis is."""
+    """Axis limits and the legend."""
     by_device = [[r for r in rows if r["device"] == d] for d in {*map(device, rows)}]
     found = [
         r for own in by_device for g in groups(own) for n in g if (r := ratio(g, n))
@@ -95,11 +105,6 @@ def decorate(figure: Figure, rows: list[Row], axes: Any) -> None:
             color, marker = LOOKS.get(name, OTHER)
             handles += x.plot([], [], marker, color=color, label=name)
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    figure.supxlabel(
-        "time over jaxseq's, float32 (log scale); grey: faster than jaxseq; "
-        "bars: interquartile range",
-        fontsize=9,
-    )
 
 
 def device(row: Row) -> str:

@@ -407,22 +407,20 @@ def test_rows_and_report(tmp_path, capsys):
     assert ratio(groups(rows)[0], "torch") == 1.5
     assert ratio(groups(rows)[0], "keras") is None
 
-    readme, front = tmp_path / "README.md", tmp_path / "FRONT.md"
-    page = f"before\n{report.START}\nstale\n{report.END}\nafter\n"
-    for file in (readme, front):
-        file.write_text(page)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.START}\nstale\n{report.END}\nafter\n")
     profiled = {"contender": "jaxseq", **plain._asdict(), "kernels_per_step": 3.0}
     names = ("per_step", "product", "arithmetic", "copy", "none")
     profiled |= {f"us_{name}": 1.25 for name in names}
     before = profiled | {"us_per_step": 88.0}
     for row, run in ((before, "1"), (profiled, "2")):
         append(tmp_path / "profile" / "cpu-new.jsonl", [row], run=run, commit="c0ffee")
-    args = ["--results", str(tmp_path), "--readme", str(readme), "--front", str(front)]
+    args = ["--results", str(tmp_path), "--readme", str(readme)]
     assert main(["report", *args]) == 0
-    text, short = readme.read_text(), front.read_text()
+    text, short = readme.read_text(), capsys.readouterr().out
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert "stale" not in text
     for page in (text, short):
-        assert page.startswith("before\n") and page.endswith("\nafter\n")
-        assert "stale" not in page
         # every machine, and which of them was unkind to PyTorch
         assert (
             page.index("cpu-new") < page.index("cpu-old") < page.index("told to sleep")
@@ -430,7 +428,7 @@ def test_rows_and_report(tmp_path, capsys):
         assert page.count("told to sleep") == 1
         assert "| torch | forward | – | 1.50 (1.50 to 1.50) | – |" in page
         assert "| torch | forward | – | 0.50 (0.50 to 0.50) | – |" in page
-    assert f"({report.FIGURE})" in text and report.FIGURE not in short
+    assert f"({report.FIGURE})" in text
     assert "77" not in text and "88" not in text  # of older runs
     assert "### Where the time goes: cpu-new, commit c0ffee" in text
     assert "over 1 shape:" in text and "; 1 shape." in short
@@ -443,11 +441,12 @@ def test_rows_and_report(tmp_path, capsys):
     assert "| gru | gradient | 200 | 100 | 100 | 300 |" in text
     assert "| 3,5,4,6 | jaxseq | 1.2 | 3.0 |" in text
     assert "- keras: other numbers: y (lstm forward; gru gradient; lstm eager;" in text
-    assert (tmp_path / report.FIGURE).stat().st_size > 10_000
+    for name in (report.FIGURE, report.SUMMARY):
+        assert (tmp_path / name).stat().st_size > 10_000
     # a page without its marks, and a line that is no row, are left as they are
-    front.write_text("no marks")
+    readme.write_text("no marks")
     assert "needs one line" in one_line(capsys, main(["report", *args]))
-    assert front.read_text() == "no marks"
+    assert readme.read_text() == "no marks"
     with path.open("a") as file:
         file.write("{")
     assert "line 41: not a row" in one_line(capsys, main(["report", *args]))
