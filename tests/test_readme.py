@@ -7,8 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxseq
+import jaxseq.nn
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -50,7 +52,7 @@ def test_weights_of_pytorch():
     np.testing.assert_allclose(y, want, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("page", "most"), [("README.md", 30), ("docs/layers.md", 12)])
+@pytest.mark.parametrize(("page", "most"), [("README.md", 26), ("docs/layers.md", 12)])
 def test_the_first_example_is_short(page, most):
     """No line but its imports and blank ones is left out of the count."""
     first = BLOCK.findall(PAGES[page])[0]
@@ -59,6 +61,36 @@ def test_the_first_example_is_short(page, most):
     assert any(line.startswith("import jaxseq") for line in imports)
     own = [line for line in lines if line not in imports]
     assert any("jaxseq." in line for line in own) and len(own) <= most
+
+
+def modules():
+    nn, how = jaxseq.nn, {"rngs": nnx.Rngs(0)}
+    sizes = {"source_vocab": 5, "target_vocab": 6}
+    transformer = {"features": 4, "num_heads": 2, "ff_features": 4}
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    made = [
+        nn.LSTM(3, 4, num_layers=2, **how),
+        nn.LSTM(3, 4, bidirectional=True, **how),
+        nn.Seq2Seq(embed_features=4, hidden_features=4, **sizes, **how),
+        nn.Transformer(**transformer, **layers, **sizes, **how),
+        nn.MultiHeadAttention(4, num_heads=2, **how),
+        nn.CRF(3, **how),
+    ]
+    return [nnx.state(module, nnx.Param) for module in made]
+
+
+def test_paths_of_weights():
+    """Those in the table, of the functions and of the modules."""
+    leaves = jax.tree.leaves_with_path([*jax.eval_shape(modules)])
+    names = [jax.tree_util.keystr(p[1:], simple=True, separator="/") for p, _ in leaves]
+    known = {name.removesuffix("/value") for name in names}
+    known |= {name.removeprefix("weights/") for name in known}
+    known |= {name.removeprefix("0/") for name in known}  # of one layer
+    table = PAGES["docs/training.md"].partition("| weights of")[2].partition("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        cells = row.split("|")[2:4]
+        for name in re.findall(r"`([^`]+)`", "".join(cells)):
+            assert name in known, row
 
 
 def anchors(text):
@@ -83,14 +115,19 @@ def test_every_page_is_linked_from_the_readme():
     assert all(f"({page})" in README for page in PAGES if page != "README.md")
 
 
-WHY = README.partition("## Why")[2].partition("<details>")[0]
-GENERATED = README.partition("<!-- generated")[2].partition("<!-- end")[0]
+WHY = README.partition("## Why")[2].partition("\n## ")[0]
 ROW = r"^\| flax \| (\w+) \| ([\d.]+) .*? \| ([\d.]+) .*? \| ([\d.]+) .*? \| ([\d.]+) "
+BENCHMARKS = ROOT / "benchmarks" / "README.md"
+measured = pytest.mark.skipif(
+    not BENCHMARKS.exists(), reason="no benchmarks in a source distribution"
+)
 
 
+@measured
 def test_reasons_are_those_of_the_tables():
     """Medians over the shapes: of the three cells' times, and of the memory."""
-    rows = re.findall(ROW, GENERATED, re.MULTILINE)
+    generated = BENCHMARKS.read_text(encoding="utf-8").partition("<!-- generated")[2]
+    rows = re.findall(ROW, generated, re.MULTILINE)
     assert [mode for mode, *_ in rows] == ["forward", "gradient"] * 2
     for mode, *times, memory in rows:
         low, high = min(times, key=float), max(times, key=float)
@@ -98,11 +135,9 @@ def test_reasons_are_those_of_the_tables():
         assert mode == "forward" or memory in WHY
 
 
+@measured
 def test_reasons_have_no_number_of_their_own():
-    pages = ["benchmarks/README.md", "docs/long-inputs.md"]
-    if not (ROOT / pages[0]).exists():
-        pytest.skip("no benchmarks in a source distribution")
-    found = " ".join((ROOT / page).read_text(encoding="utf-8") for page in pages)
+    found = BENCHMARKS.read_text(encoding="utf-8") + PAGES["docs/long-inputs.md"]
     known = set(re.findall(r"[\d.,]*\d", found))
     for number in re.findall(r"(?<![\w-])\d[\d.,]*\d(?!\w)", WHY):
         assert number in known, number
