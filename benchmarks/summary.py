@@ -14,16 +14,15 @@ from benchmarks.rows import Row, contenders_of, ratios
 def draw_summary(runs: list[list[Row]], path: Path) -> None:
     """Of each run, the rows of one layer over whole sequences in float32."""
     every = [row for rows in runs for row in rows]
-    figure = Figure(figsize=(1.6 + 4 * len(runs), 4.2), layout="constrained")
+    figure = Figure(figsize=(1.2 + 3 * len(runs), 4.4), layout="constrained")
     axes: Any = figure.subplots(1, len(runs), sharex=True, sharey=True, squeeze=False)
     for ax, rows in zip(axes[0], runs, strict=True):
         panel(ax, rows)
         ax.set_title(rows[0]["device"] if rows else "")
     decorate(figure, every, axes)
-    figure.supxlabel(
-        "time over jaxseq's, median of the shapes and lowest to highest (log scale)"
-    )
-    figure.savefig(path, dpi=100)
+    text = "time over jaxseq's: median of the shapes, lowest to highest (log scale)"
+    figure.supxlabel(text, fontsize="medium")
+    figure.savefig(path, dpi=150)
 
 
 def panel(ax: Any, rows: list[Row]) -> None:
