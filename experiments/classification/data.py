@@ -1,6 +1,5 @@
 """Data sets as sequences with a label: images read in pieces, texts as tokens."""
 
-import gzip
 import random
 import sys
 from collections import Counter
@@ -10,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import datasets, tables
-from experiments.classification.settings import IMAGES, OF_TABLES, TEXTS, Settings
+from experiments import datasets
+from experiments.classification.mnist import mnist
+from experiments.classification.settings import IMAGES, Settings
+from experiments.classification.texts import Rows, texts
 from experiments.frame import buckets
 from experiments.frame.buckets import Bucket
 from experiments.frame.data import Data, digest
@@ -32,7 +33,6 @@ class Batch(NamedTuple):
     labels: np.ndarray  # (B,)
 
 
-Rows = list[tuple[str, str]]  # texts and labels
 # what the labels of the files stand for, in their order
 SENTIMENT = ["negative", "positive"]
 FIVE = ["very negative", "negative", "neutral", "positive", "very positive"]
@@ -99,81 +99,6 @@ def title(settings: Settings) -> str:
     return f"{name}, words shuffled" if settings.shuffled else name
 
 
-def texts(settings: Settings, data_dir: Path | None) -> list[Rows]:
-    """Training, validation and test texts with their labels."""
-    name = settings.data
-    fetch = lambda file: datasets.fetch(
-        name[:3] if "sst" in name else name, file, data_dir
-    )
-    sentence = lambda row: row[0]
-    if name in ("sst2", "sst5"):
-        kind = "binary" if name == "sst2" else "fine"
-        files = (f"stsa.{kind}.{part}" for part in ("train", "dev", "test"))
-        return [tables.labelled(fetch(file)) for file in files]
-    if name == "trec":
-        whole, test = (
-            tables.labelled(fetch(f"TREC.{part}.all"), "cp1252")
-            for part in ("train", "test")
-        )
-        return [*held_out(whole, 500), test]
-    if name == "nsmc":
-        whole, test = (
-            [
-                (text, label)
-                for (_, text, label), _ in tables.table(
-                    fetch(f"ratings_{part}.txt"), 3, header=True, quoted=True
-                )
-            ]
-            for part in ("train", "test")
-        )
-        return [*held_out(whole, 5000), test]
-    if name == "mr":  # no official split: a tenth each to validate and to test
-        rows = [
-            (text, label)
-            for label in ("neg", "pos")
-            for text in datasets.lines(fetch(f"rt-polarity.{label}"), "cp1252")
-        ]
-        return [*datasets.split(rows, 0.1, 0, sentence)]
-    path = Path(name)
-    if not path.is_file():
-        known = ", ".join((*IMAGES, *TEXTS))
-        raise InputError(f"--data {path}: neither a file nor one of {known}")
-    rows = own_texts(path, settings)
-    return [*datasets.split(rows, 0.1, 0, sentence)]
-
-
-def own_texts(path: Path, settings: Settings) -> Rows:
-    """The texts and labels of a table of the user's."""
-    how: Any = {name: getattr(settings, name) for name in OF_TABLES}
-    found, named = tables.own(path, ("text", "label"), **how)
-    for text, label, place in found:
-        if not text.strip() or not label.strip():
-            raise InputError(f"{place}: an empty text or label")
-    rows = [(text, label.strip()) for text, label, _ in found]
-    if len(rows) < 10:
-        raise InputError(f"--data {path}: {len(rows)} texts, at least 10 needed")
-    texts, labels = (Counter(row[side] for row in rows) for side in (0, 1))
-    if not named and len(labels) > len(texts):
-        raise InputError(
-            f"{path}: {len(texts)} different texts in column 1 and {len(labels)} "
-            "different labels in column 2: if the label stands first, --columns "
-            "label,text; if not, --columns text,label"
-        )
-    once = [label for label, n in labels.items() if n == 1]
-    if settings.header is None and once == [rows[0][1]]:
-        raise InputError(
-            f"{found[0].place}: no other row has the label {tables.short(once[0])}: if "
-            "this is a header, --header; if not, --no-header"
-        )
-    return rows
-
-
-def held_out(rows: Rows, n: int) -> tuple[Rows, Rows]:
-    """All but `n` rows drawn by chance, and these."""
-    drawn = random.Random(0).sample(rows, len(rows))
-    return drawn[n:], drawn[:n]
-
-
 def mixed(text: str, seed: int) -> str:
     """The words of a text in random order."""
     words = text.split()
@@ -202,19 +127,7 @@ def encode(text: str, index: dict[str, int], settings: Settings) -> list[int]:
 def images(settings: Settings, data_dir: Path | None) -> Data:
     """Handwritten digits as sequences of rows, of pixels, or of permuted pixels."""
     name, _, order = settings.data.partition("_")
-    if name == "digits":
-        pixels, labels, parts = datasets.digits()
-    else:
-        read = lambda file: idx(datasets.fetch("mnist", file, data_dir))
-        files = ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")
-        pixels = np.concatenate([read(file) for file in files])
-        files = ("train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
-        labels = np.concatenate([read(file) for file in files])
-        if not 60_000 < len(pixels) == len(labels):
-            n = f"{len(pixels):,} images and {len(labels):,} labels"
-            raise InputError(f"mnist: {n}, 70,000 of each expected")
-        pixels = pixels.astype(np.float32) / 255
-        parts = (range(55_000), range(55_000, 60_000), range(60_000, len(pixels)))
+    pixels, labels, parts = datasets.digits() if name == "digits" else mnist(data_dir)
     if order:
         pixels = pixels.reshape(len(pixels), -1, 1)
     if order == "permuted":
@@ -227,21 +140,6 @@ def images(settings: Settings, data_dir: Path | None) -> Data:
         "features": pixels.shape[-1],
     }
     return made(examples, [known, known[2]], facts, settings)
-
-
-def idx(path: Path) -> np.ndarray:
-    """The array of bytes of an IDX file, plain or packed."""
-    try:
-        opener: Any = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as file:
-            content = file.read()
-        zero, kind, rank = int.from_bytes(content[:2]), content[2], content[3]
-        shape = np.frombuffer(content, ">u4", rank, 4)
-        if zero or kind != 8:
-            raise ValueError
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as e:
-        raise InputError(f"{path}: not an IDX file of bytes") from e
 
 
 def widths(examples: Sequence[Example]) -> tuple[int, ...]:

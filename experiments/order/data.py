@@ -15,8 +15,8 @@ from pathlib import Path
 
 from experiments import datasets
 from experiments.classification import data
-from experiments.classification.data import Rows
 from experiments.classification.settings import Settings
+from experiments.classification.texts import Rows
 from experiments.frame.data import Data
 from experiments.frame.errors import InputError
 

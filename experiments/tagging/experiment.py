@@ -13,10 +13,11 @@ from experiments.frame.experiment import Evaluation, Experiment, Result, Run, lo
 from experiments.frame.page import write_page
 from experiments.tagging import data, model, page
 from experiments.tagging.corpus import FILES, Sentence
-from experiments.tagging.data import Corpus, Encoded, Vocabulary
+from experiments.tagging.data import Corpus
 from experiments.tagging.entities import scheme
 from experiments.tagging.model import Tagger, decode
 from experiments.tagging.settings import OF_COLUMNS, OF_LETTERS, Settings, preset
+from experiments.tagging.vocabulary import Encoded, Vocabulary, encode
 
 
 def check(settings: Settings, given: dict[str, Any]) -> None:
@@ -35,7 +36,7 @@ class Answers:
         self.model, self.settings, self.vocabulary = model, settings, vocabulary
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[list[str]]:
-        rows, letters = data.encode(sentences, self.vocabulary, self.settings)
+        rows, letters = encode(sentences, self.vocabulary, self.settings)
         width = self.settings.longest
         places = [
             (row, *window)

@@ -9,8 +9,8 @@ from flax import nnx
 from jax import Array
 
 import jaxseq.nn
-from experiments.tagging.data import PAD, UNKNOWN, Vocabulary
 from experiments.tagging.settings import Settings
+from experiments.tagging.vocabulary import PAD, UNKNOWN, Vocabulary
 
 
 class Tagger(nnx.Module):

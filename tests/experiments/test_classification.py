@@ -13,6 +13,7 @@ from flax import nnx
 from experiments.classification import data, experiment
 from experiments.classification.__main__ import main
 from experiments.classification.data import Example
+from experiments.classification.mnist import idx
 from experiments.classification.model import Classifier, mean
 from experiments.classification.page import NAMES, label
 from experiments.classification.settings import (
@@ -23,6 +24,7 @@ from experiments.classification.settings import (
     Settings,
     preset,
 )
+from experiments.classification.texts import texts
 from experiments.frame import buckets
 from experiments.frame.errors import InputError
 from experiments.frame.experiment import load
@@ -277,14 +279,14 @@ def test_idx_files(tmp_path):
     plain.write_bytes(content)
     packed.write_bytes(gzip.compress(content))
     for path in (plain, packed):
-        np.testing.assert_array_equal(data.idx(path), images)
+        np.testing.assert_array_equal(idx(path), images)
     for wrong in (b"", content[:-1], b"\x01" + content, b"no idx file at all"):
         plain.write_bytes(wrong)
         with pytest.raises(InputError, match="not an IDX file of bytes"):
-            data.idx(plain)
+            idx(plain)
     packed.write_bytes(content)
     with pytest.raises(InputError, match="not an IDX file of bytes"):
-        data.idx(packed)
+        idx(packed)
 
 
 def test_shuffled_texts_keep_their_words():
@@ -303,12 +305,12 @@ def test_real_texts():
         "trec": (4952, 500, 500, 6),
     }
     for name, want in sizes.items():
-        parts = data.texts(preset({"data": name}), REAL)
+        parts = texts(preset({"data": name}), REAL)
         labels = {label for part in parts for _, label in part}
         assert (*map(len, parts), len(labels)) == want
         if name == "mr":  # drawn here, so that no text is in two parts
-            texts = [{text for text, _ in part} for part in parts]
-            assert not texts[0] & texts[2] and not texts[0] & texts[1]
+            own = [{text for text, _ in part} for part in parts]
+            assert not own[0] & own[2] and not own[0] & own[1]
     questions = data.load(preset({"data": "trec"}), REAL)
     labels = questions.facts["labels"]
     named = {e.text: labels[e.label] for e in questions.tests["test"]}

@@ -6,9 +6,10 @@ import random
 import pytest
 
 from experiments.tagging.corpus import Sentence
-from experiments.tagging.data import Corpus, Vocabulary
+from experiments.tagging.data import Corpus
 from experiments.tagging.entities import scheme, spans
 from experiments.tagging.experiment import scores
+from experiments.tagging.vocabulary import Vocabulary
 
 
 def chunks(tags):

@@ -17,8 +17,10 @@ from experiments.frame.errors import InputError
 from experiments.speech import audio, data, morse
 from experiments.speech.__main__ import main
 from experiments.speech.audio import HOP, RATE, WINDOW
-from experiments.speech.data import Batch, Example, Recording
+from experiments.speech.data import Batch, Example
 from experiments.speech.model import Heard, loss, scores
+from experiments.speech.recordings import Recording, split
+from experiments.speech.recordings import recordings as read
 from experiments.speech.settings import Settings, preset
 from tests.experiments.helpers import error, refused, resumes
 
@@ -248,7 +250,7 @@ def test_senders_differ_and_come_again():
 
 
 def test_recordings_of_both_kinds(recordings, tmp_path):
-    found = data.recordings(recordings)
+    found = read(recordings)
     assert len(found) == 10 * len(SPEAKERS) * len(NUMBERS)
     one = next(r for r in found if r[1:] == (3, "bob", 7))
     np.testing.assert_allclose(one.sound * 32768, said(3, "bob", 7))
@@ -258,7 +260,7 @@ def test_recordings_of_both_kinds(recordings, tmp_path):
     path = tmp_path / "fsdd" / "fsdd.npz"
     path.parent.mkdir()
     np.savez(path, audio=np.concatenate(sounds), offsets=offsets, names=names)
-    packed = data.recordings(tmp_path)
+    packed = read(tmp_path)
     assert [r[1:] for r in packed] == [r[1:] for r in found]
     for a, b in zip(packed, found, strict=True):
         np.testing.assert_array_equal(a.sound, b.sound)
@@ -267,19 +269,19 @@ def test_recordings_of_both_kinds(recordings, tmp_path):
 def test_split():
     make = lambda d, s, n: Recording(np.zeros(1), d, s, n)
     every = [make(d, s, n) for d in range(10) for s in "abc" for n in range(50)]
-    train_, validation, test = data.split(every, None)
+    train_, validation, test = split(every, None)
     assert [len(p) for p in (train_, validation, test)] == [1290, 60, 150]
     assert {r.number for r in test} == {0, 1, 2, 3, 4}
     names = lambda part: {r[1:] for r in part}
     assert len(names(train_) | names(validation) | names(test)) == len(every)
-    train_, validation, test = data.split(every, "b")
+    train_, validation, test = split(every, "b")
     assert len(test) == 500 and {r.speaker for r in test} == {"b"}
     assert {r.speaker for r in [*train_, *validation]} == {"a", "c"}
 
 
 def test_joined_strings(recordings):
     """Each digit of a string is heard where its recording lies, of one speaker."""
-    parts = data.by_speaker(data.recordings(recordings))
+    parts = data.by_speaker(read(recordings))
     chance = np.random.default_rng(0)
     heard = set()
     for _ in range(20):
@@ -494,21 +496,21 @@ def test_mistakes(recordings, tmp_path, capsys):
 
 
 def test_sound_files_of_other_names_are_told(recordings, tmp_path, capsys):
-    found = data.recordings(recordings)
+    found = read(recordings)
     told = capsys.readouterr().err
     assert "recordings: sound files of other names, left out: 1 (the first is n" in told
     for path in (recordings / "recordings").glob("?_ann_*.wav"):
         (tmp_path / path.with_suffix(".WAV").name).write_bytes(path.read_bytes())
-    assert len(data.recordings(tmp_path)) == len(found) // 2
+    assert len(read(tmp_path)) == len(found) // 2
     assert capsys.readouterr().err == ""
 
 
 def test_parts_that_lack_recordings():
     one = [Recording(np.zeros(1), 0, "a", n) for n in (0, 5)]
     with pytest.raises(InputError, match="7 and up"):
-        data.split(one, None)
+        split(one, None)
     with pytest.raises(InputError, match="no other to train on"):
-        data.split(one, "a")
+        split(one, "a")
 
 
 def test_batch_type():

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from experiments import tables
-from experiments.classification import data as classification
 from experiments.classification.__main__ import main
 from experiments.classification.settings import Settings
+from experiments.classification.texts import own_texts
 from experiments.frame.errors import InputError
 from experiments.order.__main__ import main as order
 from experiments.translation import data as translation
@@ -32,7 +32,7 @@ def told(capsys):
 
 def read(path, rows, **how):
     path.write_text("\n".join(rows) + "\n")
-    return classification.own_texts(path, Settings(data=str(path), **how))
+    return own_texts(path, Settings(data=str(path), **how))
 
 
 def moved(rows, *order, extra="x"):
@@ -98,7 +98,7 @@ def test_separators(path, tmp_path, told):
     assert read(path, commas, separator="comma") == want
     packed = tmp_path / "own.csv.gz"
     packed.write_bytes(gzip.compress("\n".join(commas).encode()))
-    assert classification.own_texts(packed, Settings(data=str(packed))) == want
+    assert own_texts(packed, Settings(data=str(packed))) == want
     other = [row.replace("\t", ";") for row in ROWS]
     assert read(tmp_path / "b.csv", other, separator="semicolon") == WANT
     assert read(tmp_path / "b.csv", ROWS, separator="tab") == WANT

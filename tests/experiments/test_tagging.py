@@ -20,11 +20,11 @@ from experiments.frame.errors import InputError
 from experiments.tagging import corpus, data, experiment, source
 from experiments.tagging.__main__ import main
 from experiments.tagging.corpus import Sentence
-from experiments.tagging.data import Vocabulary
 from experiments.tagging.entities import scheme
 from experiments.tagging.model import Tagger, decode, loss
 from experiments.tagging.page import coloured
 from experiments.tagging.settings import Settings, preset
+from experiments.tagging.vocabulary import UNKNOWN, Vocabulary, encode, known, spelling
 from tests.experiments.helpers import REAL, error, real, resumes
 
 # one width to compile for
@@ -203,9 +203,9 @@ def everything(model, batch):
 def some_batch(settings):
     """A model, and a batch of two sentences padded to three."""
     rows = [Sentence(["ab", "b", "ab"], ["X", "Y", "Z"]), Sentence(["cc"], ["Z"])]
-    vocabulary = Vocabulary(*data.known(rows, settings), ["X", "Y", "Z"])
+    vocabulary = Vocabulary(*known(rows, settings), ["X", "Y", "Z"])
     model = Tagger(settings, vocabulary, rngs=nnx.Rngs(1))
-    encoded, letters = data.encode(rows, vocabulary, settings)
+    encoded, letters = encode(rows, vocabulary, settings)
     (bucket,) = data.bucketed(encoded, letters, settings)
     return model, bucket.collate([0, 1]), encoded, letters
 
@@ -254,7 +254,7 @@ def test_dropped_words_are_unknown():
     """Nearly all of them: the scores are those of unknown words."""
     settings = Settings(**TINY, word_dropout=0.999999, dropout=0.0)
     model, batch, _, _ = some_batch(settings)
-    none = batch._replace(words=np.full_like(batch.words, data.UNKNOWN))
+    none = batch._replace(words=np.full_like(batch.words, UNKNOWN))
     dropped = scores_of(model, batch)
     model.eval()
     kept, unknown = scores_of(model, batch), scores_of(model, none)
@@ -266,11 +266,11 @@ def test_words_and_letters_as_numbers():
     settings = Settings(data="x", letters=True, jamo=True, longest_word=4)
     rows = [Sentence(["한글", "Über", "über", "abcdefg"], list("ABBA")),
             Sentence(["한국", "글"], list("AB"))]  # fmt: skip
-    vocabulary = Vocabulary(*data.known(rows, settings), ["A", "B"])
+    vocabulary = Vocabulary(*known(rows, settings), ["A", "B"])
     assert vocabulary.words == ["über"]  # which is met twice, once with a capital
     assert {"한", "글", "ᄒ", "ᅡ", "ᆫ", "b"} <= {*vocabulary.letters}
     assert not {"국", "Ü", "c"} & {*vocabulary.letters}  # in one word each
-    encoded, letters = data.encode(
+    encoded, letters = encode(
         [*rows, Sentence(["한글", "ㅋ"], [])], vocabulary, settings
     )
     assert [row.words.tolist() for row in encoded] == [[1, 2, 2, 1], [1, 1], [1, 1]]
@@ -283,7 +283,7 @@ def test_words_and_letters_as_numbers():
     forms = [form for row in encoded for form in row.forms.tolist()]
     assert forms[0] == forms[6] and len({*forms}) == 7
     assert read(forms[0]) == ["한ᄒ" + "ᅡᆫ", "글ᄀ" + "ᅳᆯ"]
-    assert data.spelling("abcdefg", settings) == "abfg"
+    assert spelling("abcdefg", settings) == "abfg"
     assert read(forms[7]) == ["?"] and read(0) == []
 
 
@@ -292,7 +292,7 @@ def test_every_word_is_in_a_batch_with_its_letters():
     rows = [Sentence(*row) for row in made_up(50)]
     rows.append(Sentence(*(x * 3 for x in made_up(1, 5)[0])))
     vocabulary = Vocabulary([], [*"abcdefiotu"], ["C", "TOC", "TOV", "V"])
-    encoded, letters = data.encode(rows, vocabulary, settings)
+    encoded, letters = encode(rows, vocabulary, settings)
     pieces = data.cut(encoded, settings)
     assert len(pieces) > len(rows) and max(len(p.words) for p in pieces) == 8
     seen = []
