@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.check import check_number, check_params
+from jaxseq._base.check import check_number
+from jaxseq._cells.check import check_params
 from jaxseq._cells.init import init_gates
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
