@@ -158,7 +158,7 @@ def lstm_step(
     params = check_params(params, LSTMParams, 4)
     return step(
         lstm_update,
-        _cell_params(params),
+        CellParams(*params),
         state,
         x,
         zeros=_widths(params),
@@ -232,7 +232,7 @@ def lstm(
     params = check_params(params, LSTMParams, 4)
     return sequence(
         lstm_update,
-        _cell_params(params),
+        CellParams(*params),
         x,
         state,
         zeros=_widths(params),
@@ -244,70 +244,6 @@ def lstm(
         remat=remat,
         implementation=implementation,
     )
-
-
-def lstm_states(
-    params: LSTMParams,
-    x: Array,
-    state: LSTMState | None = None,
-    *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    start: LSTMState | None = None,
-    reverse: bool = False,
-) -> LSTMState:
-    """Runs an LSTM over time, and returns its hidden and cell states at every step.
-
-    It is `cell_states` of an LSTM: a `jax.lax.scan`, and its gradient the slower one of
-    that. The state of `rnn` and `gru` is `y`; only the LSTM has more.
-
-    Args:
-        params: weights for input width D and hidden width H.
-        x: inputs, `(..., T, D)`, in the dtype of `params`.
-        state: initial hidden and cell states, each `(..., H)`; zeros if None.
-        lengths: valid steps of each sequence, integers `(...)`; all T if None.
-            Past them the state stands still.
-        mask: booleans `(..., T)`, which steps are valid; see `lstm`.
-        resets: booleans `(..., T)`; where True a new segment starts; see `lstm`.
-        start: where a reset sets the state, and where the run begins if `state` is
-            None: of one row or `(..., H)`; zeros if None.
-        reverse: whether to run from the last valid step to the first. States stay
-            at the position of their input.
-
-    Returns:
-        The states after each step, an LSTMState with parts `(..., T, H)`; float32 for
-        the 16-bit dtypes.
-
-    Raises:
-        ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
-
-    Example:
-        >>> import jax, jaxseq
-        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
-        >>> states = jaxseq.lstm_states(params, jax.numpy.ones((5, 20, 3)))
-        >>> states.c.shape
-        (5, 20, 8)
-    """
-    params = check_params(params, LSTMParams, 4)
-    _, states = sequence(
-        lstm_update,
-        _cell_params(params),
-        x,
-        state,
-        zeros=_widths(params),
-        start=start,
-        lengths=lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        states=True,
-    )
-    return states
-
-
-def _cell_params(params: LSTMParams) -> CellParams:
-    return CellParams(*params)
 
 
 def _widths(params: LSTMParams) -> Any:

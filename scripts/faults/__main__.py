@@ -41,7 +41,8 @@ OWN = "updates examples seq2seq nn".split()
 ENGINE = ["updates", *CELLS, "examples"]
 TPU = ["tpu", "platforms"]
 TESTS = {
-    **{f"_cells/{name}": CELLS for name in "check gru init lstm rnn".split()},
+    **{f"_cells/{name}": CELLS for name in "check gru lstm rnn states".split()},
+    "_cells/init": [*CELLS, *OWN],
     **{f"_cells/{name}": OWN for name in ("any", "cell")},
     **{
         f"_engine/{name}": ENGINE
