@@ -62,7 +62,7 @@ import jax.export as _export
 from jaxseq._attention.kinds import additive_attention as additive_attention
 from jaxseq._attention.kinds import dot_attention as dot_attention
 from jaxseq._attention.kinds import general_attention as general_attention
-from jaxseq._attention.kinds import multi_head_attention as multi_head_attention
+from jaxseq._attention.multi_head import multi_head_attention as multi_head_attention
 from jaxseq._attention.params import AdditiveParams as AdditiveParams
 from jaxseq._attention.params import Dot as Dot
 from jaxseq._attention.params import MultiHeadParams as MultiHeadParams
