@@ -52,6 +52,7 @@ TESTS = {
         ).split()
     },
     **{f"_base/{name}": CELLS for name in "dtypes masks resets".split()},
+    "nn/_crf": "nn everywhere arguments".split(),
     "_base/check": ["errors", "api", "decode", "attention", *CELLS],
     **{f"_kernels/{name}": TPU for name in "call tpu/limits tpu/scan".split()},
     **{f"_kernels/{name}": TPU for name in "tpu/steps tpu/tiles".split()},
