@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import jaxseq
 import jaxseq.nn
@@ -61,9 +63,13 @@ MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]
 
 @pytest.mark.parametrize("name", ["jaxseq", *MODULES])
 def test_examples_in_docstrings(name):
+    """They need the usual imports and no other."""
+    imported = {"jax": jax, "jnp": jnp, "jaxseq": jaxseq}
+    if name.startswith("jaxseq.nn"):
+        imported["nnx"] = nnx
     jax.config.update("jax_enable_x64", False)  # as a user has it
     try:
-        result = doctest.testmod(importlib.import_module(name))
+        result = doctest.testmod(importlib.import_module(name), globs=imported)
     finally:
         jax.config.update("jax_enable_x64", True)
     assert result.failed == 0

@@ -53,8 +53,6 @@ def additive_attention(
     with `w_q` and `w_k` as the upper and lower rows of W.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.additive_init(jax.random.key(0), 4, 6, 8)
         >>> query, keys = jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6))
         >>> lengths = jnp.array([5, 2])
@@ -107,7 +105,6 @@ def general_attention(
     https://arxiv.org/abs/1508.04025, section 3.1.
 
     Example:
-        >>> import jax.numpy as jnp, jaxseq
         >>> w, query, keys = jnp.ones((4, 6)), jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6))
         >>> context, weights = jaxseq.general_attention(w, query, keys)
         >>> context.shape, weights.shape
@@ -173,7 +170,6 @@ def dot_attention(
     https://arxiv.org/abs/1706.03762, section 3.2.1.
 
     Example:
-        >>> import jax.numpy as jnp, jaxseq
         >>> x = jnp.ones((2, 4, 6))
         >>> context, weights = jaxseq.dot_attention(x, x, causal=True, window=2)
         >>> weights[0].tolist()[:3]

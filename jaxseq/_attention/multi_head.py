@@ -68,8 +68,6 @@ def multi_head_attention(
     Checkpoints", 2023, https://arxiv.org/abs/2305.13245.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.multi_head_init(jax.random.key(0), 8, 4, 2, num_kv_heads=2)
         >>> x = jnp.ones((2, 5, 8))
         >>> context, weights = jaxseq.multi_head_attention(params, x, causal=True)

@@ -66,7 +66,6 @@ def additive_init(
             float64, float32, bfloat16 and float16.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.additive_init(jax.random.key(0), 4, 6, 8)
         >>> params.w_q.shape, params.w_k.shape, params.v.shape
         ((4, 8), (6, 8), (8,))
@@ -125,7 +124,6 @@ def multi_head_init(
             float64, float32, bfloat16 and float16.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.multi_head_init(jax.random.key(0), 8, 4, 2, num_kv_heads=2)
         >>> params.w_q.shape, params.w_k.shape, params.w_o.shape
         ((8, 4, 2), (8, 2, 2), (4, 2, 8))

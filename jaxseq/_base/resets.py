@@ -25,8 +25,7 @@ def resets_from_dones(dones: Array, last_done: Array | None = None) -> Array:
         ValueError: if a flag is not boolean or a shape does not fit.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> resets_from_dones(jnp.array([False, True, False, False])).tolist()
+        >>> jaxseq.resets_from_dones(jnp.array([False, True, False, False])).tolist()
         [False, False, True, False]
     """
     dones = of_values(dones, "dones")

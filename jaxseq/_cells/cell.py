@@ -65,10 +65,9 @@ def cell_step(
         ValueError: if a shape or dtype does not fit, or `update` is not one.
 
     Example:
-        >>> import jax, jaxseq
-        >>> elman = lambda z_x, h, w_h, _: jax.numpy.tanh(z_x + w_h(h))
+        >>> elman = lambda z_x, h, w_h, _: jnp.tanh(z_x + w_h(h))
         >>> params = jaxseq.cell_init(jax.random.key(0), 3, 8, (8, 8))
-        >>> h, x = jaxseq.cell_zeros(8, 5), jax.numpy.ones((5, 3))
+        >>> h, x = jaxseq.cell_zeros(8, 5), jnp.ones((5, 3))
         >>> h, y = jaxseq.cell_step(elman, params, h, x)
         >>> y.shape
         (5, 8)
@@ -147,14 +146,14 @@ def cell(
         ...     f = jax.nn.sigmoid(x_f + w_h["forget"](h))
         ...     return (1 - f) * h + f * jnp.tanh(x_n + w_h["new"](f * h))
         >>> w_h = {"forget": (8, 8), "new": (8, 8)}
-        >>> params = cell_init(jax.random.key(0), 3, 16, w_h)
-        >>> h, y = cell(mgu, params, jnp.ones((5, 20, 3)), zeros=8)
+        >>> params = jaxseq.cell_init(jax.random.key(0), 3, 16, w_h)
+        >>> h, y = jaxseq.cell(mgu, params, jnp.ones((5, 20, 3)), zeros=8)
         >>> y.shape
         (5, 20, 8)
 
         Where time comes first, as in a rollout `(T, B, D)`, `jax.vmap` over the batch:
 
-        >>> run = lambda x: cell(mgu, params, x, zeros=8)
+        >>> run = lambda x: jaxseq.cell(mgu, params, x, zeros=8)
         >>> h, y = jax.vmap(run, in_axes=1, out_axes=(0, 1))(jnp.ones((20, 5, 3)))
         >>> y.shape
         (20, 5, 8)

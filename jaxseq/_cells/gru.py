@@ -64,7 +64,6 @@ def gru_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> GRUPara
     The two distributions and their sources are those of `lstm_init`.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
         >>> params.w_x.shape, params.w_h.shape, params.b.shape
         ((3, 24), (8, 24), (24,))
@@ -86,7 +85,6 @@ def gru_zeros(params: GRUParams, batch: int | tuple[int, ...] = ()) -> Array:
         ValueError: if `batch` is not a size or a tuple of sizes.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
         >>> jaxseq.gru_zeros(params, 5).shape
         (5, 8)
@@ -119,9 +117,8 @@ def gru_step(
         ValueError: if a shape or dtype does not fit.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
-        >>> state, x = jaxseq.gru_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, x = jaxseq.gru_zeros(params, 5), jnp.ones((5, 3))
         >>> state, y = jaxseq.gru_step(params, state, x)
         >>> y.shape
         (5, 8)
@@ -185,8 +182,6 @@ def gru(
             length known only under `jit` or `vmap` is clipped to it instead.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
         >>> state, y = jaxseq.gru(params, jnp.ones((5, 20, 3)))
         >>> y.shape, state.shape

@@ -65,7 +65,7 @@ def cell_init(
         ValueError: if a size is less than 1 or `dtype` is not a float.
 
     Example:
-        >>> params = cell_init(jax.random.key(0), 3, 16, (8, 16))
+        >>> params = jaxseq.cell_init(jax.random.key(0), 3, 16, (8, 16))
         >>> params.w_x.shape, params.w_h.shape, params.b.shape
         ((3, 16), (8, 16), (16,))
 
@@ -127,7 +127,7 @@ def cell_zeros(
         ValueError: if a width is less than 1 or `dtype` is not a float.
 
     Example:
-        >>> cell_zeros(8, 2).shape
+        >>> jaxseq.cell_zeros(8, 2).shape
         (2, 8)
     """
     check_dtype(dtype, "dtype")

@@ -87,7 +87,6 @@ def lstm_init(
     (https://arxiv.org/abs/1312.6120), for the two distributions.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
         >>> params.w_x.shape, params.w_h.shape, params.b.shape
         ((3, 32), (8, 32), (32,))
@@ -114,7 +113,6 @@ def lstm_zeros(params: LSTMParams, batch: int | tuple[int, ...] = ()) -> LSTMSta
         ValueError: if `batch` is not a size or a tuple of sizes.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
         >>> jaxseq.lstm_zeros(params, 5).c.shape
         (5, 8)
@@ -148,9 +146,8 @@ def lstm_step(
         ValueError: if a shape or dtype does not fit.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
-        >>> state, x = jaxseq.lstm_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, x = jaxseq.lstm_zeros(params, 5), jnp.ones((5, 3))
         >>> state, y = jaxseq.lstm_step(params, state, x)
         >>> y.shape
         (5, 8)
@@ -214,8 +211,6 @@ def lstm(
             length known only under `jit` or `vmap` is clipped to it instead.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
         >>> state, y = jaxseq.lstm(params, jnp.ones((5, 20, 3)))
         >>> y.shape, state.c.shape

@@ -66,7 +66,6 @@ def rnn_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> RNNPara
     The two distributions and their sources are those of `lstm_init`.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
         >>> params.w_x.shape, params.w_h.shape, params.b.shape
         ((3, 8), (8, 8), (8,))
@@ -88,7 +87,6 @@ def rnn_zeros(params: RNNParams, batch: int | tuple[int, ...] = ()) -> Array:
         ValueError: if `batch` is not a size or a tuple of sizes.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
         >>> jaxseq.rnn_zeros(params, 5).shape
         (5, 8)
@@ -123,9 +121,8 @@ def rnn_step(
         ValueError: if a shape or dtype does not fit.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
-        >>> state, x = jaxseq.rnn_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, x = jaxseq.rnn_zeros(params, 5), jnp.ones((5, 3))
         >>> state, y = jaxseq.rnn_step(params, state, x)
         >>> y.shape
         (5, 8)
@@ -193,8 +190,6 @@ def rnn(
             length known only under `jit` or `vmap` is clipped to it instead.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
         >>> state, y = jaxseq.rnn(params, jnp.ones((5, 20, 3)))
         >>> y.shape, state.shape

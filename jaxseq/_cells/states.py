@@ -116,9 +116,8 @@ def lstm_states(
         ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
-        >>> states = jaxseq.lstm_states(params, jax.numpy.ones((5, 20, 3)))
+        >>> states = jaxseq.lstm_states(params, jnp.ones((5, 20, 3)))
         >>> states.c.shape
         (5, 20, 8)
     """

@@ -77,11 +77,10 @@ def stack(
 
     Example:
         >>> from functools import partial
-        >>> import jax, jaxseq
         >>> below, above = jax.random.split(jax.random.key(0))
         >>> layers = [partial(jaxseq.lstm, jaxseq.lstm_init(below, 3, 8)),
         ...           partial(jaxseq.gru, jaxseq.gru_init(above, 8, 4))]
-        >>> state, y = jaxseq.stack(layers, jax.numpy.ones((5, 20, 3)))
+        >>> state, y = jaxseq.stack(layers, jnp.ones((5, 20, 3)))
         >>> y.shape, state[0].c.shape, state[1].shape
         ((5, 20, 4), (5, 8), (5, 4))
     """
@@ -181,10 +180,9 @@ def bidirectional(
 
     Example:
         >>> from functools import partial
-        >>> import jax, jaxseq
         >>> keys = jax.random.split(jax.random.key(0))
         >>> pair = [partial(jaxseq.gru, jaxseq.gru_init(key, 3, 8)) for key in keys]
-        >>> state, y = jaxseq.bidirectional(*pair, jax.numpy.ones((5, 20, 3)))
+        >>> state, y = jaxseq.bidirectional(*pair, jnp.ones((5, 20, 3)))
         >>> y.shape, state[0].shape, state[1].shape
         ((5, 20, 16), (5, 8), (5, 8))
     """

@@ -56,7 +56,7 @@ def cross_entropy(
     Example:
         >>> logits = jnp.zeros((2, 4, 10))
         >>> labels = jnp.array([[3, 1, 4, 1], [5, 9, -100, -100]])
-        >>> losses = cross_entropy(logits, labels, ignore=-100)
+        >>> losses = jaxseq.cross_entropy(logits, labels, ignore=-100)
         >>> mean = losses.sum() / (labels != -100).astype(losses.dtype).sum()
         >>> bool(jnp.isclose(mean, jnp.log(10.0)))
         True
@@ -94,7 +94,8 @@ def perplexity(
 
     Example:
         >>> logits, labels = jnp.zeros((2, 4, 10)), jnp.ones((2, 4), int)
-        >>> round(float(perplexity(logits, labels, lengths=jnp.array([4, 2]))), 4)
+        >>> lengths = jnp.array([4, 2])
+        >>> round(float(jaxseq.perplexity(logits, labels, lengths=lengths)), 4)
         10.0
     """
     losses, valid = _losses(logits, labels, lengths, mask, ignore, 0.0)

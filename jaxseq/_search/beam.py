@@ -82,7 +82,7 @@ def beam_search(
         >>> p = jnp.array([[0.0, 0.6, 0.4], [0.4, 0.3, 0.3], [0.9, 0.1, 0.0]])
         >>> step = lambda state, token: (state, jnp.log(p[token]))
         >>> options = {"max_length": 2, "end": 0, "beam": 2, "n_best": 2}
-        >>> found = beam_search(step, (), jnp.array([0]), **options)
+        >>> found = jaxseq.beam_search(step, (), jnp.array([0]), **options)
         >>> found.tokens.tolist(), (100 * jnp.exp(found.scores)).round().tolist()
         ([[[2, 0], [1, 0]]], [[36.0, 24.0]])
 

@@ -11,7 +11,7 @@ One such sequence outweighs all others in a mean; `ctc_steps` tells which to lea
 
     >>> labels = jnp.array([[8, 5, 12, 12, 15], [1, 1, 0, 0, 0]])
     >>> steps = jnp.array([5, 3])  # of the logits
-    >>> ctc_steps(labels, lengths=jnp.array([5, 2])) <= steps
+    >>> jaxseq.ctc_steps(labels, lengths=jnp.array([5, 2])) <= steps
     Array([False,  True], dtype=bool)
 
 Graves, Fernández, Gomez and Schmidhuber, "Connectionist Temporal Classification",
@@ -63,7 +63,7 @@ def ctc_greedy(
 
     Example:
         >>> path = jnp.array([0, 3, 3, 0, 3, 1])  # 0 is the blank
-        >>> tokens, n, scores = ctc_greedy(9 * jax.nn.one_hot(path, 4))
+        >>> tokens, n, scores = jaxseq.ctc_greedy(9 * jax.nn.one_hot(path, 4))
         >>> tokens[:n]
         Array([3, 3, 1], dtype=int32)
     """
@@ -111,7 +111,7 @@ def ctc_beam_search(
 
     Example:
         >>> path = jnp.array([0, 3, 3, 0, 3, 1])  # 0 is the blank
-        >>> tokens, n, _ = ctc_beam_search(9 * jax.nn.one_hot(path, 4), n_best=2)
+        >>> tokens, n, _ = jaxseq.ctc_beam_search(9 * jax.nn.one_hot(path, 4), n_best=2)
         >>> tokens[0, : n[0]]
         Array([3, 3, 1], dtype=int32)
 
@@ -158,7 +158,7 @@ def ctc_steps(labels: Array, *, lengths: Array | None = None) -> Array:
             integers from 0 to L.
 
     Example:
-        >>> ctc_steps(jnp.array([8, 5, 12, 12, 15]))
+        >>> jaxseq.ctc_steps(jnp.array([8, 5, 12, 12, 15]))
         Array(6, dtype=int32)
     """
     shape = of_values(labels, "labels").shape

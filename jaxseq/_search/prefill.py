@@ -41,8 +41,8 @@ def prefill(
 
     Example:
         >>> step = lambda n, token: (n + 1, jnp.eye(4)[token])
-        >>> prompt = jnp.array([[3, 1, 2], [2, 0, 0]])
-        >>> n, token = prefill(step, jnp.zeros(2), prompt, lengths=jnp.array([3, 1]))
+        >>> prompt, lengths = jnp.array([[3, 1, 2], [2, 0, 0]]), jnp.array([3, 1])
+        >>> n, token = jaxseq.prefill(step, jnp.zeros(2), prompt, lengths=lengths)
         >>> n.tolist(), token.tolist()
         ([2.0, 0.0], [2, 2])
     """

@@ -48,10 +48,10 @@ def at_least(
 
     Example:
         >>> from functools import partial
-        >>> from jaxseq import at_least, greedy
         >>> step = lambda state, token: (state, jnp.array([[2.0, 0.0, 1.0]]))
-        >>> how = {"end": 0, "process": partial(at_least, end=0, length=3)}
-        >>> greedy(step, (), jnp.zeros(1, int), max_length=5, **how).tokens.tolist()
+        >>> how = {"end": 0, "process": partial(jaxseq.at_least, end=0, length=3)}
+        >>> found = jaxseq.greedy(step, (), jnp.zeros(1, int), max_length=5, **how)
+        >>> found.tokens.tolist()
         [[2, 2, 2, 0, 0]]
     """
     logits, _, n = _check(logits, tokens, n)
@@ -89,7 +89,7 @@ def penalize_repetition(
     Example:
         >>> logits = jnp.array([[3.0, 2.0, -1.0, 0.5]])
         >>> written = jnp.array([[0, 2, 0, 0]])
-        >>> penalize_repetition(logits, written, 2, penalty=2.0).tolist()
+        >>> jaxseq.penalize_repetition(logits, written, 2, penalty=2.0).tolist()
         [[1.5, 2.0, -2.0, 0.5]]
 
     Keskar and others, "CTRL: A Conditional Transformer Language Model for
@@ -122,7 +122,7 @@ def no_repeat_ngrams(logits: Array, tokens: Array, n: Array, *, size: int) -> Ar
 
     Example:
         >>> written = jnp.array([[1, 2, 3, 1, 2, 0]])
-        >>> no_repeat_ngrams(jnp.zeros((1, 4)), written, 5, size=3).tolist()
+        >>> jaxseq.no_repeat_ngrams(jnp.zeros((1, 4)), written, 5, size=3).tolist()
         [[0.0, 0.0, 0.0, -inf]]
 
     Paulus, Xiong and Socher, "A Deep Reinforced Model for Abstractive

@@ -65,7 +65,7 @@ def greedy(
 
     Example:
         >>> step = lambda state, token: (state, jnp.eye(5)[(token + 1) % 5])
-        >>> found = greedy(step, (), jnp.array([0, 2]), max_length=4, end=4)
+        >>> found = jaxseq.greedy(step, (), jnp.array([0, 2]), max_length=4, end=4)
         >>> found.tokens.tolist(), found.lengths.tolist()
         ([[1, 2, 3, 4], [3, 4, 4, 4]], [4, 2])
     """
@@ -121,8 +121,9 @@ def sample(
 
     Example:
         >>> step = lambda state, token: (state, jnp.log(jnp.array([[0.4, 0.3, 0.3]])))
+        >>> tokens, key = jnp.zeros(1, int), jax.random.key(0)
         >>> options = {"max_length": 50, "end": None, "top_p": 0.6}
-        >>> found = sample(step, (), jnp.zeros(1, int), jax.random.key(0), **options)
+        >>> found = jaxseq.sample(step, (), tokens, key, **options)
         >>> jnp.unique(found.tokens).tolist()
         [0, 1]
 

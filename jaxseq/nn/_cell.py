@@ -24,16 +24,14 @@ class Cell(Recurrent):
     layer may be a tree, as the cell takes it.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
         >>> def update(z_x, h, w_h, _):
         ...     return jnp.tanh(z_x + w_h(h))
         >>> def init(key, D, H, **dtype):
         ...     return jaxseq.cell_init(key, D, H, (H, H), **dtype)
         >>> def zeros(params, batch=()):
         ...     return jaxseq.cell_zeros(len(params.w_h), batch, dtype=params.w_h.dtype)
-        >>> module = Cell(jaxseq.Cell(update, init, zeros), 3, 8, rngs=nnx.Rngs(0))
+        >>> cell = jaxseq.Cell(update, init, zeros)
+        >>> module = jaxseq.nn.Cell(cell, 3, 8, rngs=nnx.Rngs(0))
         >>> state, y = module(jnp.ones((5, 20, 3)))
         >>> y.shape
         (5, 20, 8)

@@ -17,9 +17,7 @@ class GRU(Recurrent):
     weights are drawn by `jaxseq.gru_init`.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> module = GRU(3, 8, bidirectional=True, rngs=nnx.Rngs(0))
+        >>> module = jaxseq.nn.GRU(3, 8, bidirectional=True, rngs=nnx.Rngs(0))
         >>> ((forward, backward),), y = module(jnp.ones((5, 20, 3)))
         >>> y.shape, forward.shape, backward.shape
         ((5, 20, 16), (5, 8), (5, 8))

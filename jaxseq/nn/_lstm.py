@@ -41,9 +41,7 @@ class LSTM(Recurrent):
     `module.weights[0].b[...] = b` sets one.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> module = LSTM(3, 8, num_layers=2, rngs=nnx.Rngs(0))
+        >>> module = jaxseq.nn.LSTM(3, 8, num_layers=2, rngs=nnx.Rngs(0))
         >>> state, y = module(jnp.ones((5, 20, 3)))
         >>> state, y_t = module.step(module.zeros(5), jnp.ones((5, 3)))
         >>> y.shape, y_t.shape, state[1].c.shape

@@ -20,10 +20,7 @@ class RNN(Recurrent):
     `activation`, a pointwise function. The weights are drawn by `jaxseq.rnn_init`.
 
     Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> module = RNN(3, 8, activation=jax.nn.relu, rngs=nnx.Rngs(0))
+        >>> module = jaxseq.nn.RNN(3, 8, activation=jax.nn.relu, rngs=nnx.Rngs(0))
         >>> (state,), y = module(jnp.ones((5, 20, 3)))
         >>> y.shape, state.shape
         ((5, 20, 8), (5, 8))

@@ -34,9 +34,9 @@ def crf_decode(
         ValueError: if an argument is not as in `crf_log_partition`.
 
     Example:
-        >>> params = crf_init(jax.random.key(0), 3)
+        >>> params = jaxseq.crf_init(jax.random.key(0), 3)
         >>> scores = 9 * jax.nn.one_hot(jnp.array([2, 0, 1, 1]), 3)
-        >>> crf_decode(params, scores, mask=jnp.array([1, 1, 0, 1], bool))[0]
+        >>> jaxseq.crf_decode(params, scores, mask=jnp.array([1, 1, 0, 1], bool))[0]
         Array([2, 0, 0, 1], dtype=int32)
 
     Viterbi, "Error Bounds for Convolutional Codes", 1967,

@@ -33,9 +33,9 @@ def crf_log_partition(
             booleans of the shape of the steps.
 
     Example:
-        >>> params = crf_init(jax.random.key(0), 5)
+        >>> params = jaxseq.crf_init(jax.random.key(0), 5)
         >>> scores = jnp.zeros((2, 7, 5))  # of a network, for 2 sequences of 7 steps
-        >>> crf_log_partition(params, scores, lengths=jnp.array([7, 4])).shape
+        >>> jaxseq.crf_log_partition(params, scores, lengths=jnp.array([7, 4])).shape
         (2,)
 
     The forward algorithm: Rabiner, "A Tutorial on Hidden Markov Models", 1989.
@@ -72,9 +72,10 @@ def crf_score(
             another argument is not as in `crf_log_partition`.
 
     Example:
-        >>> params, scores = crf_init(jax.random.key(0), 5), jnp.zeros((2, 7, 5))
+        >>> params, scores = jaxseq.crf_init(jax.random.key(0), 5), jnp.zeros((2, 7, 5))
         >>> tags = jnp.ones((2, 7), int)
-        >>> log_p = crf_score(params, scores, tags) - crf_log_partition(params, scores)
+        >>> log_z = jaxseq.crf_log_partition(params, scores)
+        >>> log_p = jaxseq.crf_score(params, scores, tags) - log_z
     """
     params, scores, steps = check_inputs(params, scores, lengths, mask)
     return _sum(way_of(params, scores, tags, steps))
@@ -110,9 +111,9 @@ def crf_loss(
             another argument is not as in `crf_log_partition`.
 
     Example:
-        >>> params, scores = crf_init(jax.random.key(0), 5), jnp.zeros((2, 7, 5))
+        >>> params, scores = jaxseq.crf_init(jax.random.key(0), 5), jnp.zeros((2, 7, 5))
         >>> tags = jnp.ones((2, 7), int)
-        >>> mean = lambda params: crf_loss(params, scores, tags).mean()
+        >>> mean = lambda params: jaxseq.crf_loss(params, scores, tags).mean()
         >>> loss, grads = jax.jit(jax.value_and_grad(mean))(params)
     """
     params, scores, steps = check_inputs(params, scores, lengths, mask)

@@ -32,7 +32,7 @@ def crf_init(key: Array, K: int, *, dtype: Any = jnp.float32) -> CRFParams:
         ValueError: if `K` is not positive or `dtype` not a float.
 
     Example:
-        >>> params = crf_init(jax.random.key(0), 5)
+        >>> params = jaxseq.crf_init(jax.random.key(0), 5)
         >>> params.transitions.shape, params.start.shape, params.end.shape
         ((5, 5), (5,), (5,))
         >>> never = params.transitions.at[0, 3].set(-jnp.inf)  # tag 3 after tag 0

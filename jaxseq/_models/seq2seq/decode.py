@@ -59,14 +59,13 @@ def seq2seq_decode(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.seq2seq_init(
         ...     jax.random.key(0), source_vocab=90, target_vocab=70,
         ...     embed_features=16, hidden_features=32,
         ... )
         >>> state = jaxseq.seq2seq_encode(params, jnp.ones((2, 7), int))
         >>> inputs = jnp.ones((2, 5), int)
-        >>> state, logits, weights = seq2seq_decode(params, state, inputs)
+        >>> state, logits, weights = jaxseq.seq2seq_decode(params, state, inputs)
         >>> logits.shape, weights.shape
         ((2, 5, 70), (2, 5, 7))
     """
@@ -160,13 +159,12 @@ def seq2seq_decode_step(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.seq2seq_init(
         ...     jax.random.key(0), source_vocab=90, target_vocab=70,
         ...     embed_features=16, hidden_features=32,
         ... )
         >>> state = jaxseq.seq2seq_encode(params, jnp.ones((2, 7), int))
-        >>> state, logits = seq2seq_decode_step(params, state, jnp.array([1, 1]))
+        >>> state, logits = jaxseq.seq2seq_decode_step(params, state, jnp.array([1, 1]))
         >>> logits.shape
         (2, 70)
     """

@@ -54,13 +54,12 @@ def seq2seq_encode(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.seq2seq_init(
         ...     jax.random.key(0), source_vocab=90, target_vocab=70,
         ...     embed_features=16, hidden_features=32,
         ... )
         >>> source, lengths = jnp.ones((2, 7), int), jnp.array([7, 3])
-        >>> state = seq2seq_encode(params, source, source_lengths=lengths)
+        >>> state = jaxseq.seq2seq_encode(params, source, source_lengths=lengths)
         >>> state.memory.values.shape
         (2, 7, 64)
     """

@@ -125,7 +125,7 @@ def seq2seq_init(
             no effect.
 
     Example:
-        >>> params = seq2seq_init(
+        >>> params = jaxseq.seq2seq_init(
         ...     jax.random.key(0), source_vocab=90, target_vocab=70,
         ...     embed_features=16, hidden_features=32,
         ... )
