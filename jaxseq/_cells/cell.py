@@ -29,11 +29,17 @@ class Cell(NamedTuple):
     """An update with how its weights and its state begin.
 
     `LSTM`, `GRU` and `RNN` are the cells of `lstm`, `gru` and `rnn`.
+
+    Fields:
+        update: the equations of one step, `(z_x, state, w_h, extra) -> state`; see
+            `cell`.
+        init: draws weights, `(key, D, H, *, dtype) -> weights`.
+        zeros: the first state, `(weights, batch) -> state`.
     """
 
     update: Callable[..., Any]
-    init: Callable[..., Any]  # (key, D, H, *, dtype) -> weights
-    zeros: Callable[..., Any]  # (weights, batch) -> state
+    init: Callable[..., Any]
+    zeros: Callable[..., Any]
 
 
 def cell_step(

@@ -29,12 +29,19 @@ from jaxseq._engine.widths import zeros_like_widths
 
 
 class GRUParams(NamedTuple):
-    """Weights of a GRU for input width D and hidden width H; gates r z n."""
+    """Weights of a GRU for input width D and hidden width H; gates r z n.
 
-    w_x: Array  # (D, 3H)
-    w_h: Array  # (H, 3H)
-    b: Array | None  # (3H,)
-    b_hn: Array | None  # (H,)
+    Fields:
+        w_x: of the input, `(D, 3H)`.
+        w_h: of the hidden state, `(H, 3H)`.
+        b: bias, `(3H,)`; none if None.
+        b_hn: bias of the candidate's recurrent part, `(H,)`; none if None.
+    """
+
+    w_x: Array
+    w_h: Array
+    b: Array | None
+    b_hn: Array | None
 
 
 def gru_update(z_x: Array, h: Array, w_h: Any, b_hn: Array | None) -> Array:

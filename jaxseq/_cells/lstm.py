@@ -33,18 +33,29 @@ from jaxseq._engine.widths import zeros_like_widths
 
 
 class LSTMParams(NamedTuple):
-    """Weights of an LSTM for input width D and hidden width H; gates i f g o."""
+    """Weights of an LSTM for input width D and hidden width H; gates i f g o.
 
-    w_x: Array  # (D, 4H)
-    w_h: Array  # (H, 4H)
-    b: Array | None  # (4H,)
+    Fields:
+        w_x: of the input, `(D, 4H)`.
+        w_h: of the hidden state, `(H, 4H)`.
+        b: bias, `(4H,)`; none if None.
+    """
+
+    w_x: Array
+    w_h: Array
+    b: Array | None
 
 
 class LSTMState(NamedTuple):
-    """State of an LSTM: hidden first."""
+    """State of an LSTM.
 
-    h: Array  # (..., H)
-    c: Array  # (..., H)
+    Fields:
+        h: hidden state, which is the output too, `(..., H)`.
+        c: cell state, `(..., H)`.
+    """
+
+    h: Array
+    c: Array
 
 
 def lstm_update(z_x: Array, state: LSTMState, w_h: Any, _: None) -> LSTMState:

@@ -23,11 +23,17 @@ from jaxseq._engine.widths import zeros_like_widths
 
 
 class RNNParams(NamedTuple):
-    """Weights of an Elman network for input width D and hidden width H."""
+    """Weights of an Elman network for input width D and hidden width H.
 
-    w_x: Array  # (D, H)
-    w_h: Array  # (H, H)
-    b: Array | None  # (H,)
+    Fields:
+        w_x: of the input, `(D, H)`.
+        w_h: of the hidden state, `(H, H)`.
+        b: bias, `(H,)`; none if None.
+    """
+
+    w_x: Array
+    w_h: Array
+    b: Array | None
 
 
 class RNNUpdate(NamedTuple):

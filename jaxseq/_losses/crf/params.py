@@ -10,11 +10,17 @@ from jaxseq._base.check import check_dtype, check_key, check_sizes
 
 
 class CRFParams(NamedTuple):
-    """Weights of a linear-chain CRF over K tags; -inf forbids a transition."""
+    """Weights of a linear-chain CRF over K tags; -inf forbids a transition.
 
-    transitions: Array  # (K, K), from the tag of the row to that of the column
-    start: Array  # (K,), of the first tag
-    end: Array  # (K,), of the last tag
+    Fields:
+        transitions: from the tag of the row to that of the column, `(K, K)`.
+        start: of the first tag, `(K,)`.
+        end: of the last tag, `(K,)`.
+    """
+
+    transitions: Array
+    start: Array
+    end: Array
 
 
 def crf_init(key: Array, K: int, *, dtype: Any = jnp.float32) -> CRFParams:
