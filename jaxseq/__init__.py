@@ -111,12 +111,12 @@ from jaxseq._models.memory import Memory as Memory
 from jaxseq._models.seq2seq.decode import seq2seq_decode as seq2seq_decode
 from jaxseq._models.seq2seq.decode import seq2seq_decode_step as seq2seq_decode_step
 from jaxseq._models.seq2seq.encode import seq2seq_encode as seq2seq_encode
+from jaxseq._models.seq2seq.init import seq2seq_init as seq2seq_init
 from jaxseq._models.seq2seq.params import BahdanauParams as BahdanauParams
 from jaxseq._models.seq2seq.params import BridgeParams as BridgeParams
 from jaxseq._models.seq2seq.params import InputFeeding as InputFeeding
 from jaxseq._models.seq2seq.params import LuongParams as LuongParams
 from jaxseq._models.seq2seq.params import Seq2SeqParams as Seq2SeqParams
-from jaxseq._models.seq2seq.params import seq2seq_init as seq2seq_init
 from jaxseq._models.seq2seq.state import Seq2SeqState as Seq2SeqState
 from jaxseq._models.transformer.cache import Cache as Cache
 from jaxseq._models.transformer.params import NormLayout as NormLayout
