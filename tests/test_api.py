@@ -58,6 +58,37 @@ def test_docstring_has_every_argument_and_no_other(thing):
         assert sections["Returns"].strip() and sections["Raises"].strip()
 
 
+def no_star(signature):
+    kinds = {p.kind for p in signature.parameters.values()}
+    return not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
+
+@pytest.mark.parametrize("name", jaxseq.nn.__all__)
+def test_help_shows_the_signatures_of_modules(name):
+    module = getattr(jaxseq.nn, name)
+    shown = list(inspect.signature(module).parameters)
+    assert ["self", *shown] == list(inspect.signature(module.__init__).parameters)
+    assert no_star(inspect.signature(module))
+    for method, f in inspect.getmembers(module, inspect.isfunction):
+        if f.__module__.startswith("jaxseq") and not method.startswith("_"):
+            assert no_star(inspect.signature(f)), method
+
+
+def test_a_module_has_the_signature_of_its_call():
+    module = jaxseq.nn.GRU(2, 3, rngs=nnx.Rngs(0))
+    assert inspect.signature(module) == inspect.signature(module.__call__)
+
+
+NAMEDTUPLES = [thing for thing in PUBLIC if getattr(thing, "_fields", ())]
+
+
+@pytest.mark.parametrize("kind", NAMEDTUPLES, ids=lambda kind: kind.__name__)
+def test_help_shows_every_field(kind):
+    fields = inspect.getdoc(kind).partition("\nFields:\n")[2]
+    entries = re.findall(r"^ {4}(\w.*?):", fields, re.MULTILINE)
+    assert entries == list(kind._fields)
+
+
 MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]
 
 
