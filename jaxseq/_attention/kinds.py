@@ -1,6 +1,7 @@
 """The kinds of attention with one head, as users call them."""
 
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._attention.inputs import (
     as_params,
@@ -17,12 +18,12 @@ from jaxseq._base.check import as_array, check, check_array
 
 def additive_attention(
     params: AdditiveParams,
-    query: Array,
-    keys: Array,
-    values: Array | None = None,
+    query: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Attention with scores `v . tanh(q w_q + k w_k)`.
 
@@ -69,13 +70,13 @@ def additive_attention(
 
 
 def general_attention(
-    w: Array,
-    query: Array,
-    keys: Array,
-    values: Array | None = None,
+    w: ArrayLike,
+    query: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Attention with scores `q w . k`.
 
@@ -119,15 +120,15 @@ def general_attention(
 
 
 def dot_attention(
-    query: Array,
-    keys: Array,
-    values: Array | None = None,
+    query: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     causal: bool = False,
     window: int | None = None,
-    scale: float | Array | None = None,
+    scale: ArrayLike | None = None,
     implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Attention with scores `scale * q . k`.

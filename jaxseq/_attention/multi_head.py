@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._attention.heads import attend_heads, heads_of
 from jaxseq._attention.inputs import (
@@ -16,12 +17,12 @@ from jaxseq._attention.params import MultiHeadParams
 
 def multi_head_attention(
     params: MultiHeadParams,
-    query: Array,
-    keys: Array | None = None,
-    values: Array | None = None,
+    query: ArrayLike,
+    keys: ArrayLike | None = None,
+    values: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     causal: bool = False,
     window: int | None = None,
     implementation: str | None = None,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -45,11 +46,11 @@ class Cell(NamedTuple):
 def cell_step(
     update: Update[State],
     params: CellParams,
-    state: State,
+    state: State | ArrayLike,
     x: Any,
     *,
-    resets: Array | None = None,
-    start: State | None = None,
+    resets: ArrayLike | None = None,
+    start: State | ArrayLike | None = None,
 ) -> tuple[State, Array]:
     """Does one step of a cell; `partial(cell_step, update, params)` is a scan body.
 
@@ -85,13 +86,13 @@ def cell(
     update: Update[State],
     params: CellParams,
     x: Any,
-    state: State | None = None,
+    state: State | ArrayLike | None = None,
     *,
     zeros: Any = None,
-    start: State | None = None,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    start: State | ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     remat: int | None = None,
     implementation: str | None = None,

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._cells.check import check_params
 from jaxseq._cells.init import init_gates
@@ -102,11 +103,11 @@ def gru_zeros(params: GRUParams, batch: int | tuple[int, ...] = ()) -> Array:
 
 def gru_step(
     params: GRUParams,
-    state: Array,
-    x: Array,
+    state: ArrayLike,
+    x: ArrayLike,
     *,
-    resets: Array | None = None,
-    start: Array | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Does one step of a GRU; `partial(gru_step, params)` is a `lax.scan` body.
 
@@ -144,13 +145,13 @@ def gru_step(
 
 def gru(
     params: GRUParams,
-    x: Array,
-    state: Array | None = None,
+    x: ArrayLike,
+    state: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    start: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
     reverse: bool = False,
     remat: int | None = None,
     implementation: str | None = None,

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import check_number
 from jaxseq._cells.check import check_params
@@ -69,7 +70,7 @@ def lstm_init(
     D: int,
     H: int,
     *,
-    forget_bias: float | Array = 1.0,
+    forget_bias: ArrayLike = 1.0,
     dtype: Any = jnp.float32,
 ) -> LSTMParams:
     """Draws weights for input width `D` and hidden width `H`.
@@ -135,9 +136,9 @@ def lstm_zeros(params: LSTMParams, batch: int | tuple[int, ...] = ()) -> LSTMSta
 def lstm_step(
     params: LSTMParams,
     state: LSTMState,
-    x: Array,
+    x: ArrayLike,
     *,
-    resets: Array | None = None,
+    resets: ArrayLike | None = None,
     start: LSTMState | None = None,
 ) -> tuple[LSTMState, Array]:
     """Does one step of an LSTM; `partial(lstm_step, params)` is a `lax.scan` body.
@@ -177,12 +178,12 @@ def lstm_step(
 
 def lstm(
     params: LSTMParams,
-    x: Array,
+    x: ArrayLike,
     state: LSTMState | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     start: LSTMState | None = None,
     reverse: bool = False,
     remat: int | None = None,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import check, check_callable
 from jaxseq._cells.check import check_params
@@ -103,12 +104,12 @@ def rnn_zeros(params: RNNParams, batch: int | tuple[int, ...] = ()) -> Array:
 
 def rnn_step(
     params: RNNParams,
-    state: Array,
-    x: Array,
+    state: ArrayLike,
+    x: ArrayLike,
     *,
     activation: Callable[[Array], Array] = jnp.tanh,
-    resets: Array | None = None,
-    start: Array | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Does one step of an Elman network.
 
@@ -149,13 +150,13 @@ def rnn_step(
 
 def rnn(
     params: RNNParams,
-    x: Array,
-    state: Array | None = None,
+    x: ArrayLike,
+    state: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    start: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
     reverse: bool = False,
     activation: Callable[[Array], Array] = jnp.tanh,
     remat: int | None = None,

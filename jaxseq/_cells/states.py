@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._cells.cell import State, Update
 from jaxseq._cells.check import check_params
@@ -15,13 +15,13 @@ def cell_states(
     update: Update[State],
     params: CellParams,
     x: Any,
-    state: State | None = None,
+    state: State | ArrayLike | None = None,
     *,
     zeros: Any = None,
-    start: State | None = None,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    start: State | ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
 ) -> State:
     """Runs a cell of one's own over time, and returns its state at every step.
@@ -81,12 +81,12 @@ def cell_states(
 
 def lstm_states(
     params: LSTMParams,
-    x: Array,
+    x: ArrayLike,
     state: LSTMState | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     start: LSTMState | None = None,
     reverse: bool = False,
 ) -> LSTMState:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import (
     as_array,
@@ -21,13 +22,13 @@ from jaxseq._base.mesh import as_one_batch
 
 
 def cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     ignore: int | None = None,
-    label_smoothing: float | Array = 0.0,
+    label_smoothing: ArrayLike = 0.0,
 ) -> Array:
     """Cross-entropy of each label in nats.
 
@@ -69,11 +70,11 @@ def cross_entropy(
 
 
 def perplexity(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     ignore: int | None = None,
 ) -> Array:
     """The exponential of the mean cross-entropy of all valid labels.

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import (
     as_array,
@@ -42,7 +43,7 @@ from jaxseq._search.decoded import Decoded
 
 
 def ctc_greedy(
-    logits: Array, *, lengths: Array | None = None, blank: int = 0
+    logits: ArrayLike, *, lengths: ArrayLike | None = None, blank: int = 0
 ) -> Decoded:
     """The labelling of the most probable path.
 
@@ -80,9 +81,9 @@ def ctc_greedy(
 
 
 def ctc_beam_search(
-    logits: Array,
+    logits: ArrayLike,
     *,
-    lengths: Array | None = None,
+    lengths: ArrayLike | None = None,
     blank: int = 0,
     beam: int = 16,
     n_best: int = 1,
@@ -142,7 +143,7 @@ def ctc_beam_search(
     return on_auto_axes(run, log_p, layout)(log_p, valid)
 
 
-def ctc_steps(labels: Array, *, lengths: Array | None = None) -> Array:
+def ctc_steps(labels: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
     """The least number of steps in which labellings can be written.
 
     Args:

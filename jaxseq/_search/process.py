@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import (
     as_array,
@@ -24,12 +25,12 @@ from jaxseq._search.step import check_end, is_end
 
 
 def at_least(
-    logits: Array,
-    tokens: Array,
-    n: Array,
+    logits: ArrayLike,
+    tokens: ArrayLike,
+    n: ArrayLike,
     *,
-    end: int | Sequence[int] | Array,
-    length: int | Array,
+    end: ArrayLike | Sequence[int],
+    length: ArrayLike,
 ) -> Array:
     """Lets no sequence end before it has `length` tokens.
 
@@ -66,7 +67,7 @@ def at_least(
 
 
 def penalize_repetition(
-    logits: Array, tokens: Array, n: Array, *, penalty: float | Array
+    logits: ArrayLike, tokens: ArrayLike, n: ArrayLike, *, penalty: ArrayLike
 ) -> Array:
     """Makes tokens less probable that were written before.
 
@@ -105,7 +106,9 @@ def penalize_repetition(
     return jnp.where(_standing(tokens, written, logits), less, logits)
 
 
-def no_repeat_ngrams(logits: Array, tokens: Array, n: Array, *, size: int) -> Array:
+def no_repeat_ngrams(
+    logits: ArrayLike, tokens: ArrayLike, n: ArrayLike, *, size: int
+) -> Array:
     """Lets no n-gram of `size` tokens come twice in a sequence.
 
     Args:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq.nn._recurrent import Recurrent
@@ -31,7 +31,7 @@ class GRU(Recurrent):
         num_layers: int = 1,
         bidirectional: bool = False,
         merge: str = "concat",
-        dropout: float | Array = 0.0,
+        dropout: ArrayLike = 0.0,
         dropout_per: str = "step",
         dtype: Any = None,
         param_dtype: Any = jnp.float32,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq.nn._recurrent import Recurrent
@@ -56,7 +56,7 @@ class LSTM(Recurrent):
         num_layers: int = 1,
         bidirectional: bool = False,
         merge: str = "concat",
-        dropout: float | Array = 0.0,
+        dropout: ArrayLike = 0.0,
         dropout_per: str = "step",
         forget_bias: float = 1.0,
         dtype: Any = None,

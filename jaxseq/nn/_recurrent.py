@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import (
@@ -39,7 +40,7 @@ class Recurrent(DroppingWeights):
         num_layers: int,
         bidirectional: bool,
         merge: str,
-        dropout: float | Array,
+        dropout: ArrayLike,
         dropout_per: str,
         dtype: Any,
         param_dtype: Any,
@@ -75,12 +76,12 @@ class Recurrent(DroppingWeights):
 
     def __call__(
         self,
-        x: Array,
+        x: Any,
         state: Any = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
-        resets: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         start: Any = None,
         reverse: bool = False,
         remat: int | None = None,
@@ -89,7 +90,8 @@ class Recurrent(DroppingWeights):
         """Runs all layers over time, with dropout until `module.eval()`.
 
         Args:
-            x: inputs, `(..., T, in_features)`.
+            x: inputs, `(..., T, in_features)`; or a tree of such for a `Cell` that
+                takes one.
             state: a tuple with the initial state of each layer, as returned; zeros if
                 None.
             lengths: valid steps of each sequence, integers `(...)`; all T if None.
@@ -133,9 +135,9 @@ class Recurrent(DroppingWeights):
     def step(
         self,
         state: Any,
-        x: Array,
+        x: Any,
         *,
-        resets: Array | None = None,
+        resets: ArrayLike | None = None,
         start: Any = None,
     ) -> tuple[Any, Array]:
         """Does one step of all layers, without dropout; a `lax.scan` body.

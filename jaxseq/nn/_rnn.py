@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import check_callable
@@ -34,7 +35,7 @@ class RNN(Recurrent):
         num_layers: int = 1,
         bidirectional: bool = False,
         merge: str = "concat",
-        dropout: float | Array = 0.0,
+        dropout: ArrayLike = 0.0,
         dropout_per: str = "step",
         activation: Callable[[Array], Array] = jax.lax.tanh,  # which pickles
         dtype: Any = None,

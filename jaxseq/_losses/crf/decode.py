@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._base.masks import select
 from jaxseq._base.mesh import scan
@@ -14,10 +15,10 @@ from jaxseq._losses.crf.params import CRFParams
 
 def crf_decode(
     params: CRFParams,
-    scores: Array,
+    scores: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """The way to tag that has the highest score.
 

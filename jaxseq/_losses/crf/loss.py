@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._losses.crf.forward import log_partition
 from jaxseq._losses.crf.inputs import Way, check_inputs, way_of
@@ -11,10 +12,10 @@ from jaxseq._losses.crf.params import CRFParams
 
 def crf_log_partition(
     params: CRFParams,
-    scores: Array,
+    scores: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> Array:
     """The logarithm of the sum of exp score(tags) over all ways to tag.
 
@@ -46,11 +47,11 @@ def crf_log_partition(
 
 def crf_score(
     params: CRFParams,
-    scores: Array,
-    tags: Array,
+    scores: ArrayLike,
+    tags: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> Array:
     """The score of one way to tag.
 
@@ -83,11 +84,11 @@ def crf_score(
 
 def crf_loss(
     params: CRFParams,
-    scores: Array,
-    tags: Array,
+    scores: ArrayLike,
+    tags: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
 ) -> Array:
     """The negative log-probability of one way to tag, in nats.
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._attention.prepared import Score, attend
 from jaxseq._base.buffers import apart
@@ -30,10 +31,10 @@ from jaxseq._models.seq2seq.state import Seq2SeqState, batch_of, check_state
 def seq2seq_decode(
     params: Seq2SeqParams,
     state: Seq2SeqState,
-    inputs: Array,
+    inputs: ArrayLike,
     *,
     cell: Cell | None = None,
-    dropout: float | Array = 0.0,
+    dropout: ArrayLike = 0.0,
     key: Array | None = None,
 ) -> tuple[Seq2SeqState, Array, Array | None]:
     """Runs the decoder over given tokens, as in training (teacher forcing).
@@ -138,7 +139,7 @@ def _run_by_step(
 def seq2seq_decode_step(
     params: Seq2SeqParams,
     state: Seq2SeqState,
-    token: Array,
+    token: ArrayLike,
     *,
     cell: Cell | None = None,
 ) -> tuple[Seq2SeqState, Array]:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._attention.prepared import prepare
 from jaxseq._base.check import check, check_lengths, check_tokens, of_values
@@ -26,11 +27,11 @@ from jaxseq._models.seq2seq.state import Seq2SeqState
 
 def seq2seq_encode(
     params: Seq2SeqParams,
-    source: Array,
+    source: ArrayLike,
     *,
     cell: Cell | None = None,
-    source_lengths: Array | None = None,
-    dropout: float | Array = 0.0,
+    source_lengths: ArrayLike | None = None,
+    dropout: ArrayLike = 0.0,
     key: Array | None = None,
 ) -> Seq2SeqState:
     """Reads the source and returns the decoder's initial state.
