@@ -36,12 +36,19 @@ KINDS = Cache, SlidingCache
 
 
 class TransformerState(NamedTuple):
-    """State of the decoder; every leaf starts with the batch."""
+    """State of the decoder; every leaf starts with the batch.
 
-    position: Array  # (...), of the next token
-    caches: tuple[Cache | SlidingCache, ...]  # of each layer, of the tokens so far
-    cross: tuple[Cache, ...] | None  # of each layer, of the encoder's outputs
-    valid: Array | None  # (..., S), which of these are
+    Fields:
+        position: that of the next token, `(...)`.
+        caches: keys and values of the tokens so far, of each layer.
+        cross: those of the encoder's outputs, of each layer; None with no encoder.
+        valid: which of these outputs are valid, `(..., S)`; all if None.
+    """
+
+    position: Array
+    caches: tuple[Cache | SlidingCache, ...]
+    cross: tuple[Cache, ...] | None
+    valid: Array | None
 
     @property
     def slides(self) -> bool:
