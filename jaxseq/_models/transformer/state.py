@@ -107,13 +107,14 @@ def transformer_zeros(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.transformer_init(
         ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
         ...     target_vocab=90, num_decoder_layers=2,
         ... )
-        >>> transformer_zeros(params, batch=5, room=40).left
+        >>> jaxseq.transformer_zeros(params, batch=5, room=40).left
         40
+        >>> jaxseq.transformer_zeros(params, batch=5, window=8).caches[0].k.shape
+        (5, 8, 2, 8)
     """
     params = check_params(params)
     stack, memory = decoder_of(params), check_memory(params, memory)
