@@ -416,14 +416,23 @@ def models() -> dict[str, tuple[Any, dict[str, Any]]]:
                 "params": params,
                 "memory": memory,
                 "inputs": tokens,
+                "lengths": np.full(B, T),
                 "room": 7,
                 **act,
                 **dropped,
             },
         ),
+        "transformer_decode sliding": (
+            partial(jaxseq.transformer_decode, params, memory, tokens),
+            {"window": 3},
+        ),
         "transformer_zeros": (
             jaxseq.transformer_zeros,
             {"params": alone, "batch": B, "room": T},
+        ),
+        "transformer_zeros sliding": (
+            partial(jaxseq.transformer_zeros, alone, batch=B),
+            {"window": 3},
         ),
         "transformer_decode_step": (
             jaxseq.transformer_decode_step,

@@ -82,6 +82,21 @@ def test_attention_search_and_losses_take_numpy_arrays():
 
 
 @traced
+def test_transformers_take_numpy_arrays():
+    params = jaxseq.transformer_init(
+        KEY, features=4, num_heads=2, ff_features=4, target_vocab=3,
+        num_decoder_layers=1,
+    )  # fmt: skip
+    tokens = np.ones((B, T), int)
+    state, logits, _ = jaxseq.transformer_decode(
+        params, None, tokens, lengths=LENGTHS, window=2, dropout=np.float32(0)
+    )
+    assert_type((state, logits), tuple[jaxseq.TransformerState, Array])
+    state, logits = jaxseq.transformer_decode_step(params, state, tokens[:, 0])
+    assert_type((state, logits), tuple[jaxseq.TransformerState, Array])
+
+
+@traced
 def test_modules_take_numpy_arrays():
     module = jaxseq.nn.GRU(D, H, rngs=nnx.Rngs(0))
     assert_type(module, jaxseq.nn.GRU)

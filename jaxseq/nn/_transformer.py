@@ -130,7 +130,13 @@ class Transformer(DroppingWeights):
         )
 
     def decode(
-        self, memory: jaxseq.Memory | None, inputs: Array, *, room: int | None = None
+        self,
+        memory: jaxseq.Memory | None,
+        inputs: Array,
+        *,
+        lengths: Array | None = None,
+        room: int | None = None,
+        window: int | None = None,
     ) -> tuple[jaxseq.TransformerState, Array, tuple[Array, ...] | None]:
         """`(state, logits, weights)` of given tokens.
 
@@ -140,7 +146,9 @@ class Transformer(DroppingWeights):
             self.params,
             memory,
             inputs,
+            lengths=lengths,
             room=room,
+            window=window,
             activation=self.activation,
             **self._dropping(),
         )
@@ -150,10 +158,13 @@ class Transformer(DroppingWeights):
         memory: jaxseq.Memory | None = None,
         *,
         batch: int | tuple[int, ...] = (),
-        room: int,
+        room: int | None = None,
+        window: int | None = None,
     ) -> jaxseq.TransformerState:
         """The decoder's state before a token; see `jaxseq.transformer_zeros`."""
-        return jaxseq.transformer_zeros(self.params, memory, batch=batch, room=room)
+        return jaxseq.transformer_zeros(
+            self.params, memory, batch=batch, room=room, window=window
+        )
 
     def decode_step(
         self, state: jaxseq.TransformerState, token: Array
