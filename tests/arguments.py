@@ -13,7 +13,6 @@ import jaxseq
 import jaxseq.nn
 
 B, T, D, H, V = 2, 5, 3, 4, 6
-KEY = jax.random.key(0)
 Given = dict[str, Any]
 
 
@@ -25,22 +24,28 @@ def right_values() -> dict[str, tuple[Callable[..., Any], Given]]:
     return called | recurrent_modules() | attention_modules() | model_modules()
 
 
-def floats(*shape: int) -> np.ndarray:
-    return np.zeros(shape, np.float32)
+class Unseen(np.ndarray):
+    """An array for no message: to show one takes long, and waits for its values."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("an array was shown that nothing is wrong with")
+
+    __str__ = __repr__
 
 
-def ints(*shape: int) -> np.ndarray:
-    return np.zeros(shape, np.int32)
+def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return np.zeros(shape, dtype).view(Unseen)
 
 
-def flags(*shape: int) -> np.ndarray:
-    return np.zeros(shape, bool)
+floats = lambda *shape: zeros(shape, np.float32)
+ints = lambda *shape: zeros(shape, np.int32)
+flags = lambda *shape: zeros(shape, np.bool_)
 
 
 def zeros_of(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Zeros of the shapes of what `f` gives; it is not run."""
     found = jax.eval_shape(lambda: f(*args, **options))
-    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), found)
+    return jax.tree.map(lambda a: zeros(a.shape, a.dtype), found)
 
 
 def made(kind: Callable[..., Any], options: Given) -> Any:
@@ -66,10 +71,11 @@ def update(z: Any, h: Any, w: Any, _: Any) -> Any:
     return jnp.tanh(z + w(h))
 
 
+KEY = zeros((2,), np.uint32)
 MADE: Given = {"dtype": "float32", "param_dtype": "float32", "rngs": nnx.Rngs(0)}
 DRAWN: Given = {"key": KEY, "dtype": "float32"}
 DROPPED: Given = {"dropout": 0.5, "key": KEY}
-VALID: Given = {"lengths": np.full(B, T), "mask": np.ones((B, T), bool)}
+VALID: Given = {"lengths": ints(B) + T, "mask": ~flags(B, T)}
 OVER_TIME: Given = {"x": floats(B, T, D), **VALID, "resets": flags(B, T)}
 RUN: Given = {"reverse": False, "remat": 2, "implementation": "scan"}
 ONE_STEP: Given = {"x": floats(B, D), "resets": flags(B)}
@@ -135,8 +141,8 @@ WIDTHS: Given = {"query_features": H, "key_features": H}
 HEADS: Given = {"features": H, "num_heads": 2, "num_kv_heads": 1, "bias": True}
 HEADS |= {"key_features": H, "value_features": H, "out_features": H}
 ATTEND: Given = {"query": floats(B, 2, H), "keys": floats(B, T, H)}
-ATTEND |= {"values": floats(B, T, H), "lengths": np.full(B, T)}
-ATTEND |= {"mask": np.ones((B, 2, T), bool)}
+ATTEND |= {"values": floats(B, T, H), "lengths": ints(B) + T}
+ATTEND |= {"mask": ~flags(B, 2, T)}
 DOT: Given = {"causal": False, "window": 3, "implementation": "xla"}
 
 
@@ -161,7 +167,7 @@ def losses() -> dict[str, Given]:
     labelled = {"logits": floats(B, T, V), "labels": ints(B, T), **VALID}
     labelled |= {"ignore": -100}
     params = zeros_of(jaxseq.crf_init, KEY, V)
-    ctc = {"logits": floats(B, T, V), "lengths": np.full(B, T), "blank": 0}
+    ctc = {"logits": floats(B, T, V), "lengths": ints(B) + T, "blank": 0}
     return {
         "cross_entropy": {**labelled, "label_smoothing": 0.1},
         "perplexity": labelled,
@@ -172,18 +178,18 @@ def losses() -> dict[str, Given]:
         "crf_decode": {"params": params, **SCORED},
         "ctc_greedy": ctc,
         "ctc_beam_search": {**ctc, "beam": 3, "n_best": 2},
-        "ctc_steps": {"labels": ints(B, T), "lengths": np.full(B, T)},
+        "ctc_steps": {"labels": ints(B, T), "lengths": ints(B) + T},
     }
 
 
 def searches() -> dict[str, Given]:
-    step = lambda state, token: (state, jnp.zeros((len(token), V)))
+    step = partial(lambda w, state, token: (state, jnp.asarray(w)[token]), floats(V, V))
     begin = {"step": step, "state": floats(B, 1), "token": ints(B)}
-    how = {"max_length": 3, "end": 1, "max_lengths": np.full(B, 2)}
+    how = {"max_length": 3, "end": 1, "max_lengths": ints(B) + 2}
     how |= {"process": lambda logits, tokens, n: logits}
     drawn = {"key": KEY, "temperature": 0.5, "top_k": 2, "top_p": 0.9}
     beam = {"beam": 3, "n_best": 2, "length_penalty": 0.5}
-    prompt = {"prompt": ints(B, T), "lengths": np.full(B, T)}
+    prompt = {"prompt": ints(B, T), "lengths": ints(B) + T}
     written = {"logits": floats(B, V), "tokens": ints(B, 3), "n": 2}
     return {
         "greedy": {**begin, **how},
@@ -196,7 +202,7 @@ def searches() -> dict[str, Given]:
     }
 
 
-READ: Given = {"source": ints(B, T), "source_lengths": np.full(B, T)}
+READ: Given = {"source": ints(B, T), "source_lengths": ints(B) + T}
 RECURRENT: Given = {"source_vocab": V, "target_vocab": V, "embed_features": D}
 RECURRENT |= {"hidden_features": H, "num_layers": 1, "bidirectional": True}
 RECURRENT |= {"attention": "luong", "score": "multi_head", "feed": False}

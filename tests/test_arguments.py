@@ -126,7 +126,7 @@ KINDS = {
     "state": "tree",
     "start": "tree",
     "zeros": "tree",
-    "extra": "tree",
+    "extra": "any tree",
     "widths": "tree",
     "w_h": "tree",
     "x": "array",
@@ -183,6 +183,7 @@ KINDS = {
     "rngs": "tree",
     "param_dtype": "dtype",
 }
+OF_KIND["any tree"] = {}
 OF_KIND["share"] = {
     k: v for k, v in OF_KIND["rate"].items() if k not in ("one", "array")
 }

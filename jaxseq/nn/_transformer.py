@@ -109,12 +109,14 @@ class Transformer(DroppingWeights):
         `source` is `(..., S)`, of which `source_lengths` `(...)` are valid; all if
         None. A decoder alone has no source: None.
         """
+        reads = self.weights.encoder is not None
+        expected, got = "None with no encoder", type(source_lengths).__name__
+        check(reads or source_lengths is None, "source_lengths", expected, got)
+        expected = "tokens for the encoder" if reads else expected
+        check(reads == (source is not None), "source", expected, type(source).__name__)
         memory = None
         if source is not None:
             memory = self.encode(source, source_lengths=source_lengths)
-        else:
-            got = type(source_lengths).__name__
-            check(source_lengths is None, "source_lengths", "None with no source", got)
         return self.decode(memory, inputs)[1]
 
     def encode(
