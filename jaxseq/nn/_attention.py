@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import as_array, check, check_dtype
@@ -83,12 +84,12 @@ class AdditiveAttention(_Attention):
 
     def __call__(
         self,
-        query: Array,
-        keys: Array,
-        values: Array | None = None,
+        query: ArrayLike,
+        keys: ArrayLike,
+        values: ArrayLike | None = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.additive_attention`."""
         return self._run(
@@ -144,12 +145,12 @@ class GeneralAttention(_Attention):
 
     def __call__(
         self,
-        query: Array,
-        keys: Array,
-        values: Array | None = None,
+        query: ArrayLike,
+        keys: ArrayLike,
+        values: ArrayLike | None = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.general_attention`."""
         return self._run(
@@ -226,12 +227,12 @@ class MultiHeadAttention(_Attention):
 
     def __call__(
         self,
-        query: Array,
-        keys: Array | None = None,
-        values: Array | None = None,
+        query: ArrayLike,
+        keys: ArrayLike | None = None,
+        values: ArrayLike | None = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
         causal: bool = False,
         window: int | None = None,
         implementation: str | None = None,

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import as_array, check_dtype
@@ -51,11 +52,11 @@ class CRF(Weights):
 
     def loss(
         self,
-        scores: Array,
-        tags: Array,
+        scores: ArrayLike,
+        tags: ArrayLike,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> Array:
         """The negative log-likelihood of tags `(..., T)`; see `jaxseq.crf_loss`."""
         params, scores = self._inputs(scores)
@@ -63,11 +64,11 @@ class CRF(Weights):
 
     def score(
         self,
-        scores: Array,
-        tags: Array,
+        scores: ArrayLike,
+        tags: ArrayLike,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> Array:
         """The score of tags `(..., T)`; see `jaxseq.crf_score`."""
         params, scores = self._inputs(scores)
@@ -75,10 +76,10 @@ class CRF(Weights):
 
     def log_partition(
         self,
-        scores: Array,
+        scores: ArrayLike,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> Array:
         """The log of the sum over all tags; see `jaxseq.crf_log_partition`."""
         params, scores = self._inputs(scores)
@@ -86,10 +87,10 @@ class CRF(Weights):
 
     def decode(
         self,
-        scores: Array,
+        scores: ArrayLike,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """The tags with the highest score, and that; see `jaxseq.crf_decode`."""
         params, scores = self._inputs(scores)

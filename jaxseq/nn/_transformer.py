@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import check, check_callable
@@ -99,10 +100,10 @@ class Transformer(DroppingWeights):
 
     def __call__(
         self,
-        source: Array | None,
-        inputs: Array,
+        source: ArrayLike | None,
+        inputs: ArrayLike,
         *,
-        source_lengths: Array | None = None,
+        source_lengths: ArrayLike | None = None,
     ) -> Array:
         """Logits `(..., T, V)` of what follows each token of `inputs` `(..., T)`.
 
@@ -120,7 +121,7 @@ class Transformer(DroppingWeights):
         return self.decode(memory, inputs)[1]
 
     def encode(
-        self, source: Array, *, source_lengths: Array | None = None
+        self, source: ArrayLike, *, source_lengths: ArrayLike | None = None
     ) -> jaxseq.Memory:
         """A vector for each token; see `jaxseq.transformer_encode`."""
         return jaxseq.transformer_encode(
@@ -132,7 +133,11 @@ class Transformer(DroppingWeights):
         )
 
     def decode(
-        self, memory: jaxseq.Memory | None, inputs: Array, *, room: int | None = None
+        self,
+        memory: jaxseq.Memory | None,
+        inputs: ArrayLike,
+        *,
+        room: int | None = None,
     ) -> tuple[jaxseq.TransformerState, Array, tuple[Array, ...] | None]:
         """`(state, logits, weights)` of given tokens.
 
@@ -158,7 +163,7 @@ class Transformer(DroppingWeights):
         return jaxseq.transformer_zeros(self.params, memory, batch=batch, room=room)
 
     def decode_step(
-        self, state: jaxseq.TransformerState, token: Array
+        self, state: jaxseq.TransformerState, token: ArrayLike
     ) -> tuple[jaxseq.TransformerState, Array]:
         """`(state, logits)` of one step; see `jaxseq.transformer_decode_step`."""
         return jaxseq.transformer_decode_step(
