@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import jaxseq
 import jaxseq.nn
@@ -56,14 +58,49 @@ def test_docstring_has_every_argument_and_no_other(thing):
         assert sections["Returns"].strip() and sections["Raises"].strip()
 
 
+def no_star(signature):
+    kinds = {p.kind for p in signature.parameters.values()}
+    return not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
+
+@pytest.mark.parametrize("name", jaxseq.nn.__all__)
+def test_help_shows_the_signatures_of_modules(name):
+    module = getattr(jaxseq.nn, name)
+    shown = list(inspect.signature(module).parameters)
+    assert ["self", *shown] == list(inspect.signature(module.__init__).parameters)
+    assert no_star(inspect.signature(module))
+    for method, f in inspect.getmembers(module, inspect.isfunction):
+        if f.__module__.startswith("jaxseq") and not method.startswith("_"):
+            assert no_star(inspect.signature(f)), method
+
+
+def test_a_module_has_the_signature_of_its_call():
+    module = jaxseq.nn.GRU(2, 3, rngs=nnx.Rngs(0))
+    assert inspect.signature(module) == inspect.signature(module.__call__)
+
+
+NAMEDTUPLES = [thing for thing in PUBLIC if getattr(thing, "_fields", ())]
+
+
+@pytest.mark.parametrize("kind", NAMEDTUPLES, ids=lambda kind: kind.__name__)
+def test_help_shows_every_field(kind):
+    fields = inspect.getdoc(kind).partition("\nFields:\n")[2]
+    entries = re.findall(r"^ {4}(\w.*?):", fields, re.MULTILINE)
+    assert entries == list(kind._fields)
+
+
 MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]
 
 
 @pytest.mark.parametrize("name", ["jaxseq", *MODULES])
 def test_examples_in_docstrings(name):
+    """They need the usual imports and no other."""
+    imported = {"jax": jax, "jnp": jnp, "jaxseq": jaxseq}
+    if name.startswith("jaxseq.nn"):
+        imported["nnx"] = nnx
     jax.config.update("jax_enable_x64", False)  # as a user has it
     try:
-        result = doctest.testmod(importlib.import_module(name))
+        result = doctest.testmod(importlib.import_module(name), globs=imported)
     finally:
         jax.config.update("jax_enable_x64", True)
     assert result.failed == 0

@@ -10,27 +10,43 @@ from jaxseq._base.check import check, check_dtype, check_flag, check_key, check_
 
 
 class AdditiveParams(NamedTuple):
-    """Weights of additive attention, for scores from A hidden units."""
+    """Weights of additive attention, for scores from A hidden units.
 
-    w_q: Array  # (Q, A)
-    w_k: Array  # (K, A)
-    v: Array  # (A,)
+    Fields:
+        w_q: of the queries, `(Q, A)`.
+        w_k: of the keys, `(K, A)`.
+        v: of the scores, `(A,)`.
+    """
+
+    w_q: Array
+    w_k: Array
+    v: Array
 
 
 class MultiHeadParams(NamedTuple):
     """Weights of N heads of width A, for outputs of width O; no bias where None.
 
     There are M heads of keys and values, each for N / M neighbouring heads of queries.
+
+    Fields:
+        w_q: of the queries, `(Q, N, A)`.
+        w_k: of the keys, `(K, M, A)`.
+        w_v: of the values, `(V, M, A)`.
+        w_o: of the outputs, `(N, A, O)`.
+        b_q: bias of the queries, `(N, A)`.
+        b_k: bias of the keys, `(M, A)`.
+        b_v: bias of the values, `(M, A)`.
+        b_o: bias of the outputs, `(O,)`.
     """
 
-    w_q: Array  # (Q, N, A)
-    w_k: Array  # (K, M, A)
-    w_v: Array  # (V, M, A)
-    w_o: Array  # (N, A, O)
-    b_q: Array | None = None  # (N, A)
-    b_k: Array | None = None  # (M, A)
-    b_v: Array | None = None  # (M, A)
-    b_o: Array | None = None  # (O,)
+    w_q: Array
+    w_k: Array
+    w_v: Array
+    w_o: Array
+    b_q: Array | None = None
+    b_k: Array | None = None
+    b_v: Array | None = None
+    b_o: Array | None = None
 
 
 class Dot(NamedTuple):
@@ -66,7 +82,6 @@ def additive_init(
             float64, float32, bfloat16 and float16.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.additive_init(jax.random.key(0), 4, 6, 8)
         >>> params.w_q.shape, params.w_k.shape, params.v.shape
         ((4, 8), (6, 8), (8,))
@@ -125,7 +140,6 @@ def multi_head_init(
             float64, float32, bfloat16 and float16.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.multi_head_init(jax.random.key(0), 8, 4, 2, num_kv_heads=2)
         >>> params.w_q.shape, params.w_k.shape, params.w_o.shape
         ((8, 4, 2), (8, 2, 2), (4, 2, 8))

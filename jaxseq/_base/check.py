@@ -100,25 +100,6 @@ def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
     check(a.dtype == dtype, name, f"dtype {jnp.dtype(dtype)}", a.dtype)
 
 
-def check_params(params: Any, kind: type, gates: int) -> Any:
-    """Checks the weights of a cell with `gates` gates and returns them."""
-    check(isinstance(params, kind), "params", kind.__name__, type(params).__name__)
-    for name, w in params._asdict().items():
-        ok = hasattr(w, "shape") or (w is None and name.startswith("b"))
-        check(ok, f"params.{name}", "an array", type(w).__name__)
-    params = jax.tree.map(as_jax, params)
-    ranks = params.w_x.ndim, params.w_h.ndim
-    check(ranks == (2, 2), "params", "w_x and w_h of rank 2", f"ranks {ranks}")
-    D, H, dtype = params.w_x.shape[0], params.w_h.shape[0], params.w_x.dtype
-    check_dtype(dtype, "params.w_x")
-    Z = gates * H
-    shapes = {"w_x": (D, Z), "w_h": (H, Z), "b": (Z,), "b_hn": (H,)}
-    for name, w in params._asdict().items():
-        if w is not None:
-            check_array(w, f"params.{name}", shapes[name], dtype)
-    return params
-
-
 def as_jax(a: Any) -> Array:
     """`jnp.asarray`, but for what is one already: a tracer would record a cast."""
     return a if isinstance(a, jax.Array) else jnp.asarray(a)
@@ -139,16 +120,6 @@ def of_values(values: Any, name: str) -> Array:
     except (TypeError, ValueError, OverflowError):
         check(False, name, "an array", repr(values))
         raise
-
-
-def check_x(x: Any, shape: tuple[Any, ...], dtype: Any) -> Array:
-    """Checks an input of `shape`, `(..., T, D)` or `(..., D)`, and returns it."""
-    x = as_array(x, "x")
-    expected = "shape (" + ", ".join(map(str, shape)) + ")"
-    ok = x.ndim >= len(shape) - 1 and x.shape[-1] == shape[-1]
-    check(ok, "x", expected, x.shape)
-    check(x.dtype == dtype, "x", f"dtype {dtype}, that of params", x.dtype)
-    return x
 
 
 def check_state(state: Any, like: Any, name: str = "state") -> Any:

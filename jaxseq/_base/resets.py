@@ -2,11 +2,12 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import check, check_array, of_values
 
 
-def resets_from_dones(dones: Array, last_done: Array | None = None) -> Array:
+def resets_from_dones(dones: ArrayLike, last_done: ArrayLike | None = None) -> Array:
     """Turns `done` flags into `resets`: done at step t resets step t + 1.
 
     A `done` flag says that the episode ended *with* this step, so the state is
@@ -25,8 +26,7 @@ def resets_from_dones(dones: Array, last_done: Array | None = None) -> Array:
         ValueError: if a flag is not boolean or a shape does not fit.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> resets_from_dones(jnp.array([False, True, False, False])).tolist()
+        >>> jaxseq.resets_from_dones(jnp.array([False, True, False, False])).tolist()
         [False, False, True, False]
     """
     dones = of_values(dones, "dones")

@@ -16,16 +16,11 @@ one product after the loop.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxseq._base.buffers import apart
-from jaxseq._base.check import check, check_dtype, check_key, check_sizes
-from jaxseq._base.dtypes import state_dtype
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
-from jaxseq._engine.widths import zeros_like_widths
 
 State = TypeVar("State")
 Update = Callable[[Any, State, Any, Any], State]
@@ -35,122 +30,27 @@ class Cell(NamedTuple):
     """An update with how its weights and its state begin.
 
     `LSTM`, `GRU` and `RNN` are the cells of `lstm`, `gru` and `rnn`.
+
+    Fields:
+        update: the equations of one step, `(z_x, state, w_h, extra) -> state`; see
+            `cell`.
+        init: draws weights, `(key, D, H, *, dtype) -> weights`.
+        zeros: the first state, `(weights, batch) -> state`.
     """
 
     update: Callable[..., Any]
-    init: Callable[..., Any]  # (key, D, H, *, dtype) -> weights
-    zeros: Callable[..., Any]  # (weights, batch) -> state
-
-
-def cell_init(
-    key: Array,
-    D: int | None,
-    Z: int | None,
-    w_h: Any,
-    *,
-    extra: Any = None,
-    dtype: Any = jnp.float32,
-) -> CellParams:
-    """Draws the weights of a cell.
-
-    Args:
-        key: a random key.
-        D: input width; None for a cell without `w_x`.
-        Z: width of the input map; None with it.
-        w_h: the shapes of the matrices, `(I, O)` or `(N, I / N, O / N)` for N blocks
-            along the diagonal of one, or a tree of such; None for a cell without.
-        extra: the cell's other weights, an array or any tree of arrays, as they are.
-        dtype: dtype of the weights.
-
-    Returns:
-        `CellParams`: `w_x` Glorot uniform as the one matrix `(D, Z)` that it is (that
-        of `lstm_init` is so for each gate, and so larger), matrices orthogonal in
-        blocks of as many columns as they have rows, `b` zero.
-
-    Raises:
-        ValueError: if a size is less than 1 or `dtype` is not a float.
-
-    Example:
-        >>> params = cell_init(jax.random.key(0), 3, 16, (8, 16))
-        >>> params.w_x.shape, params.w_h.shape, params.b.shape
-        ((3, 16), (8, 16), (16,))
-
-    For the sources of the two distributions see `lstm_init`.
-    """
-    check_dtype(dtype, "dtype")
-    check_key(key)
-    check((D is None) == (Z is None), "Z", "None if D is, else a size", Z)
-    for a in jax.tree.leaves(extra):
-        ok = hasattr(a, "shape") or isinstance(a, (int, float))
-        check(ok, "extra", "an array, or a tree of such", type(a).__name__)
-    key_x, key_h = jax.random.split(key)
-    wide = state_dtype(dtype)
-    w_x = b = None
-    if D is not None:
-        check_sizes(D=D, Z=Z)
-        w_x = jax.nn.initializers.glorot_uniform()(key_x, (D, Z), wide).astype(dtype)
-        b = jnp.zeros(Z, dtype)
-    is_shape = lambda a: type(a) is tuple and all(hasattr(n, "__index__") for n in a)
-    shapes, tree = jax.tree.flatten(w_h, is_leaf=is_shape)
-    keys = jax.random.split(key_h, max(1, len(shapes)))
-    drawn = [
-        _recurrent(k, shape, wide).astype(dtype)
-        for k, shape in zip(keys, shapes, strict=False)
-    ]
-    return CellParams(w_x, tree.unflatten(drawn), b, apart(extra))
-
-
-def _recurrent(key: Array, shape: Any, dtype: Any) -> Array:
-    ok = type(shape) is tuple and len(shape) in (2, 3)
-    check(ok, "w_h", "shapes (I, O) or (N, I / N, O / N)", repr(shape))
-    check_sizes(**{f"w_h {shape}": n for n in shape})
-    *N, I, O = shape
-    orthogonal = jax.nn.initializers.orthogonal()
-
-    def one(key: Array) -> Array:
-        keys = jax.random.split(key, -(-O // I))
-        gates = [
-            orthogonal(k, (I, min(I, O - i * I)), dtype) for i, k in enumerate(keys)
-        ]
-        return jnp.hstack(gates)
-
-    if not N:
-        return one(key)
-    return jnp.stack([one(k) for k in jax.random.split(key, N[0])])
-
-
-def cell_zeros(
-    widths: Any, batch: int | tuple[int, ...] = (), *, dtype: Any = jnp.float32
-) -> Any:
-    """Returns a state of zeros.
-
-    Args:
-        widths: the width of the state, or a NamedTuple of the widths of its parts.
-        batch: axes in front, a tuple or one size.
-        dtype: dtype of the weights; the state is float32 for the 16-bit dtypes.
-
-    Returns:
-        A state like `widths`, with arrays `(*batch, width)`.
-
-    Raises:
-        ValueError: if a width is less than 1 or `dtype` is not a float.
-
-    Example:
-        >>> cell_zeros(8, 2).shape
-        (2, 8)
-    """
-    check_dtype(dtype, "dtype")
-    return zeros_like_widths(widths, batch, dtype)
+    init: Callable[..., Any]
+    zeros: Callable[..., Any]
 
 
 def cell_step(
     update: Update[State],
     params: CellParams,
-    state: State,
+    state: State | ArrayLike,
     x: Any,
     *,
-    resets: Array | None = None,
-    start: State | None = None,
+    resets: ArrayLike | None = None,
+    start: State | ArrayLike | None = None,
 ) -> tuple[State, Array]:
     """Does one step of a cell; `partial(cell_step, update, params)` is a scan body.
 
@@ -172,10 +72,9 @@ def cell_step(
         ValueError: if a shape or dtype does not fit, or `update` is not one.
 
     Example:
-        >>> import jax, jaxseq
-        >>> elman = lambda z_x, h, w_h, _: jax.numpy.tanh(z_x + w_h(h))
+        >>> elman = lambda z_x, h, w_h, _: jnp.tanh(z_x + w_h(h))
         >>> params = jaxseq.cell_init(jax.random.key(0), 3, 8, (8, 8))
-        >>> h, x = jaxseq.cell_zeros(8, 5), jax.numpy.ones((5, 3))
+        >>> h, x = jaxseq.cell_zeros(8, 5), jnp.ones((5, 3))
         >>> h, y = jaxseq.cell_step(elman, params, h, x)
         >>> y.shape
         (5, 8)
@@ -187,13 +86,13 @@ def cell(
     update: Update[State],
     params: CellParams,
     x: Any,
-    state: State | None = None,
+    state: State | ArrayLike | None = None,
     *,
     zeros: Any = None,
-    start: State | None = None,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    start: State | ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     remat: int | None = None,
     implementation: str | None = None,
@@ -254,14 +153,14 @@ def cell(
         ...     f = jax.nn.sigmoid(x_f + w_h["forget"](h))
         ...     return (1 - f) * h + f * jnp.tanh(x_n + w_h["new"](f * h))
         >>> w_h = {"forget": (8, 8), "new": (8, 8)}
-        >>> params = cell_init(jax.random.key(0), 3, 16, w_h)
-        >>> h, y = cell(mgu, params, jnp.ones((5, 20, 3)), zeros=8)
+        >>> params = jaxseq.cell_init(jax.random.key(0), 3, 16, w_h)
+        >>> h, y = jaxseq.cell(mgu, params, jnp.ones((5, 20, 3)), zeros=8)
         >>> y.shape
         (5, 20, 8)
 
         Where time comes first, as in a rollout `(T, B, D)`, `jax.vmap` over the batch:
 
-        >>> run = lambda x: cell(mgu, params, x, zeros=8)
+        >>> run = lambda x: jaxseq.cell(mgu, params, x, zeros=8)
         >>> h, y = jax.vmap(run, in_axes=1, out_axes=(0, 1))(jnp.ones((20, 5, 3)))
         >>> y.shape
         (20, 5, 8)
@@ -280,71 +179,3 @@ def cell(
         remat=remat,
         implementation=implementation,
     )
-
-
-def cell_states(
-    update: Update[State],
-    params: CellParams,
-    x: Any,
-    state: State | None = None,
-    *,
-    zeros: Any = None,
-    start: State | None = None,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    reverse: bool = False,
-) -> State:
-    """Runs a cell of one's own over time, and returns its state at every step.
-
-    `cell` gives the first part of the state alone, by faster ways; this is a
-    `jax.lax.scan`, in whose gradient those of the matrices are summed at every step.
-
-    Args:
-        update: the cell's equations; see `cell`.
-        params: its weights.
-        x: inputs `(..., T, D)`, in the dtype of `params`; or a tree of such.
-        state: initial state, parts `(..., F)`. If None, the run begins at `start`.
-        zeros: widths of the state, as for `cell_zeros`; needed if there is neither
-            a `state` nor a `start`, and the run begins at zeros.
-        start: where a reset sets the state, and where the run begins if `state` is
-            None: of one row or `(..., F)`; zeros if None.
-        lengths: valid steps of each sequence, integers `(...)`; all T if None.
-            Past them the state stands still.
-        mask: booleans `(..., T)`, which steps are valid; see `cell`.
-        resets: booleans `(..., T)`; where True a new segment starts; see `cell`.
-        reverse: whether to run from the last valid step to the first. States stay
-            at the position of their input.
-
-    Returns:
-        The states after each step, a state with parts `(..., T, F)`; float32 for the
-        16-bit dtypes. The final state is at the last step, or the first if `reverse`.
-
-    Raises:
-        ValueError: if a shape or dtype does not fit, or `update` does not give a
-            state like the one it is given.
-
-    Example:
-        Of an LSTM, as `lstm_states` does it:
-
-        >>> import jaxseq
-        >>> params = CellParams(*jaxseq.lstm_init(jax.random.key(0), 3, 8))
-        >>> widths, x = jaxseq.LSTMState(8, 8), jnp.ones((5, 20, 3))
-        >>> states = cell_states(jaxseq.LSTM.update, params, x, zeros=widths)
-        >>> states.h.shape, states.c.shape
-        ((5, 20, 8), (5, 20, 8))
-    """
-    _, states = sequence(
-        update,
-        params,
-        x,
-        state,
-        zeros=zeros,
-        start=start,
-        lengths=lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        states=True,
-    )
-    return states

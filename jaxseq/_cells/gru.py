@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxseq._base.check import check_params
+from jaxseq._cells.check import check_params
 from jaxseq._cells.init import init_gates
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -29,12 +30,19 @@ from jaxseq._engine.widths import zeros_like_widths
 
 
 class GRUParams(NamedTuple):
-    """Weights of a GRU for input width D and hidden width H; gates r z n."""
+    """Weights of a GRU for input width D and hidden width H; gates r z n.
 
-    w_x: Array  # (D, 3H)
-    w_h: Array  # (H, 3H)
-    b: Array | None  # (3H,)
-    b_hn: Array | None  # (H,)
+    Fields:
+        w_x: of the input, `(D, 3H)`.
+        w_h: of the hidden state, `(H, 3H)`.
+        b: bias, `(3H,)`; none if None.
+        b_hn: bias of the candidate's recurrent part, `(H,)`; none if None.
+    """
+
+    w_x: Array
+    w_h: Array
+    b: Array | None
+    b_hn: Array | None
 
 
 def gru_update(z_x: Array, h: Array, w_h: Any, b_hn: Array | None) -> Array:
@@ -64,7 +72,6 @@ def gru_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> GRUPara
     The two distributions and their sources are those of `lstm_init`.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
         >>> params.w_x.shape, params.w_h.shape, params.b.shape
         ((3, 24), (8, 24), (24,))
@@ -86,7 +93,6 @@ def gru_zeros(params: GRUParams, batch: int | tuple[int, ...] = ()) -> Array:
         ValueError: if `batch` is not a size or a tuple of sizes.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
         >>> jaxseq.gru_zeros(params, 5).shape
         (5, 8)
@@ -97,11 +103,11 @@ def gru_zeros(params: GRUParams, batch: int | tuple[int, ...] = ()) -> Array:
 
 def gru_step(
     params: GRUParams,
-    state: Array,
-    x: Array,
+    state: ArrayLike,
+    x: ArrayLike,
     *,
-    resets: Array | None = None,
-    start: Array | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Does one step of a GRU; `partial(gru_step, params)` is a `lax.scan` body.
 
@@ -119,9 +125,8 @@ def gru_step(
         ValueError: if a shape or dtype does not fit.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
-        >>> state, x = jaxseq.gru_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, x = jaxseq.gru_zeros(params, 5), jnp.ones((5, 3))
         >>> state, y = jaxseq.gru_step(params, state, x)
         >>> y.shape
         (5, 8)
@@ -140,13 +145,13 @@ def gru_step(
 
 def gru(
     params: GRUParams,
-    x: Array,
-    state: Array | None = None,
+    x: ArrayLike,
+    state: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    start: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
     reverse: bool = False,
     remat: int | None = None,
     implementation: str | None = None,
@@ -185,8 +190,6 @@ def gru(
             length known only under `jit` or `vmap` is clipped to it instead.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
         >>> state, y = jaxseq.gru(params, jnp.ones((5, 20, 3)))
         >>> y.shape, state.shape

@@ -23,8 +23,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxseq._base.check import check_number, check_params
+from jaxseq._base.check import check_number
+from jaxseq._cells.check import check_params
 from jaxseq._cells.init import init_gates
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -32,18 +34,29 @@ from jaxseq._engine.widths import zeros_like_widths
 
 
 class LSTMParams(NamedTuple):
-    """Weights of an LSTM for input width D and hidden width H; gates i f g o."""
+    """Weights of an LSTM for input width D and hidden width H; gates i f g o.
 
-    w_x: Array  # (D, 4H)
-    w_h: Array  # (H, 4H)
-    b: Array | None  # (4H,)
+    Fields:
+        w_x: of the input, `(D, 4H)`.
+        w_h: of the hidden state, `(H, 4H)`.
+        b: bias, `(4H,)`; none if None.
+    """
+
+    w_x: Array
+    w_h: Array
+    b: Array | None
 
 
 class LSTMState(NamedTuple):
-    """State of an LSTM: hidden first."""
+    """State of an LSTM.
 
-    h: Array  # (..., H)
-    c: Array  # (..., H)
+    Fields:
+        h: hidden state, which is the output too, `(..., H)`.
+        c: cell state, `(..., H)`.
+    """
+
+    h: Array
+    c: Array
 
 
 def lstm_update(z_x: Array, state: LSTMState, w_h: Any, _: None) -> LSTMState:
@@ -57,7 +70,7 @@ def lstm_init(
     D: int,
     H: int,
     *,
-    forget_bias: float | Array = 1.0,
+    forget_bias: ArrayLike = 1.0,
     dtype: Any = jnp.float32,
 ) -> LSTMParams:
     """Draws weights for input width `D` and hidden width `H`.
@@ -86,7 +99,6 @@ def lstm_init(
     (https://arxiv.org/abs/1312.6120), for the two distributions.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
         >>> params.w_x.shape, params.w_h.shape, params.b.shape
         ((3, 32), (8, 32), (32,))
@@ -113,7 +125,6 @@ def lstm_zeros(params: LSTMParams, batch: int | tuple[int, ...] = ()) -> LSTMSta
         ValueError: if `batch` is not a size or a tuple of sizes.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
         >>> jaxseq.lstm_zeros(params, 5).c.shape
         (5, 8)
@@ -125,9 +136,9 @@ def lstm_zeros(params: LSTMParams, batch: int | tuple[int, ...] = ()) -> LSTMSta
 def lstm_step(
     params: LSTMParams,
     state: LSTMState,
-    x: Array,
+    x: ArrayLike,
     *,
-    resets: Array | None = None,
+    resets: ArrayLike | None = None,
     start: LSTMState | None = None,
 ) -> tuple[LSTMState, Array]:
     """Does one step of an LSTM; `partial(lstm_step, params)` is a `lax.scan` body.
@@ -147,9 +158,8 @@ def lstm_step(
         ValueError: if a shape or dtype does not fit.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
-        >>> state, x = jaxseq.lstm_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, x = jaxseq.lstm_zeros(params, 5), jnp.ones((5, 3))
         >>> state, y = jaxseq.lstm_step(params, state, x)
         >>> y.shape
         (5, 8)
@@ -157,7 +167,7 @@ def lstm_step(
     params = check_params(params, LSTMParams, 4)
     return step(
         lstm_update,
-        _cell_params(params),
+        CellParams(*params),
         state,
         x,
         zeros=_widths(params),
@@ -168,12 +178,12 @@ def lstm_step(
 
 def lstm(
     params: LSTMParams,
-    x: Array,
+    x: ArrayLike,
     state: LSTMState | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     start: LSTMState | None = None,
     reverse: bool = False,
     remat: int | None = None,
@@ -213,8 +223,6 @@ def lstm(
             length known only under `jit` or `vmap` is clipped to it instead.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
         >>> state, y = jaxseq.lstm(params, jnp.ones((5, 20, 3)))
         >>> y.shape, state.c.shape
@@ -231,7 +239,7 @@ def lstm(
     params = check_params(params, LSTMParams, 4)
     return sequence(
         lstm_update,
-        _cell_params(params),
+        CellParams(*params),
         x,
         state,
         zeros=_widths(params),
@@ -243,70 +251,6 @@ def lstm(
         remat=remat,
         implementation=implementation,
     )
-
-
-def lstm_states(
-    params: LSTMParams,
-    x: Array,
-    state: LSTMState | None = None,
-    *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    start: LSTMState | None = None,
-    reverse: bool = False,
-) -> LSTMState:
-    """Runs an LSTM over time, and returns its hidden and cell states at every step.
-
-    It is `cell_states` of an LSTM: a `jax.lax.scan`, and its gradient the slower one of
-    that. The state of `rnn` and `gru` is `y`; only the LSTM has more.
-
-    Args:
-        params: weights for input width D and hidden width H.
-        x: inputs, `(..., T, D)`, in the dtype of `params`.
-        state: initial hidden and cell states, each `(..., H)`; zeros if None.
-        lengths: valid steps of each sequence, integers `(...)`; all T if None.
-            Past them the state stands still.
-        mask: booleans `(..., T)`, which steps are valid; see `lstm`.
-        resets: booleans `(..., T)`; where True a new segment starts; see `lstm`.
-        start: where a reset sets the state, and where the run begins if `state` is
-            None: of one row or `(..., H)`; zeros if None.
-        reverse: whether to run from the last valid step to the first. States stay
-            at the position of their input.
-
-    Returns:
-        The states after each step, an LSTMState with parts `(..., T, H)`; float32 for
-        the 16-bit dtypes.
-
-    Raises:
-        ValueError: if a shape or dtype does not fit, or a length is not in 0…T.
-
-    Example:
-        >>> import jax, jaxseq
-        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
-        >>> states = jaxseq.lstm_states(params, jax.numpy.ones((5, 20, 3)))
-        >>> states.c.shape
-        (5, 20, 8)
-    """
-    params = check_params(params, LSTMParams, 4)
-    _, states = sequence(
-        lstm_update,
-        _cell_params(params),
-        x,
-        state,
-        zeros=_widths(params),
-        start=start,
-        lengths=lengths,
-        mask=mask,
-        resets=resets,
-        reverse=reverse,
-        states=True,
-    )
-    return states
-
-
-def _cell_params(params: LSTMParams) -> CellParams:
-    return CellParams(*params)
 
 
 def _widths(params: LSTMParams) -> Any:

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxseq._base.check import check, check_callable, check_params
+from jaxseq._base.check import check, check_callable
+from jaxseq._cells.check import check_params
 from jaxseq._cells.init import init_gates
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -22,11 +24,17 @@ from jaxseq._engine.widths import zeros_like_widths
 
 
 class RNNParams(NamedTuple):
-    """Weights of an Elman network for input width D and hidden width H."""
+    """Weights of an Elman network for input width D and hidden width H.
 
-    w_x: Array  # (D, H)
-    w_h: Array  # (H, H)
-    b: Array | None  # (H,)
+    Fields:
+        w_x: of the input, `(D, H)`.
+        w_h: of the hidden state, `(H, H)`.
+        b: bias, `(H,)`; none if None.
+    """
+
+    w_x: Array
+    w_h: Array
+    b: Array | None
 
 
 class RNNUpdate(NamedTuple):
@@ -65,7 +73,6 @@ def rnn_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> RNNPara
     The two distributions and their sources are those of `lstm_init`.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
         >>> params.w_x.shape, params.w_h.shape, params.b.shape
         ((3, 8), (8, 8), (8,))
@@ -87,7 +94,6 @@ def rnn_zeros(params: RNNParams, batch: int | tuple[int, ...] = ()) -> Array:
         ValueError: if `batch` is not a size or a tuple of sizes.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
         >>> jaxseq.rnn_zeros(params, 5).shape
         (5, 8)
@@ -98,12 +104,12 @@ def rnn_zeros(params: RNNParams, batch: int | tuple[int, ...] = ()) -> Array:
 
 def rnn_step(
     params: RNNParams,
-    state: Array,
-    x: Array,
+    state: ArrayLike,
+    x: ArrayLike,
     *,
     activation: Callable[[Array], Array] = jnp.tanh,
-    resets: Array | None = None,
-    start: Array | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Does one step of an Elman network.
 
@@ -122,9 +128,8 @@ def rnn_step(
         ValueError: if a shape or dtype does not fit.
 
     Example:
-        >>> import jax, jaxseq
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
-        >>> state, x = jaxseq.rnn_zeros(params, 5), jax.numpy.ones((5, 3))
+        >>> state, x = jaxseq.rnn_zeros(params, 5), jnp.ones((5, 3))
         >>> state, y = jaxseq.rnn_step(params, state, x)
         >>> y.shape
         (5, 8)
@@ -145,13 +150,13 @@ def rnn_step(
 
 def rnn(
     params: RNNParams,
-    x: Array,
-    state: Array | None = None,
+    x: ArrayLike,
+    state: ArrayLike | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    start: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    start: ArrayLike | None = None,
     reverse: bool = False,
     activation: Callable[[Array], Array] = jnp.tanh,
     remat: int | None = None,
@@ -192,8 +197,6 @@ def rnn(
             length known only under `jit` or `vmap` is clipped to it instead.
 
     Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
         >>> params = jaxseq.rnn_init(jax.random.key(0), 3, 8)
         >>> state, y = jaxseq.rnn(params, jnp.ones((5, 20, 3)))
         >>> y.shape, state.shape

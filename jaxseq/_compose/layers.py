@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import check, check_choice, check_flag
 from jaxseq._base.dropout import check_dropout, check_rate, drop, is_zero
@@ -29,15 +30,15 @@ MERGES = {
 
 def stack(
     layers: Sequence[Layer],
-    x: Array,
+    x: Any,
     state: Sequence[Any] | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     start: Sequence[Any] | None = None,
     reverse: bool = False,
-    dropout: float | Array = 0.0,
+    dropout: ArrayLike = 0.0,
     dropout_per: str = "step",
     key: Array | None = None,
 ) -> tuple[tuple[Any, ...], Array]:
@@ -46,7 +47,7 @@ def stack(
     Args:
         layers: a list or tuple of the layers from the input up, each a function
             `(x, state, *, lengths, mask, resets, start, reverse) -> (state, y)`.
-        x: inputs, `(..., T, D)`.
+        x: inputs, `(..., T, D)`; or a tree of such, where a layer's cell takes one.
         state: a tuple with the initial state of each layer; zeros if None.
         lengths: valid steps of each sequence, integers `(...)`; all T if None.
         mask: booleans `(..., T)`, which steps are valid; all if None.
@@ -77,11 +78,10 @@ def stack(
 
     Example:
         >>> from functools import partial
-        >>> import jax, jaxseq
         >>> below, above = jax.random.split(jax.random.key(0))
         >>> layers = [partial(jaxseq.lstm, jaxseq.lstm_init(below, 3, 8)),
         ...           partial(jaxseq.gru, jaxseq.gru_init(above, 8, 4))]
-        >>> state, y = jaxseq.stack(layers, jax.numpy.ones((5, 20, 3)))
+        >>> state, y = jaxseq.stack(layers, jnp.ones((5, 20, 3)))
         >>> y.shape, state[0].c.shape, state[1].shape
         ((5, 20, 4), (5, 8), (5, 4))
     """
@@ -138,12 +138,12 @@ def _backward(reverse: bool) -> dict[str, Any]:
 def bidirectional(
     forward: Layer,
     backward: Layer,
-    x: Array,
+    x: Any,
     state: tuple[Any, Any] | None = None,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     start: tuple[Any, Any] | None = None,
     reverse: bool = False,
     merge: str | None = "concat",
@@ -154,7 +154,7 @@ def bidirectional(
         forward: a layer `(x, state, *, lengths, mask, resets, start) -> (state, y)`.
         backward: a layer that takes `reverse=True` as well; such as a
             `partial(stack, layers)`.
-        x: inputs, `(..., T, D)`.
+        x: inputs, `(..., T, D)`; or a tree of such, where a layer's cell takes one.
         state: initial states `(forward, backward)`; zeros if None.
         lengths: valid steps of each sequence, integers `(...)`; all T if None.
             `backward` starts at the last valid step.
@@ -181,10 +181,9 @@ def bidirectional(
 
     Example:
         >>> from functools import partial
-        >>> import jax, jaxseq
         >>> keys = jax.random.split(jax.random.key(0))
         >>> pair = [partial(jaxseq.gru, jaxseq.gru_init(key, 3, 8)) for key in keys]
-        >>> state, y = jaxseq.bidirectional(*pair, jax.numpy.ones((5, 20, 3)))
+        >>> state, y = jaxseq.bidirectional(*pair, jnp.ones((5, 20, 3)))
         >>> y.shape, state[0].shape, state[1].shape
         ((5, 20, 16), (5, 8), (5, 8))
     """

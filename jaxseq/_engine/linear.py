@@ -22,6 +22,7 @@ def with_transpose(
     `f`; reverse mode goes through `transpose`. Both give trees; `out` is a tuple like
     `f(b)`, read for its shapes and dtypes.
 
+    >>> from jaxseq._engine.linear import with_transpose
     >>> @jax.custom_jvp
     ... def running_sum_of_squares(a):
     ...     return jnp.cumsum(a**2)

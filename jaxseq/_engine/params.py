@@ -10,12 +10,21 @@ from jaxseq._base.dtypes import is_float
 
 
 class CellParams(NamedTuple):
-    """Weights of a cell of one's own."""
+    """Weights of a cell of one's own.
 
-    w_x: Any  # (D, Z), a tree of them with None for inputs passed on, or None
-    w_h: Any  # (I, O), or blocks (N, I / N, O / N); a tree of them, or None
-    b: Any = None  # (Z,), or a tree of them
-    extra: Any = None  # a tree of arrays that the update is given
+    Fields:
+        w_x: of the input map, `(D, Z)`, a tree of such with None for inputs that are
+            passed on as they are, or None.
+        w_h: of the recurrent part, `(I, O)`, blocks `(N, I / N, O / N)`, a tree of
+            such, or None.
+        b: bias of the input map, `(Z,)`, a tree of such, or None.
+        extra: what else the update is given, any tree of arrays.
+    """
+
+    w_x: Any
+    w_h: Any
+    b: Any = None
+    extra: Any = None
 
 
 def as_arrays(params: CellParams) -> CellParams:

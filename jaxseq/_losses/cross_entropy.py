@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import (
     as_array,
@@ -21,13 +22,13 @@ from jaxseq._base.mesh import as_one_batch
 
 
 def cross_entropy(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     ignore: int | None = None,
-    label_smoothing: float | Array = 0.0,
+    label_smoothing: ArrayLike = 0.0,
 ) -> Array:
     """Cross-entropy of each label in nats.
 
@@ -56,7 +57,7 @@ def cross_entropy(
     Example:
         >>> logits = jnp.zeros((2, 4, 10))
         >>> labels = jnp.array([[3, 1, 4, 1], [5, 9, -100, -100]])
-        >>> losses = cross_entropy(logits, labels, ignore=-100)
+        >>> losses = jaxseq.cross_entropy(logits, labels, ignore=-100)
         >>> mean = losses.sum() / (labels != -100).astype(losses.dtype).sum()
         >>> bool(jnp.isclose(mean, jnp.log(10.0)))
         True
@@ -69,11 +70,11 @@ def cross_entropy(
 
 
 def perplexity(
-    logits: Array,
-    labels: Array,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    lengths: Array | None = None,
-    mask: Array | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     ignore: int | None = None,
 ) -> Array:
     """The exponential of the mean cross-entropy of all valid labels.
@@ -94,7 +95,8 @@ def perplexity(
 
     Example:
         >>> logits, labels = jnp.zeros((2, 4, 10)), jnp.ones((2, 4), int)
-        >>> round(float(perplexity(logits, labels, lengths=jnp.array([4, 2]))), 4)
+        >>> lengths = jnp.array([4, 2])
+        >>> round(float(jaxseq.perplexity(logits, labels, lengths=lengths)), 4)
         10.0
     """
     losses, valid = _losses(logits, labels, lengths, mask, ignore, 0.0)

@@ -6,8 +6,14 @@ from jax import Array
 
 
 class Memory(NamedTuple):
-    """Outputs of an encoder, which a decoder attends to."""
+    """Outputs of an encoder, which a decoder attends to.
 
-    values: Array  # (..., S, C), zeros where not valid
-    keys: Any = None  # the part of a recurrent model's score that no query enters
-    valid: Array | None = None  # (..., S), booleans; all are valid if None
+    Fields:
+        values: the outputs, `(..., S, C)`, zeros where not valid.
+        keys: the part of a recurrent model's score that no query enters.
+        valid: booleans `(..., S)`; all are valid if None.
+    """
+
+    values: Array
+    keys: Any = None
+    valid: Array | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import check, check_callable, check_number, check_sizes
 from jaxseq._base.mesh import as_one_batch, while_loop
@@ -33,14 +34,14 @@ Penalty = Callable[[Any], Array]  # number of tokens: divisor of the log-probabi
 def beam_search(
     step: Step,
     state: Any,
-    token: Array,
+    token: ArrayLike,
     *,
     max_length: int,
-    end: int | Sequence[int] | Array | None,
+    end: ArrayLike | Sequence[int] | None,
     beam: int,
     n_best: int = 1,
-    length_penalty: float | Array = 0.0,
-    max_lengths: Array | None = None,
+    length_penalty: ArrayLike = 0.0,
+    max_lengths: ArrayLike | None = None,
     process: Process | tuple[Process, ...] | None = None,
 ) -> Decoded:
     """Searches for the sequences of the highest score, `beam` at a time.
@@ -82,7 +83,7 @@ def beam_search(
         >>> p = jnp.array([[0.0, 0.6, 0.4], [0.4, 0.3, 0.3], [0.9, 0.1, 0.0]])
         >>> step = lambda state, token: (state, jnp.log(p[token]))
         >>> options = {"max_length": 2, "end": 0, "beam": 2, "n_best": 2}
-        >>> found = beam_search(step, (), jnp.array([0]), **options)
+        >>> found = jaxseq.beam_search(step, (), jnp.array([0]), **options)
         >>> found.tokens.tolist(), (100 * jnp.exp(found.scores)).round().tolist()
         ([[[2, 0], [1, 0]]], [[36.0, 24.0]])
 
@@ -94,17 +95,17 @@ def beam_search(
     check(n_best <= beam, "n_best", f"at most beam = {beam}", n_best)
     inside = lambda a: (a >= 0) & (a < jnp.inf)
     check_number(length_penalty, "length_penalty", "a number of at least 0", inside)
-    token = check_token(token)
-    (B,), K, L = token.shape, beam, max_length
+    first = check_token(token)
+    (B,), K, L = first.shape, beam, max_length
     flat = lambda a: a.reshape(B * K, *a.shape[2:])
     of_each = lambda a: flat(jnp.broadcast_to(a[:, None], (B, K, *a.shape[1:])))
     of_beams = lambda a: a.reshape(B, K, *a.shape[1:])
     state = check_state(state, B)
     check_room(state, L, "max_length")
     most = check_most(max_lengths, B, L)
-    state, token, most = as_one_batch((state, token, most))
+    state, first, most = as_one_batch((state, first, most))
     state = jax.tree.map(of_each, state)
-    V, dtype = check_logits(step, state, of_each(token))
+    V, dtype = check_logits(step, state, of_each(first))
     ends, functions = check_end(end, V), check_process(process)
     power = jnp.asarray(length_penalty, dtype)
     penalty = lambda n: ((5 + jnp.asarray(n, dtype)) / 6) ** power
@@ -118,7 +119,7 @@ def beam_search(
     def body(carry: Any) -> Any:
         t, state, alive, done = carry
         last = lax.dynamic_index_in_dim(alive.tokens, t - 1, 2, False)
-        inputs = jnp.where(t == 0, token[:, None], jnp.maximum(last, 0))
+        inputs = jnp.where(t == 0, first[:, None], jnp.maximum(last, 0))
         state, logits = step(state, flat(inputs))
         logits = processed(functions, logits.astype(dtype), flat(alive.tokens), t)
         log_p = of_beams(log_probs(logits))
@@ -136,7 +137,7 @@ def beam_search(
     zeros = jnp.zeros((B, K), jnp.int32)
     alive = Decoded(tokens, zeros, nothing.at[:, 0].set(0))
     nothing = Decoded(tokens, zeros, nothing)
-    _, alive, nothing = as_one_batch((token, alive, nothing))
+    _, alive, nothing = as_one_batch((first, alive, nothing))
     start = jnp.int32(0), state, alive, nothing
     *_, alive, done = while_loop(goes_on, body, start)
     # what never ended; after an early stop too low to come among the best

@@ -11,7 +11,7 @@ One such sequence outweighs all others in a mean; `ctc_steps` tells which to lea
 
     >>> labels = jnp.array([[8, 5, 12, 12, 15], [1, 1, 0, 0, 0]])
     >>> steps = jnp.array([5, 3])  # of the logits
-    >>> ctc_steps(labels, lengths=jnp.array([5, 2])) <= steps
+    >>> jaxseq.ctc_steps(labels, lengths=jnp.array([5, 2])) <= steps
     Array([False,  True], dtype=bool)
 
 Graves, Fernández, Gomez and Schmidhuber, "Connectionist Temporal Classification",
@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import (
     as_array,
@@ -42,7 +43,7 @@ from jaxseq._search.decoded import Decoded
 
 
 def ctc_greedy(
-    logits: Array, *, lengths: Array | None = None, blank: int = 0
+    logits: ArrayLike, *, lengths: ArrayLike | None = None, blank: int = 0
 ) -> Decoded:
     """The labelling of the most probable path.
 
@@ -63,7 +64,7 @@ def ctc_greedy(
 
     Example:
         >>> path = jnp.array([0, 3, 3, 0, 3, 1])  # 0 is the blank
-        >>> tokens, n, scores = ctc_greedy(9 * jax.nn.one_hot(path, 4))
+        >>> tokens, n, scores = jaxseq.ctc_greedy(9 * jax.nn.one_hot(path, 4))
         >>> tokens[:n]
         Array([3, 3, 1], dtype=int32)
     """
@@ -80,9 +81,9 @@ def ctc_greedy(
 
 
 def ctc_beam_search(
-    logits: Array,
+    logits: ArrayLike,
     *,
-    lengths: Array | None = None,
+    lengths: ArrayLike | None = None,
     blank: int = 0,
     beam: int = 16,
     n_best: int = 1,
@@ -111,7 +112,7 @@ def ctc_beam_search(
 
     Example:
         >>> path = jnp.array([0, 3, 3, 0, 3, 1])  # 0 is the blank
-        >>> tokens, n, _ = ctc_beam_search(9 * jax.nn.one_hot(path, 4), n_best=2)
+        >>> tokens, n, _ = jaxseq.ctc_beam_search(9 * jax.nn.one_hot(path, 4), n_best=2)
         >>> tokens[0, : n[0]]
         Array([3, 3, 1], dtype=int32)
 
@@ -142,7 +143,7 @@ def ctc_beam_search(
     return on_auto_axes(run, log_p, layout)(log_p, valid)
 
 
-def ctc_steps(labels: Array, *, lengths: Array | None = None) -> Array:
+def ctc_steps(labels: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
     """The least number of steps in which labellings can be written.
 
     Args:
@@ -158,7 +159,7 @@ def ctc_steps(labels: Array, *, lengths: Array | None = None) -> Array:
             integers from 0 to L.
 
     Example:
-        >>> ctc_steps(jnp.array([8, 5, 12, 12, 15]))
+        >>> jaxseq.ctc_steps(jnp.array([8, 5, 12, 12, 15]))
         Array(6, dtype=int32)
     """
     shape = of_values(labels, "labels").shape

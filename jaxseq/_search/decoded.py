@@ -10,8 +10,13 @@ class Decoded(NamedTuple):
 
     Behind a sequence `tokens` hold the end token, the first if there are several, or
     -1 if there is none.
+
+    Fields:
+        tokens: int32 `(B, L)`, L being `max_length`.
+        lengths: of the sequences, the end token counted, int32 `(B,)`.
+        scores: sums of log-probabilities, `(B,)`; of a beam search penalised.
     """
 
-    tokens: Array  # (B, L) int32
-    lengths: Array  # (B,), the end token counted
-    scores: Array  # (B,), sums of log-probabilities; of a beam search penalised
+    tokens: Array
+    lengths: Array
+    scores: Array

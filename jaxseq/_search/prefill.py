@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 from jax.export import is_symbolic_dim
+from jax.typing import ArrayLike
 
 from jaxseq._base.buffers import apart
 from jaxseq._base.check import (
@@ -19,7 +20,7 @@ from jaxseq._search.step import Step, check_room, check_state, check_step, selec
 
 
 def prefill(
-    step: Step, state: Any, prompt: Array, *, lengths: Array | None = None
+    step: Step, state: Any, prompt: ArrayLike, *, lengths: ArrayLike | None = None
 ) -> tuple[Any, Array]:
     """Runs `step` over all but the last token of each prompt.
 
@@ -41,16 +42,16 @@ def prefill(
 
     Example:
         >>> step = lambda n, token: (n + 1, jnp.eye(4)[token])
-        >>> prompt = jnp.array([[3, 1, 2], [2, 0, 0]])
-        >>> n, token = prefill(step, jnp.zeros(2), prompt, lengths=jnp.array([3, 1]))
+        >>> prompt, lengths = jnp.array([[3, 1, 2], [2, 0, 0]]), jnp.array([3, 1])
+        >>> n, token = jaxseq.prefill(step, jnp.zeros(2), prompt, lengths=lengths)
         >>> n.tolist(), token.tolist()
         ([2.0, 0.0], [2, 2])
     """
     check_callable(step, "step")
-    prompt = check_tokens(prompt, "prompt")
-    ok = prompt.ndim == 2 and prompt.shape[1] >= 1
-    check(ok, "prompt", "shape (B, P) with P >= 1", prompt.shape)
-    B, P = prompt.shape
+    tokens = check_tokens(prompt, "prompt")
+    ok = tokens.ndim == 2 and tokens.shape[1] >= 1
+    check(ok, "prompt", "shape (B, P) with P >= 1", tokens.shape)
+    B, P = tokens.shape
     longest = P
     if lengths is None:
         ends = jnp.full(B, P, jnp.int32)
@@ -59,8 +60,8 @@ def prefill(
         longest = max(extremes(lengths), default=P)
     state = check_state(state, B)
     check_room(state, longest, "prompt", unread=1)
-    state, prompt, ends = as_one_batch((state, prompt, ends))
-    check_step(step, state, prompt[:, 0])
+    state, tokens, ends = as_one_batch((state, tokens, ends))
+    check_step(step, state, tokens[:, 0])
 
     def body(state: Any, x: Any) -> tuple[Any, None]:
         t, token = x
@@ -69,8 +70,8 @@ def prefill(
 
     # a scan has to know that it has a step; that of the last token changes nothing
     most = P if is_symbolic_dim(P) else P - 1
-    steps = jnp.arange(most, dtype=jnp.int32), prompt[:, :most].T
+    steps = jnp.arange(most, dtype=jnp.int32), tokens[:, :most].T
     state, _ = scan(body, state, steps)
     last = jnp.maximum(ends - 1, 0)
     state = apart(state)  # of one token it is as it came
-    return state, jnp.take_along_axis(prompt, last[:, None], 1)[:, 0]
+    return state, jnp.take_along_axis(tokens, last[:, None], 1)[:, 0]

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import (
     as_array,
@@ -24,12 +25,12 @@ from jaxseq._search.step import check_end, is_end
 
 
 def at_least(
-    logits: Array,
-    tokens: Array,
-    n: Array,
+    logits: ArrayLike,
+    tokens: ArrayLike,
+    n: ArrayLike,
     *,
-    end: int | Sequence[int] | Array,
-    length: int | Array,
+    end: ArrayLike | Sequence[int],
+    length: ArrayLike,
 ) -> Array:
     """Lets no sequence end before it has `length` tokens.
 
@@ -48,10 +49,10 @@ def at_least(
 
     Example:
         >>> from functools import partial
-        >>> from jaxseq import at_least, greedy
         >>> step = lambda state, token: (state, jnp.array([[2.0, 0.0, 1.0]]))
-        >>> how = {"end": 0, "process": partial(at_least, end=0, length=3)}
-        >>> greedy(step, (), jnp.zeros(1, int), max_length=5, **how).tokens.tolist()
+        >>> how = {"end": 0, "process": partial(jaxseq.at_least, end=0, length=3)}
+        >>> found = jaxseq.greedy(step, (), jnp.zeros(1, int), max_length=5, **how)
+        >>> found.tokens.tolist()
         [[2, 2, 2, 0, 0]]
     """
     logits, _, n = _check(logits, tokens, n)
@@ -66,7 +67,7 @@ def at_least(
 
 
 def penalize_repetition(
-    logits: Array, tokens: Array, n: Array, *, penalty: float | Array
+    logits: ArrayLike, tokens: ArrayLike, n: ArrayLike, *, penalty: ArrayLike
 ) -> Array:
     """Makes tokens less probable that were written before.
 
@@ -89,7 +90,7 @@ def penalize_repetition(
     Example:
         >>> logits = jnp.array([[3.0, 2.0, -1.0, 0.5]])
         >>> written = jnp.array([[0, 2, 0, 0]])
-        >>> penalize_repetition(logits, written, 2, penalty=2.0).tolist()
+        >>> jaxseq.penalize_repetition(logits, written, 2, penalty=2.0).tolist()
         [[1.5, 2.0, -2.0, 0.5]]
 
     Keskar and others, "CTRL: A Conditional Transformer Language Model for
@@ -105,7 +106,9 @@ def penalize_repetition(
     return jnp.where(_standing(tokens, written, logits), less, logits)
 
 
-def no_repeat_ngrams(logits: Array, tokens: Array, n: Array, *, size: int) -> Array:
+def no_repeat_ngrams(
+    logits: ArrayLike, tokens: ArrayLike, n: ArrayLike, *, size: int
+) -> Array:
     """Lets no n-gram of `size` tokens come twice in a sequence.
 
     Args:
@@ -122,7 +125,7 @@ def no_repeat_ngrams(logits: Array, tokens: Array, n: Array, *, size: int) -> Ar
 
     Example:
         >>> written = jnp.array([[1, 2, 3, 1, 2, 0]])
-        >>> no_repeat_ngrams(jnp.zeros((1, 4)), written, 5, size=3).tolist()
+        >>> jaxseq.no_repeat_ngrams(jnp.zeros((1, 4)), written, 5, size=3).tolist()
         [[0.0, 0.0, 0.0, -inf]]
 
     Paulus, Xiong and Socher, "A Deep Reinforced Model for Abstractive

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from jaxseq._base.check import check_callable, check_key, check_number, check_sizes
 from jaxseq._base.mesh import as_one_batch, while_loop
@@ -32,11 +33,11 @@ Choose = Callable[[Array, Array], Array]  # number of the step, logits: tokens
 def greedy(
     step: Step,
     state: Any,
-    token: Array,
+    token: ArrayLike,
     *,
     max_length: int,
-    end: int | Sequence[int] | Array | None,
-    max_lengths: Array | None = None,
+    end: ArrayLike | Sequence[int] | None,
+    max_lengths: ArrayLike | None = None,
     process: Process | tuple[Process, ...] | None = None,
 ) -> Decoded:
     """Takes the most probable token at each step.
@@ -65,7 +66,7 @@ def greedy(
 
     Example:
         >>> step = lambda state, token: (state, jnp.eye(5)[(token + 1) % 5])
-        >>> found = greedy(step, (), jnp.array([0, 2]), max_length=4, end=4)
+        >>> found = jaxseq.greedy(step, (), jnp.array([0, 2]), max_length=4, end=4)
         >>> found.tokens.tolist(), found.lengths.tolist()
         ([[1, 2, 3, 4], [3, 4, 4, 4]], [4, 2])
     """
@@ -77,16 +78,16 @@ def greedy(
 def sample(
     step: Step,
     state: Any,
-    token: Array,
+    token: ArrayLike,
     key: Array,
     *,
     max_length: int,
-    end: int | Sequence[int] | Array | None,
-    max_lengths: Array | None = None,
+    end: ArrayLike | Sequence[int] | None,
+    max_lengths: ArrayLike | None = None,
     process: Process | tuple[Process, ...] | None = None,
-    temperature: float | Array = 1.0,
+    temperature: ArrayLike = 1.0,
     top_k: int | None = None,
-    top_p: float | Array | None = None,
+    top_p: ArrayLike | None = None,
 ) -> Decoded:
     """Draws each token from the distribution of its step.
 
@@ -121,8 +122,9 @@ def sample(
 
     Example:
         >>> step = lambda state, token: (state, jnp.log(jnp.array([[0.4, 0.3, 0.3]])))
+        >>> tokens, key = jnp.zeros(1, int), jax.random.key(0)
         >>> options = {"max_length": 50, "end": None, "top_p": 0.6}
-        >>> found = sample(step, (), jnp.zeros(1, int), jax.random.key(0), **options)
+        >>> found = jaxseq.sample(step, (), tokens, key, **options)
         >>> jnp.unique(found.tokens).tolist()
         [0, 1]
 
@@ -161,7 +163,7 @@ def _decode(
     step: Step,
     choose: Choose,
     state: Any,
-    token: Array,
+    token: Any,
     max_length: int,
     end: Any,
     max_lengths: Any,

@@ -24,11 +24,11 @@ except ModuleNotFoundError as _error:
 from jaxseq.nn._attention import AdditiveAttention as AdditiveAttention
 from jaxseq.nn._attention import GeneralAttention as GeneralAttention
 from jaxseq.nn._attention import MultiHeadAttention as MultiHeadAttention
+from jaxseq.nn._cell import Cell as Cell
 from jaxseq.nn._crf import CRF as CRF
-from jaxseq.nn._recurrent import GRU as GRU
-from jaxseq.nn._recurrent import LSTM as LSTM
-from jaxseq.nn._recurrent import RNN as RNN
-from jaxseq.nn._recurrent import Cell as Cell
+from jaxseq.nn._gru import GRU as GRU
+from jaxseq.nn._lstm import LSTM as LSTM
+from jaxseq.nn._rnn import RNN as RNN
 from jaxseq.nn._seq2seq import Seq2Seq as Seq2Seq
 from jaxseq.nn._transformer import Transformer as Transformer
 

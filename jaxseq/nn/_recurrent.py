@@ -1,33 +1,31 @@
-"""Cells as modules: weights; the arithmetic is `stack` and `bidirectional`."""
+"""What modules of cells share; the arithmetic is `stack` and `bidirectional`."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import (
     as_array,
     check,
     check_batch,
-    check_callable,
     check_choice,
     check_dtype,
     check_flag,
     check_sizes,
-    check_state,
 )
 from jaxseq._base.dropout import check_rate, is_zero
 from jaxseq._base.dtypes import is_float
 from jaxseq.nn._weights import DroppingWeights, check_module
 
 
-class _Recurrent(DroppingWeights):
-    """What the modules share; each names its functions."""
+class Recurrent(DroppingWeights):
+    """Layers of one cell over time; each cell names its functions."""
 
     _sequence: Callable
     _step: Callable
@@ -42,7 +40,7 @@ class _Recurrent(DroppingWeights):
         num_layers: int,
         bidirectional: bool,
         merge: str,
-        dropout: float | Array,
+        dropout: ArrayLike,
         dropout_per: str,
         dtype: Any,
         param_dtype: Any,
@@ -78,12 +76,12 @@ class _Recurrent(DroppingWeights):
 
     def __call__(
         self,
-        x: Array,
+        x: Any,
         state: Any = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
-        resets: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         start: Any = None,
         reverse: bool = False,
         remat: int | None = None,
@@ -92,7 +90,8 @@ class _Recurrent(DroppingWeights):
         """Runs all layers over time, with dropout until `module.eval()`.
 
         Args:
-            x: inputs, `(..., T, in_features)`.
+            x: inputs, `(..., T, in_features)`; or a tree of such for a `Cell` that
+                takes one.
             state: a tuple with the initial state of each layer, as returned; zeros if
                 None.
             lengths: valid steps of each sequence, integers `(...)`; all T if None.
@@ -136,9 +135,9 @@ class _Recurrent(DroppingWeights):
     def step(
         self,
         state: Any,
-        x: Array,
+        x: Any,
         *,
-        resets: Array | None = None,
+        resets: ArrayLike | None = None,
         start: Any = None,
     ) -> tuple[Any, Array]:
         """Does one step of all layers, without dropout; a `lax.scan` body.
@@ -207,260 +206,3 @@ class _Recurrent(DroppingWeights):
 
 def _one_step(step: Any, weights: Any, x: Any, state: Any, **options: Any) -> Any:
     return step(weights, state, x, **options)
-
-
-class Cell(_Recurrent):
-    """A cell of one's own over time; see `jaxseq.cell` for what it takes.
-
-    Args:
-        cell: the update with how its weights and state begin, a `jaxseq.Cell`.
-        in_features: width of the input.
-        hidden_features: width of the output of each layer and direction.
-
-    The other arguments, methods and weights are those of `LSTM`. The input of the first
-    layer may be a tree, as the cell takes it.
-
-    Example:
-        >>> import jax, jaxseq
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> def update(z_x, h, w_h, _):
-        ...     return jnp.tanh(z_x + w_h(h))
-        >>> def init(key, D, H, **dtype):
-        ...     return jaxseq.cell_init(key, D, H, (H, H), **dtype)
-        >>> def zeros(params, batch=()):
-        ...     return jaxseq.cell_zeros(len(params.w_h), batch, dtype=params.w_h.dtype)
-        >>> module = Cell(jaxseq.Cell(update, init, zeros), 3, 8, rngs=nnx.Rngs(0))
-        >>> state, y = module(jnp.ones((5, 20, 3)))
-        >>> y.shape
-        (5, 20, 8)
-    """
-
-    def __init__(
-        self,
-        cell: jaxseq.Cell,
-        in_features: int,
-        hidden_features: int,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        merge: str = "concat",
-        dropout: float | Array = 0.0,
-        dropout_per: str = "step",
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        check(isinstance(cell, jaxseq.Cell), "cell", "a Cell", type(cell).__name__)
-        super().__init__(
-            cell.init,
-            in_features,
-            hidden_features,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            merge=merge,
-            dropout=dropout,
-            dropout_per=dropout_per,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-        self.cell = nnx.static(cell)
-
-    def _sequence(self, params: Any, x: Any, state: Any = None, **options: Any) -> Any:
-        if state is None and options.get("start") is None:
-            state = self._zeros(params, jax.tree.leaves(x)[0].shape[:-2])
-        else:
-            row = jax.eval_shape(lambda: self._zeros(params, ()))
-            options["zeros"] = jax.tree.map(lambda a: a.shape[-1], row)
-        params = jaxseq.CellParams(*params)
-        return jaxseq.cell(self.cell.update, params, x, state, **options)
-
-    def _step(self, params: Any, state: Any, x: Any, **options: Any) -> Any:
-        weights, params = params, jaxseq.CellParams(*params)
-        if hasattr(params.w_x, "shape"):  # of one input, not of a tree of them
-            check(as_array(x, "x").ndim >= 1, "x", "shape (..., D)", x.shape)
-        batch = jax.tree.leaves(x)[0].shape[:-1]
-        like = jax.eval_shape(lambda: self._zeros(weights, batch))
-        state = check_state(state, like)
-        return jaxseq.cell_step(self.cell.update, params, state, x, **options)
-
-    def _zeros(self, params: Any, batch: tuple[int, ...]) -> Any:
-        return self.cell.zeros(params, batch)
-
-
-class RNN(_Recurrent):
-    """Elman networks over time; see `jaxseq.rnn` for the equations.
-
-    Arguments, methods and weights are those of `LSTM`, without `forget_bias` and with
-    `activation`, a pointwise function. The weights are drawn by `jaxseq.rnn_init`.
-
-    Example:
-        >>> import jax
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> module = RNN(3, 8, activation=jax.nn.relu, rngs=nnx.Rngs(0))
-        >>> (state,), y = module(jnp.ones((5, 20, 3)))
-        >>> y.shape, state.shape
-        ((5, 20, 8), (5, 8))
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        merge: str = "concat",
-        dropout: float | Array = 0.0,
-        dropout_per: str = "step",
-        activation: Callable[[Array], Array] = jax.lax.tanh,  # which pickles
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        check_callable(activation, "activation")
-        super().__init__(
-            jaxseq.rnn_init,
-            in_features,
-            hidden_features,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            merge=merge,
-            dropout=dropout,
-            dropout_per=dropout_per,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-        self.activation = activation
-
-    def _sequence(self, *args: Any, **options: Any) -> tuple[Any, Array]:
-        return jaxseq.rnn(*args, activation=self.activation, **options)
-
-    def _step(self, *args: Any, **options: Any) -> tuple[Any, Array]:
-        return jaxseq.rnn_step(*args, activation=self.activation, **options)
-
-    _zeros = staticmethod(jaxseq.rnn_zeros)
-
-
-class LSTM(_Recurrent):
-    """LSTMs over time; see `jaxseq.lstm` for the equations.
-
-    Args:
-        in_features: width of the input.
-        hidden_features: width of the state of each layer and direction.
-        num_layers: layers, one over the other.
-        bidirectional: whether each layer also reads from the end to the start.
-        merge: what becomes of the two outputs of a bidirectional layer: "concat" puts
-            them side by side, "sum" and "mean" keep their width.
-        dropout: probability that a value between two layers is set to zero in
-            training, that is until `module.eval()` and after `module.train()`; see
-            `jaxseq.stack`. It may be an array, to be changed under `jit`.
-        dropout_per: "step" draws anew at each step, "sequence" once for each sequence.
-        forget_bias: bias of the forget gates at the start; see `jaxseq.lstm_init`.
-        dtype: dtype of the computation and of the outputs; that of `x` if None.
-            States are float32 for the 16-bit dtypes.
-        param_dtype: dtype of the stored weights.
-        rngs: random keys: "params" for the weights, "dropout" for dropout.
-
-    Raises:
-        ValueError: if a size is less than 1, a dtype is not a supported float,
-            `dropout` is out of range, or is not 0 with a single layer.
-
-    `module.params` are the weights as the functions take them, a tuple with those of
-    `jaxseq.lstm_init` for each layer, a pair `(forward, backward)` if bidirectional:
-    the tree that states have too. `module.weights` is the same tree of `nnx.Param`, so
-    `module.weights[0].b[...] = b` sets one.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> module = LSTM(3, 8, num_layers=2, rngs=nnx.Rngs(0))
-        >>> state, y = module(jnp.ones((5, 20, 3)))
-        >>> state, y_t = module.step(module.zeros(5), jnp.ones((5, 3)))
-        >>> y.shape, y_t.shape, state[1].c.shape
-        ((5, 20, 8), (5, 8), (5, 8))
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        merge: str = "concat",
-        dropout: float | Array = 0.0,
-        dropout_per: str = "step",
-        forget_bias: float = 1.0,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            partial(jaxseq.lstm_init, forget_bias=forget_bias),
-            in_features,
-            hidden_features,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            merge=merge,
-            dropout=dropout,
-            dropout_per=dropout_per,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-
-    _sequence = staticmethod(jaxseq.lstm)
-    _step = staticmethod(jaxseq.lstm_step)
-    _zeros = staticmethod(jaxseq.lstm_zeros)
-
-
-class GRU(_Recurrent):
-    """GRUs over time; see `jaxseq.gru` for the equations.
-
-    Arguments, methods and weights are those of `LSTM`, without `forget_bias`. The
-    weights are drawn by `jaxseq.gru_init`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> module = GRU(3, 8, bidirectional=True, rngs=nnx.Rngs(0))
-        >>> ((forward, backward),), y = module(jnp.ones((5, 20, 3)))
-        >>> y.shape, forward.shape, backward.shape
-        ((5, 20, 16), (5, 8), (5, 8))
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        merge: str = "concat",
-        dropout: float | Array = 0.0,
-        dropout_per: str = "step",
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(
-            jaxseq.gru_init,
-            in_features,
-            hidden_features,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            merge=merge,
-            dropout=dropout,
-            dropout_per=dropout_per,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-
-    _sequence = staticmethod(jaxseq.gru)
-    _step = staticmethod(jaxseq.gru_step)
-    _zeros = staticmethod(jaxseq.gru_zeros)

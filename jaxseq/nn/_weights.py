@@ -1,5 +1,6 @@
 """Weights of the functions, held as parameters of a module."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -10,8 +11,20 @@ from jaxseq._base.dropout import check_rate, is_zero
 from jaxseq._base.dtypes import is_float
 
 
+class InitSignature:
+    """The signature of a class, for help; Flax's metaclass hides it."""
+
+    def __get__(self, module: Any, kind: type) -> inspect.Signature:
+        if module is not None:  # which has that of its __call__
+            raise AttributeError("__signature__")
+        signature = inspect.signature(kind.__init__)
+        return signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
 class Weights(nnx.Module):
     """A module with weights, which `self.params` gives as the functions take them."""
+
+    __signature__ = InitSignature()
 
     def __init__(self, params: Any, dtype: Any):
         if dtype is not None:

@@ -41,7 +41,8 @@ OWN = "updates examples seq2seq nn".split()
 ENGINE = ["updates", *CELLS, "examples"]
 TPU = ["tpu", "platforms"]
 TESTS = {
-    **{f"_cells/{name}": CELLS for name in "lstm gru rnn init".split()},
+    **{f"_cells/{name}": CELLS for name in "check gru lstm rnn states".split()},
+    "_cells/init": [*CELLS, *OWN],
     **{f"_cells/{name}": OWN for name in ("any", "cell")},
     **{
         f"_engine/{name}": ENGINE
@@ -51,6 +52,7 @@ TESTS = {
         ).split()
     },
     **{f"_base/{name}": CELLS for name in "dtypes masks resets".split()},
+    "nn/_crf": "nn everywhere arguments".split(),
     "_base/check": ["errors", "api", "decode", "attention", *CELLS],
     **{f"_kernels/{name}": TPU for name in "call tpu/limits tpu/scan".split()},
     **{f"_kernels/{name}": TPU for name in "tpu/steps tpu/tiles".split()},

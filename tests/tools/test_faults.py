@@ -94,7 +94,7 @@ def test_the_tests_of_a_file(monkeypatch):
     stems = lambda path: [t.stem for t in tool.tests_of(Path(path))]
     assert "test_decode" in stems("jaxseq/_search/beam.py")
     assert "test_decode" in stems("jaxseq/_search/step.py")  # behind beam_search
-    assert "test_crf" in stems("jaxseq/_losses/crf.py")
+    assert "test_crf" in stems("jaxseq/_losses/crf/forward.py")
     heads = stems("jaxseq/_attention/heads.py")
     assert heads[0] == "test_attention" and "test_transformer" in heads
     model = stems("jaxseq/_models/seq2seq/decode.py")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._attention.prepared import Score, attend
 from jaxseq._base.buffers import apart
@@ -30,10 +31,10 @@ from jaxseq._models.seq2seq.state import Seq2SeqState, batch_of, check_state
 def seq2seq_decode(
     params: Seq2SeqParams,
     state: Seq2SeqState,
-    inputs: Array,
+    inputs: ArrayLike,
     *,
     cell: Cell | None = None,
-    dropout: float | Array = 0.0,
+    dropout: ArrayLike = 0.0,
     key: Array | None = None,
 ) -> tuple[Seq2SeqState, Array, Array | None]:
     """Runs the decoder over given tokens, as in training (teacher forcing).
@@ -59,14 +60,13 @@ def seq2seq_decode(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.seq2seq_init(
         ...     jax.random.key(0), source_vocab=90, target_vocab=70,
         ...     embed_features=16, hidden_features=32,
         ... )
         >>> state = jaxseq.seq2seq_encode(params, jnp.ones((2, 7), int))
         >>> inputs = jnp.ones((2, 5), int)
-        >>> state, logits, weights = seq2seq_decode(params, state, inputs)
+        >>> state, logits, weights = jaxseq.seq2seq_decode(params, state, inputs)
         >>> logits.shape, weights.shape
         ((2, 5, 70), (2, 5, 7))
     """
@@ -139,7 +139,7 @@ def _run_by_step(
 def seq2seq_decode_step(
     params: Seq2SeqParams,
     state: Seq2SeqState,
-    token: Array,
+    token: ArrayLike,
     *,
     cell: Cell | None = None,
 ) -> tuple[Seq2SeqState, Array]:
@@ -160,13 +160,12 @@ def seq2seq_decode_step(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.seq2seq_init(
         ...     jax.random.key(0), source_vocab=90, target_vocab=70,
         ...     embed_features=16, hidden_features=32,
         ... )
         >>> state = jaxseq.seq2seq_encode(params, jnp.ones((2, 7), int))
-        >>> state, logits = seq2seq_decode_step(params, state, jnp.array([1, 1]))
+        >>> state, logits = jaxseq.seq2seq_decode_step(params, state, jnp.array([1, 1]))
         >>> logits.shape
         (2, 70)
     """

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._attention.prepared import prepare
 from jaxseq._base.check import check, check_lengths, check_tokens, of_values
@@ -26,11 +27,11 @@ from jaxseq._models.seq2seq.state import Seq2SeqState
 
 def seq2seq_encode(
     params: Seq2SeqParams,
-    source: Array,
+    source: ArrayLike,
     *,
     cell: Cell | None = None,
-    source_lengths: Array | None = None,
-    dropout: float | Array = 0.0,
+    source_lengths: ArrayLike | None = None,
+    dropout: ArrayLike = 0.0,
     key: Array | None = None,
 ) -> Seq2SeqState:
     """Reads the source and returns the decoder's initial state.
@@ -54,13 +55,12 @@ def seq2seq_encode(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.seq2seq_init(
         ...     jax.random.key(0), source_vocab=90, target_vocab=70,
         ...     embed_features=16, hidden_features=32,
         ... )
         >>> source, lengths = jnp.ones((2, 7), int), jnp.array([7, 3])
-        >>> state = seq2seq_encode(params, source, source_lengths=lengths)
+        >>> state = jaxseq.seq2seq_encode(params, source, source_lengths=lengths)
         >>> state.memory.values.shape
         (2, 7, 64)
     """

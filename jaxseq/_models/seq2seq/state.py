@@ -16,10 +16,16 @@ from jaxseq._models.seq2seq.params import Seq2SeqParams, feeds
 
 
 class Seq2SeqState(NamedTuple):
-    """State of the decoder; every leaf starts with the batch."""
+    """State of the decoder; every leaf starts with the batch.
+
+    Fields:
+        layers: the cell's state of each layer.
+        feed: with input feeding the units of the step before, `(..., A)`.
+        memory: what attention reads; None without.
+    """
 
     layers: tuple[Any, ...]
-    feed: Array | None  # a_{t-1} (..., A), with input feeding
+    feed: Array | None
     memory: Memory | None
 
 

@@ -1,0 +1,97 @@
+"""What a type checker makes of calls: `make lint` runs pyright over this file.
+
+Here they are traced, and there `assert_type` holds for what they return.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, assert_type
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import Array
+
+import jaxseq
+import jaxseq.nn
+
+KEY = jax.random.key(0)
+B, T, D, H = 2, 4, 3, 5
+X = np.ones((B, T, D), np.float32)
+LENGTHS, MASK, RESETS = np.array([4, 2]), np.ones((B, T), bool), np.zeros((B, T), bool)
+ZEROS = np.zeros((B, H), np.float32)
+
+
+def traced(test: Callable[[], None]) -> Callable[[], None]:
+    return wraps(test)(lambda: jax.eval_shape(test))
+
+
+class Clock(NamedTuple):
+    """A state of a user's own."""
+
+    h: Array
+    ticks: Array
+
+
+def tick(z_x: Array, state: Clock, w_h: Any, _: None) -> Clock:
+    return Clock(jnp.tanh(z_x + w_h(state.h)), state.ticks + 1)
+
+
+def elman(z_x: Array, h: Array, w_h: Any, _: None) -> Array:
+    return jnp.tanh(z_x + w_h(h))
+
+
+@traced
+def test_cells_take_numpy_arrays():
+    params = jaxseq.lstm_init(KEY, D, H)
+    state, y = jaxseq.lstm(params, X, lengths=LENGTHS, mask=MASK, resets=RESETS)
+    assert_type((state, y), tuple[jaxseq.LSTMState, Array])
+    h, y = jaxseq.gru(jaxseq.gru_init(KEY, D, H), X, ZEROS, start=ZEROS[0])
+    assert_type((h, y), tuple[Array, Array])
+    h, y = jaxseq.rnn_step(jaxseq.rnn_init(KEY, D, H), ZEROS, X[:, 0])
+    assert_type((h, y), tuple[Array, Array])
+
+
+@traced
+def test_a_state_of_a_users_own_comes_back():
+    params = jaxseq.cell_init(KEY, D, H, (H, H))
+    start = Clock(jnp.zeros(H, jnp.float32), jnp.zeros(1, jnp.float32))
+    state, _ = jaxseq.cell(tick, params, X, start=start, lengths=LENGTHS)
+    assert_type(state, Clock)
+    state, _ = jaxseq.cell_step(tick, params, state, X[:, 0])
+    assert_type(state, Clock)
+    assert_type(jaxseq.cell_states(tick, params, X, state), Clock)
+    h, _ = jaxseq.cell(elman, params, X, ZEROS)
+    assert_type(h, Array)
+
+
+@traced
+def test_attention_search_and_losses_take_numpy_arrays():
+    context, weights = jaxseq.dot_attention(X, X, lengths=LENGTHS, scale=np.float32(1))
+    assert_type((context, weights), tuple[Array, Array])
+    step = lambda state, token: (state, jnp.eye(4)[token])
+    found = jaxseq.greedy(step, ZEROS, np.array([0, 1]), max_length=2, end=3)
+    assert_type(found, jaxseq.Decoded)
+    tags, score = jaxseq.crf_decode(jaxseq.crf_init(KEY, D), X, mask=MASK)
+    assert_type((tags, score), tuple[Array, Array])
+    assert_type(jaxseq.cross_entropy(X, np.ones((B, T), int)), Array)
+
+
+@traced
+def test_modules_take_numpy_arrays():
+    module = jaxseq.nn.GRU(D, H, rngs=nnx.Rngs(0))
+    assert_type(module, jaxseq.nn.GRU)
+    _, y = module(X, lengths=LENGTHS)
+    assert_type(y, Array)
+
+
+def test_lists_are_refused():
+    with pytest.raises(ValueError, match=r"^x: .* list"):
+        params = jaxseq.gru_init(KEY, D, H)
+        jaxseq.gru(params, [[1.0]])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"^keys: .* list"):
+        jaxseq.dot_attention(X, [[1.0]])  # pyright: ignore[reportArgumentType]
