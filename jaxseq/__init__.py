@@ -35,7 +35,7 @@ Transformers
     transformer_zeros, transformer_decode_step
     TransformerParams, TransformerStack, TransformerLayer, NormParams, NormLayout
     Sinusoidal, Rotary
-    TransformerState, Cache
+    TransformerState, Cache, SlidingCache
 
 Decoding with any step function
     greedy, sample, beam_search, prefill
@@ -119,12 +119,13 @@ from jaxseq._models.seq2seq.params import LuongParams as LuongParams
 from jaxseq._models.seq2seq.params import Seq2SeqParams as Seq2SeqParams
 from jaxseq._models.seq2seq.state import Seq2SeqState as Seq2SeqState
 from jaxseq._models.transformer.cache import Cache as Cache
+from jaxseq._models.transformer.cache import SlidingCache as SlidingCache
+from jaxseq._models.transformer.init import transformer_init as transformer_init
 from jaxseq._models.transformer.params import NormLayout as NormLayout
 from jaxseq._models.transformer.params import NormParams as NormParams
 from jaxseq._models.transformer.params import TransformerLayer as TransformerLayer
 from jaxseq._models.transformer.params import TransformerParams as TransformerParams
 from jaxseq._models.transformer.params import TransformerStack as TransformerStack
-from jaxseq._models.transformer.params import transformer_init as transformer_init
 from jaxseq._models.transformer.positions import Rotary as Rotary
 from jaxseq._models.transformer.positions import Sinusoidal as Sinusoidal
 from jaxseq._models.transformer.state import TransformerState as TransformerState
@@ -174,6 +175,7 @@ __all__ = [
     "Seq2SeqParams",
     "Seq2SeqState",
     "Sinusoidal",
+    "SlidingCache",
     "TransformerLayer",
     "TransformerParams",
     "TransformerStack",

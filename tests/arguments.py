@@ -203,6 +203,8 @@ def searches() -> dict[str, Given]:
 
 
 READ: Given = {"source": ints(B, T), "source_lengths": ints(B) + T}
+DECODED: Given = {"inputs": ints(B, T), "lengths": ints(B) + T}
+DECODED |= {"room": 7, "window": None}
 RECURRENT: Given = {"source_vocab": V, "target_vocab": V, "embed_features": D}
 RECURRENT |= {"hidden_features": H, "num_layers": 1, "bidirectional": True}
 RECURRENT |= {"attention": "luong", "score": "multi_head", "feed": False}
@@ -237,7 +239,7 @@ def models() -> dict[str, Given]:
     }
     params, memory, state = transformer_params()
     own = {"params": params, "activation": jax.nn.relu}
-    given = {"memory": memory, "inputs": ints(B, T), "room": 7}
+    given = {"memory": memory, **DECODED}
     return found | {
         "transformer_init": {**DRAWN, **PAIR},
         "transformer_encode": {**own, **READ, **DROPPED},
@@ -247,6 +249,7 @@ def models() -> dict[str, Given]:
             "memory": memory,
             "batch": B,
             "room": T,
+            "window": None,
         },
         "transformer_decode_step": {**own, "state": state, "token": ints(B)},
     }
@@ -305,8 +308,8 @@ def model_modules() -> dict[str, Any]:
             {**PAIR, **dropped, "activation": jax.nn.relu},
             __call__={**READ, **inputs},
             encode=READ,
-            decode={"memory": memory, **inputs, "room": 7},
-            zeros={"memory": memory, "batch": B, "room": T},
+            decode={"memory": memory, **DECODED},
+            zeros={"memory": memory, "batch": B, "room": None, "window": 3},
             decode_step={"state": state, **token},
         ),
         **methods(

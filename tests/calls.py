@@ -411,16 +411,17 @@ def model_calls() -> dict[str, Call]:
         )
     kinds = {
         "": {},
-        " rotary": {"positions": "rotary", "pre_norm": False},
+        " rotary": {"positions": "rotary", "pre_norm": False},  # and a sliding cache
         " learned": {"positions": "learned", "max_positions": 9},
     }
     transformer: dict[str, Any] = {}
-    zeros = partial(jaxseq.transformer_zeros, room=6)
     memory = lambda B, T: jaxseq.Memory(floats(B, T, H), None, flags(B, T))
     for kind, options in kinds.items():
         params = weights(jaxseq.transformer_init, **PAIR, **options)
+        slides = {"window": 3} if kind == " rotary" else {}
+        zeros = partial(jaxseq.transformer_zeros, **(slides or {"room": 6}))
 
-        def cached(B: int, T: int, params: Any = params) -> Any:
+        def cached(B: int, T: int, params: Any = params, zeros: Any = zeros) -> Any:
             return drawn_like(zeros, params, memory(B, T))
 
         transformer[kind] = params, cached
@@ -431,7 +432,7 @@ def model_calls() -> dict[str, Call]:
             lambda B, T, p=params: (p, tokens(B, T), lengths(B, T)),
         )
         calls[f"transformer_decode{kind}"] = Call(
-            jaxseq.transformer_decode,
+            partial(jaxseq.transformer_decode, **slides),
             lambda B, T, p=params: (p, memory(B, T), tokens(B, T)),
         )
         calls[f"transformer_zeros{kind}"] = Call(

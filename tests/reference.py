@@ -234,11 +234,13 @@ def heads_attention(params, x, memory, valid, rotary):
     return total, np.array(rows)
 
 
-def transformer(stack, x, memory, *, causal, rotary, activation=relu):
+def transformer(stack, x, memory, *, causal, rotary, activation=relu, window=None):
     """Vaswani 2017, section 3, of one sequence; or pre-norm, Xiong 2020, figure 1."""
     pre_norm, epsilon = stack.layout
     every = np.ones((len(x), len(x)), bool)
     valid, weights = (np.tril(every) if causal else every), []
+    if window is not None:  # Beltagy 2020 (arXiv:2004.05150), figure 2b, one-sided
+        valid = valid & ~np.tril(every, -window)
     for layer in stack.layers:
         subs = [
             (lambda a, p=layer: heads_attention(p.attention, a, a, valid, rotary)[0],

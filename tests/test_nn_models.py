@@ -1,7 +1,7 @@
 """The modules of attention and of whole models: equal to the functions, trainable."""
 
 import inspect
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -175,6 +175,12 @@ def test_transformer():
     assert_close(decode(model, memory, TARGETS), want)
     assert_close(call(model, TOKENS, TARGETS, **lengths), want[1])
     assert model.decode(memory, TARGETS, room=5)[0].left == 2
+    sliding = {"lengths": [3, 1], "window": 2}
+    want = jax.jit(partial(jaxseq.transformer_decode, **sliding, **how))
+    found = nnx.jit(partial(jaxseq.nn.Transformer.decode, **sliding))
+    assert_close(found(model, memory, TARGETS), want(params, memory, TARGETS))
+    state = jaxseq.transformer_zeros(params, memory, window=2)
+    assert_close(model.zeros(memory, window=2), state)
     state = jaxseq.transformer_zeros(params, memory, room=4)
     assert_close(model.zeros(memory, room=4), state)
     token = TARGETS[:, 0]

@@ -26,7 +26,7 @@ BOTH = {
 TWO = {**BOTH, "num_encoder_layers": 2, "num_decoder_layers": 2}
 SIZES = {"features": D, "num_heads": N, "ff_features": F}
 # Compiled once for all tests of the same shapes. What is eager names jaxseq.
-STATIC = ("activation", "dropout", "room")
+STATIC = ("activation", "dropout", "room", "window")
 encode = jax.jit(jaxseq.transformer_encode, static_argnames=STATIC[:2])
 decode = jax.jit(jaxseq.transformer_decode, static_argnames=STATIC)
 decode_step = jax.jit(jaxseq.transformer_decode_step, static_argnames="activation")
@@ -53,7 +53,7 @@ def make(*, seed=0, **options):
     return drawn(init, seed=seed)
 
 
-def by_hand(params, tokens, targets, activation=reference.relu):
+def by_hand(params, tokens, targets, activation=reference.relu, window=None):
     """Vectors of the source, logits and weights, of one pair."""
     rotary = isinstance(params.positions, jaxseq.Rotary)
 
@@ -72,7 +72,8 @@ def by_hand(params, tokens, targets, activation=reference.relu):
     if decoder is not None:
         embed = decoder.embed if decoder.embed is not None else encoder.embed
         x = start(embed, targets)
-        y, weights = run(decoder, x, memory, causal=True, rotary=rotary)
+        how = {"causal": True, "rotary": rotary, "window": window}
+        y, weights = run(decoder, x, memory, **how)
         logits = y @ (embed.T if params.w_o is None else params.w_o)
     return memory, logits, weights
 
@@ -527,11 +528,16 @@ def test_a_prompt_is_read_at_once():
     prompts, lengths = TARGETS[0], np.array([3, 2])
     state = jaxseq.transformer_zeros(params, batch=2, room=8)
     state, token = jaxseq.prefill(step, state, prompts, lengths=lengths)
-    at_once, _, _ = decode(params, None, prompts[:, :-1], room=8)
-    at_once = at_once._replace(position=state.position)
+    padded = np.where(np.arange(2) < lengths[:, None] - 1, prompts[:, :-1], TARGET + 9)
+    at_once, logits, _ = decode(params, None, padded, lengths=lengths - 1, room=8)
+    assert_close(at_once, state)
     how = {"max_length": 5, "end": None}
     want, found = (jaxseq.greedy(step, s, token, **how) for s in (state, at_once))
     assert_close(found, want)
+    _, unpadded, _ = decode(params, None, prompts[:, :-1])
+    assert_close(logits[0], unpadded[0])
+    assert_close(logits[1, 0], unpadded[1, 0])
+    assert not logits[1, 1].any()
 
 
 def test_bad_sizes_and_options():
@@ -685,6 +691,9 @@ def test_bad_arguments():
         (lambda: decode(memory, TARGETS + 9), "inputs: expected tokens from 0 to 8"),
         (lambda: decode(memory, None), "inputs: expected an array"),
         (lambda: decode(memory, room=2), "room: expected at least 3, as many as inp"),
+        (lambda: decode(memory, window=0), "window: expected a size of at least 1"),
+        (lambda: decode(memory, room=8, window=2), "room: expected None with a window"),
+        (lambda: decode(memory, lengths=[4]), r"lengths: expected shape \(2, 2\)"),
         (lambda: decode(memory, room=9), "room: expected at most 8 tokens"),
         (lambda: decode(memory, room=True), "room: expected a size of at least 1"),
         (lambda: decode(memory, activation=None), "activation: expected a function"),
@@ -703,6 +712,12 @@ def test_bad_arguments():
         (lambda: zeros(memory, room=9), "room: expected at most 8 tokens"),
         (lambda: zeros(memory, room=0), "room: expected a size"),
         (lambda: zeros(memory, room=None), "room: expected a size"),
+        (
+            lambda: zeros(memory),
+            "room: expected a size of at least 1, or a window, got",
+        ),
+        (lambda: zeros(memory, room=2, window=2), "room: expected None with a window"),
+        (lambda: zeros(memory, window=2.0), "window: expected a size of at least 1"),
         (lambda: step(memory, token), "state: expected TransformerState, got Memory"),
         (
             lambda: step(state._replace(caches=()), token),

@@ -51,7 +51,7 @@ def visible(
         inside = within(lengths, (*batch, S))[..., None, :]
         found.append(inside if len(shape) == query.ndim else inside[..., None, :, :])
     if check_flag(causal, "causal") or window is not None:
-        found.append(_near(T, S, causal, window))
+        found.append(near(T, S, causal, window))
     if not found:
         return None
     valid = reduce(and_, found)
@@ -76,7 +76,7 @@ def _check_broadcasts(mask: Array, shape: tuple[int, ...]) -> None:
     check(mask.dtype == jnp.bool_, "mask", "dtype bool", mask.dtype)
 
 
-def _near(T: int, S: int, causal: bool, window: Any) -> Array:
+def near(T: Any, S: Any, causal: bool, window: Any) -> Array:
     """Which keys are near enough to each query in time, `(T, S)`."""
     t, s = jnp.arange(T, dtype=jnp.int32)[:, None], jnp.arange(S, dtype=jnp.int32)
     before = s <= t

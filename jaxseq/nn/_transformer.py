@@ -137,7 +137,9 @@ class Transformer(DroppingWeights):
         memory: jaxseq.Memory | None,
         inputs: ArrayLike,
         *,
+        lengths: ArrayLike | None = None,
         room: int | None = None,
+        window: int | None = None,
     ) -> tuple[jaxseq.TransformerState, Array, tuple[Array, ...] | None]:
         """`(state, logits, weights)` of given tokens.
 
@@ -147,7 +149,9 @@ class Transformer(DroppingWeights):
             self.params,
             memory,
             inputs,
+            lengths=lengths,
             room=room,
+            window=window,
             activation=self.activation,
             **self._dropping(),
         )
@@ -157,10 +161,13 @@ class Transformer(DroppingWeights):
         memory: jaxseq.Memory | None = None,
         *,
         batch: int | tuple[int, ...] = (),
-        room: int,
+        room: int | None = None,
+        window: int | None = None,
     ) -> jaxseq.TransformerState:
         """The decoder's state before a token; see `jaxseq.transformer_zeros`."""
-        return jaxseq.transformer_zeros(self.params, memory, batch=batch, room=room)
+        return jaxseq.transformer_zeros(
+            self.params, memory, batch=batch, room=room, window=window
+        )
 
     def decode_step(
         self, state: jaxseq.TransformerState, token: ArrayLike

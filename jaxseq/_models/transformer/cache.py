@@ -14,10 +14,25 @@ from jaxseq._models.transformer.params import TransformerParams, decoder_of
 
 
 class Cache(NamedTuple):
-    """Keys and values by head, `(..., L, N, A)`."""
+    """Keys and values by head, `(..., L, N, A)`; of position t at t."""
 
     k: Array
     v: Array
+
+
+class SlidingCache(NamedTuple):
+    """Keys and values by head, `(..., L, N, A)`, of the last L; of t at t mod L."""
+
+    k: Array
+    v: Array
+
+
+def cached(a: Array, n: Array, L: Any) -> Array:
+    """Of keys or values (..., T, N, A), what a cache of L has after n of them (...)."""
+    last, slots = n[..., None] - 1, jnp.arange(L, dtype=jnp.int32)
+    at = last - (last - slots) % L  # the last position that belongs in each slot
+    at = jnp.where(at < 0, a.shape[-3], at)[..., None, None]
+    return jnp.take_along_axis(a, at, -3, mode="fill", fill_value=0)
 
 
 def check_memory(params: TransformerParams, memory: Any) -> Memory | None:

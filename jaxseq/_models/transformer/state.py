@@ -19,31 +19,44 @@ from jaxseq._models.check import (
     shape_of,
 )
 from jaxseq._models.memory import Memory
-from jaxseq._models.transformer.cache import Cache, check_memory, memory_caches
+from jaxseq._models.transformer.cache import (
+    Cache,
+    SlidingCache,
+    check_memory,
+    memory_caches,
+)
 from jaxseq._models.transformer.checks import check_params
 from jaxseq._models.transformer.params import (
     TransformerParams,
-    TransformerStack,
     decoder_of,
 )
 from jaxseq._models.transformer.positions import check_positions
+
+KINDS = Cache, SlidingCache
 
 
 class TransformerState(NamedTuple):
     """State of the decoder; every leaf starts with the batch."""
 
     position: Array  # (...), of the next token
-    caches: tuple[Cache, ...]  # of each layer, of the tokens so far
+    caches: tuple[Cache | SlidingCache, ...]  # of each layer, of the tokens so far
     cross: tuple[Cache, ...] | None  # of each layer, of the encoder's outputs
     valid: Array | None  # (..., S), which of these are
+
+    @property
+    def slides(self) -> bool:
+        """Whether the caches keep the last positions alone."""
+        return isinstance(self.caches[0], SlidingCache)
 
     @property
     def left(self) -> int | None:
         """How many more tokens the caches have room for; None where it is not known.
 
         It is that of the sequence that is furthest, and known outside of `jax.jit`
-        alone.
+        alone. None too for caches that slide, which set no bound.
         """
+        if self.slides:
+            return None
         room = room_of(self)
         values = hasattr(self.position, "max")
         if not values or isinstance(self.position, jax.core.Tracer):
@@ -62,9 +75,12 @@ def transformer_zeros(
     memory: Memory | None = None,
     *,
     batch: int | tuple[int, ...] = (),
-    room: int,
+    room: int | None = None,
+    window: int | None = None,
 ) -> TransformerState:
     """Returns the decoder's state before its first token.
+
+    It has caches of either so many positions or, with `window`, of the last ones.
 
     Args:
         params: weights with a decoder.
@@ -74,6 +90,8 @@ def transformer_zeros(
         room: positions that the caches have. A search for `max_length` tokens behind
             a prompt of P takes P - 1 + max_length of them: its last token is not
             read. `state.left` tells how many are left.
+        window: keys that each token attends to, its own and those right before it;
+            decoding then goes on for any number of tokens, in the memory of so many.
 
     Returns:
         `TransformerState`, with the keys and values of the memory.
@@ -92,7 +110,9 @@ def transformer_zeros(
     """
     params = check_params(params)
     stack, memory = decoder_of(params), check_memory(params, memory)
-    check_room(params, room)
+    some = room is not None or window is not None
+    check(some, "room", "a size of at least 1, or a window", room)
+    kind, L = check_room(params, room, window)
     batch = _as_batch(batch)
     if memory is not None:
         expected = memory.values.shape[:-2]
@@ -100,13 +120,16 @@ def transformer_zeros(
         check(ok, "batch", f"{expected}, that of the memory", batch)
         batch = expected
     position = jnp.zeros(batch, jnp.int32)
-    caches = tuple(_empty(layer.attention, batch, room) for layer in stack.layers)
+    empty = lambda w: jnp.zeros((*batch, L, *w.shape[1:]), w.dtype)
+    # each an array of its own, to be donated
+    of_self = (layer.attention for layer in stack.layers)
+    caches = tuple(kind(empty(heads.w_k), empty(heads.w_v)) for heads in of_self)
     return state_of(position, caches, memory_caches(params, memory), memory)
 
 
 def state_of(
     position: Array,
-    caches: tuple[Cache, ...],
+    caches: tuple[Cache | SlidingCache, ...],
     cross: tuple[Cache, ...] | None,
     memory: Memory | None,
 ) -> TransformerState:
@@ -115,15 +138,17 @@ def state_of(
     return as_one_batch(state, position.ndim)
 
 
-def _empty(heads: Any, batch: tuple[int, ...], room: int) -> Cache:
-    _, N, A = heads.w_k.shape
-    zeros = lambda: jnp.zeros((*batch, room, N, A), heads.w_k.dtype)
-    return Cache(zeros(), zeros())  # each an array of its own, to be donated
-
-
-def check_room(params: TransformerParams, room: Any) -> None:
-    check_sizes(room=room)
-    check_positions(params.positions, room, "room")
+def check_room(
+    params: TransformerParams, room: Any, window: Any
+) -> tuple[type[Cache] | type[SlidingCache], Any]:
+    """Checks one of the two and returns the kind of the caches, and their size."""
+    if window is None:
+        check_sizes(room=room)
+        check_positions(params.positions, room, "room")
+        return Cache, room
+    check_sizes(window=window)
+    check(room is None, "room", "None with a window", repr(room))
+    return SlidingCache, window
 
 
 def _as_batch(batch: Any) -> tuple[int, ...]:
@@ -134,8 +159,9 @@ def _as_batch(batch: Any) -> tuple[int, ...]:
     return sizes
 
 
-def check_state(stack: TransformerStack, state: Any) -> TransformerState:
+def check_state(params: TransformerParams, state: Any) -> TransformerState:
     """Checks a state for these weights, and that it has room for a token if known."""
+    stack = decoder_of(params)
     check_kind(state, "state", TransformerState)
     state = as_arrays(state, "state")
     expects, has = stack.layers[0].cross is not None, state.cross is not None
@@ -146,10 +172,10 @@ def check_state(stack: TransformerStack, state: Any) -> TransformerState:
     cross: Any = None
     valid: Any = None
     of_self = [layer.attention for layer in stack.layers]
-    caches = _caches_like(state.caches, "state.caches", of_self, batch)
+    caches = _caches_like(state.caches, "state.caches", of_self, batch, *KINDS)
     if has:
         of_memory = [layer.cross for layer in stack.layers]
-        cross = _caches_like(state.cross, "state.cross", of_memory, batch)
+        cross = _caches_like(state.cross, "state.cross", of_memory, batch, Cache)
         S = cross[0].k.shape[-3]
         if state.valid is not None:
             valid = jax.ShapeDtypeStruct((*batch, S), jnp.bool_)
@@ -157,16 +183,24 @@ def check_state(stack: TransformerStack, state: Any) -> TransformerState:
     check_tree(state, TransformerState(where, caches, cross, valid), "state")
     room = room_of(state)
     for t in extremes(position):
-        check(t < room, "state", f"a position below room = {room}", t)
+        ok = state.slides or t < room
+        check(ok, "state", f"a position below room = {room}", t)
+        check_positions(params.positions, t + 1, "state")
     return state
 
 
 def _caches_like(
-    caches: Any, name: str, heads: list[Any], batch: tuple[int, ...]
+    caches: Any,
+    name: str,
+    heads: list[Any],
+    batch: tuple[int, ...],
+    *kinds: type,
 ) -> tuple[Any, ...]:
     """Of caches of any length, what they have to be for the heads of each layer."""
     check_parts(caches, name, "caches", len(heads))
-    check_kind(caches[0], f"{name}[0]", Cache)
+    kind: Any = type(caches[0])
+    expected = " or ".join(k.__name__ for k in kinds)
+    check(kind in kinds, f"{name}[0]", expected, kind.__name__)
     L = shape_of(caches[0].k, f"{name}[0].k", len(batch) + 3)[-3]
     one: Any = lambda w: jax.ShapeDtypeStruct((*batch, L, *w.shape[1:]), w.dtype)
-    return tuple(Cache(one(own.w_k), one(own.w_v)) for own in heads)
+    return tuple(kind(one(own.w_k), one(own.w_v)) for own in heads)

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxseq._attention.heads import attend_heads, heads_of
 from jaxseq._base.buffers import apart
 from jaxseq._base.check import check, check_callable, check_tokens
 from jaxseq._base.mesh import rows
-from jaxseq._models.transformer.cache import Cache
 from jaxseq._models.transformer.checks import check_params
 from jaxseq._models.transformer.layer import Activation, Pass, logits_of, run_layers
 from jaxseq._models.transformer.params import (
@@ -23,7 +23,7 @@ from jaxseq._models.transformer.state import TransformerState, check_state, room
 def transformer_decode_step(
     params: TransformerParams,
     state: TransformerState,
-    token: Array,
+    token: ArrayLike,
     *,
     activation: Activation = jax.nn.relu,
 ) -> tuple[TransformerState, Array]:
@@ -38,11 +38,12 @@ def transformer_decode_step(
 
     Returns:
         `(state, logits)`: the new state, and logits of the next token, `(..., V)`;
-        NaN where the state has no more room, if only a run under `jit` knows it.
+        NaN where the state has no more room, or learned positions end, if only a run
+        under `jit` knows it.
 
     Raises:
         ValueError: if a shape, dtype or value does not fit, or the state is known to
-            have no more room.
+            have no more room, or to be where learned positions end.
 
     Example:
         >>> import jaxseq
@@ -59,29 +60,29 @@ def transformer_decode_step(
     check_callable(activation, "activation")
     stack, embed = decoder_of(params), embed_of(params, "decoder")
     token = check_tokens(token, "token", len(embed))
-    state = check_state(stack, state)
+    state = check_state(params, state)
     t, room = state.position, room_of(state)
     check(token.shape == t.shape, "token", f"shape {t.shape}", token.shape)
     at = t[..., None]
     x = positioned(params.positions, rows(embed, token)[..., None, :], at)
-    times = jnp.arange(room, dtype=jnp.int32)
-    here = (times == at)[..., None, None]
-    before = (times <= at)[..., None, :]  # one query
+    slots = jnp.arange(room, dtype=jnp.int32)
+    here = (slots == (at % room if state.slides else at))[..., None, None]
+    filled = (slots <= at)[..., None, :]  # one query
     caches = []
 
     def attend(i: int, x: Array) -> Array:
         heads = stack.layers[i].attention
         k, v = heads_of(heads, x, x)
         k, old = rotated(params.positions, k, at), state.caches[i]
-        cache = Cache(jnp.where(here, k, old.k), jnp.where(here, v, old.v))
+        cache = old._replace(k=jnp.where(here, k, old.k), v=jnp.where(here, v, old.v))
         caches.append(cache)
         rotate = lambda q: rotated(params.positions, q, at)
-        return attend_heads(heads, x, *cache, before, rotate=rotate)[0]
+        return attend_heads(heads, x, *cache, filled, rotate=rotate)[0]
 
     common = Pass(stack.layout, activation, state.valid)
     x, _ = run_layers(stack, x, attend, state.cross, common)
     cross, valid = apart((state.cross, state.valid))
-    state = TransformerState(t + 1, tuple(caches), cross, valid)
-    # a token past the end is in no cache
-    logits = jnp.where(at < room, logits_of(params, x[..., 0, :]), jnp.nan)
-    return state, logits
+    logits = logits_of(params, x[..., 0, :])
+    if not state.slides:  # a token past the end is in no cache
+        logits = jnp.where(at < room, logits, jnp.nan)
+    return TransformerState(t + 1, tuple(caches), cross, valid), logits

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.export import is_symbolic_dim
+from jax.typing import ArrayLike
 
 from jaxseq._attention.heads import attend_heads, heads_of
+from jaxseq._attention.masks import near
 from jaxseq._base.check import (
     check,
     check_callable,
@@ -16,9 +18,14 @@ from jaxseq._base.check import (
     of_values,
 )
 from jaxseq._base.dropout import check_dropout, drop
-from jaxseq._base.mesh import rows
+from jaxseq._base.mesh import as_one_batch, rows
 from jaxseq._models.memory import Memory
-from jaxseq._models.transformer.cache import Cache, check_memory, memory_caches
+from jaxseq._models.transformer.cache import (
+    Cache,
+    cached,
+    check_memory,
+    memory_caches,
+)
 from jaxseq._models.transformer.checks import check_params
 from jaxseq._models.transformer.layer import (
     Activation,
@@ -40,11 +47,11 @@ from jaxseq._models.transformer.state import TransformerState, check_room, state
 
 def transformer_encode(
     params: TransformerParams,
-    source: Array,
+    source: ArrayLike,
     *,
-    source_lengths: Array | None = None,
+    source_lengths: ArrayLike | None = None,
     activation: Activation = jax.nn.relu,
-    dropout: float | Array = 0.0,
+    dropout: ArrayLike = 0.0,
     key: Array | None = None,
 ) -> Memory:
     """Runs the encoder.
@@ -83,7 +90,8 @@ def transformer_encode(
     check_callable(activation, "activation")
     check_dropout(dropout, key)
     embed = embed_of(params, "encoder")
-    x, valid = _embedded(params, embed, source, "source", source_lengths)
+    lengths = "source_lengths", source_lengths
+    x, valid = _embedded(params, embed, source, "source", *lengths)
     seen = None
     if valid is not None:
         seen = jnp.broadcast_to(valid[..., None, :], (*x.shape[:-1], x.shape[-2]))
@@ -97,11 +105,13 @@ def transformer_encode(
 def transformer_decode(
     params: TransformerParams,
     memory: Memory | None,
-    inputs: Array,
+    inputs: ArrayLike,
     *,
+    lengths: ArrayLike | None = None,
     room: int | None = None,
+    window: int | None = None,
     activation: Activation = jax.nn.relu,
-    dropout: float | Array = 0.0,
+    dropout: ArrayLike = 0.0,
     key: Array | None = None,
 ) -> tuple[TransformerState, Array, tuple[Array, ...] | None]:
     """Runs the decoder over given tokens, as in training (teacher forcing).
@@ -112,10 +122,13 @@ def transformer_decode(
         inputs: tokens of each step, from 0 to V - 1, `(..., T)`: the target, a start
             token before it. Another, where only a run under `jit` knows it, has an
             embedding of NaN.
+        lengths: tokens of each sequence, which the returned state goes on from,
+            `(...)`; all T if None. Behind them `inputs` may be anything.
         room: positions that the caches of the returned state have; T if None. A
-            search for `max_length` tokens takes that many more than T. To go on from
-            inputs of unlike lengths, set `state.position` to these: what is kept
-            behind them is not read, and written over.
+            search for `max_length` tokens takes that many more than T.
+        window: keys that each token attends to, its own and those right before it;
+            all if None. The caches then keep the last ones alone, and decoding goes on
+            for any number of tokens; no `room` is given.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
             sub-layer's output is set to zero in training.
@@ -123,9 +136,9 @@ def transformer_decode(
 
     Returns:
         `(state, logits, weights)`: the state to go on from with
-        `transformer_decode_step`, logits of the token after each, `(..., T, V)`, and
-        of each layer the weights of its attention to the memory, `(..., N, T, S)`;
-        None with no encoder.
+        `transformer_decode_step`, logits of the token after each, `(..., T, V)`, zeros
+        past `lengths`, and of each layer the weights of its attention to the memory,
+        `(..., N, T, S)`; None with no encoder.
 
     Raises:
         ValueError: if a shape, dtype or value does not fit.
@@ -145,32 +158,34 @@ def transformer_decode(
     stack, memory = decoder_of(params), check_memory(params, memory)
     check_callable(activation, "activation")
     check_dropout(dropout, key)
-    x, _ = _embedded(params, embed_of(params, "decoder"), inputs, "inputs", None)
+    embed = embed_of(params, "decoder")
+    x, inside = _embedded(params, embed, inputs, "inputs", "lengths", lengths)
     *batch, T, _ = x.shape
     if memory is not None:
         expected = (*memory.values.shape[:-2], T)
         check((*batch, T) == expected, "inputs", f"shape {expected}", (*batch, T))
+    kept = None
+    if room is not None or window is not None:
+        kept = check_room(params, room, window)
     if room is not None:
-        check_room(params, room)
         ok = is_symbolic_dim(room) or is_symbolic_dim(T) or room >= T
         check(ok, "room", f"at least {T}, as many as inputs", room)
     cross = memory_caches(params, memory)
     valid = None if memory is None else memory.valid
-    seen = jnp.tril(jnp.ones((T, T), jnp.bool_))
-    seen = jnp.broadcast_to(seen, (*x.shape[:-1], T))
+    seen = jnp.broadcast_to(near(T, T, True, window), (*x.shape[:-1], T))
     common = Pass(stack.layout, activation, valid)
     x, weights, caches = _run(params, stack, x, seen, cross, common, dropout, key)
-    if room is not None:
-        caches = jax.tree.map(lambda a: _extended(a, room), caches)
+    logits = logits_of(params, x)
     position = jnp.full(tuple(batch), T, jnp.int32)  # pyright: ignore
+    if inside is not None:
+        position = inside.sum(-1, dtype=jnp.int32)
+        logits = jnp.where(inside[..., None], logits, 0)
+    if kept is not None:
+        kind, L = kept
+        n, caches = as_one_batch((position, caches), position.ndim)
+        caches = tuple(kind(*(cached(a, n, L) for a in c)) for c in caches)
     state = state_of(position, caches, cross, memory)
-    return state, logits_of(params, x), None if memory is None else weights
-
-
-def _extended(cache: Array, room: Any) -> Array:
-    """Keys or values (..., T, N, A), with room for more."""
-    more = [(0, 0)] * (cache.ndim - 3) + [(0, room - cache.shape[-3]), (0, 0), (0, 0)]
-    return jnp.pad(cache, more)
+    return state, logits, None if memory is None else weights
 
 
 def _run(
@@ -204,7 +219,12 @@ def _run(
 
 
 def _embedded(
-    params: TransformerParams, embed: Array, tokens: Any, name: str, lengths: Any
+    params: TransformerParams,
+    embed: Array,
+    tokens: Any,
+    name: str,
+    lengths_name: str,
+    lengths: Any,
 ) -> tuple[Array, Array | None]:
     """Embedded tokens (..., T, D), and which are valid (..., T) if not all."""
     shape = of_values(tokens, name).shape
@@ -213,7 +233,7 @@ def _embedded(
     check_positions(params.positions, T, name)
     at, valid = jnp.arange(T, dtype=jnp.int32), None
     if lengths is not None:
-        lengths = check_lengths(lengths, tuple(batch), T, name=f"{name}_lengths")
+        lengths = check_lengths(lengths, tuple(batch), T, name=lengths_name)
         valid = at < lengths[..., None]
     tokens = check_tokens(tokens, name, len(embed), valid)
     return positioned(params.positions, rows(embed, tokens), at), valid
