@@ -14,14 +14,24 @@ from jaxseq._models.transformer.params import TransformerParams, decoder_of
 
 
 class Cache(NamedTuple):
-    """Keys and values by head, `(..., L, N, A)`; of position t at t."""
+    """Keys and values of L positions at most, that of t at t.
+
+    Fields:
+        k: keys by head, `(..., L, N, A)`.
+        v: values by head, `(..., L, N, A)`.
+    """
 
     k: Array
     v: Array
 
 
 class SlidingCache(NamedTuple):
-    """Keys and values by head, `(..., L, N, A)`, of the last L; of t at t mod L."""
+    """Keys and values of the last L positions, that of t at t mod L.
+
+    Fields:
+        k: keys by head, `(..., L, N, A)`.
+        v: values by head, `(..., L, N, A)`.
+    """
 
     k: Array
     v: Array

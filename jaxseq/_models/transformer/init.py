@@ -83,7 +83,7 @@ def transformer_init(
             or an option is unknown or would have no effect.
 
     Example:
-        >>> params = transformer_init(
+        >>> params = jaxseq.transformer_init(
         ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
         ...     target_vocab=90, num_decoder_layers=2, positions="rotary",
         ... )

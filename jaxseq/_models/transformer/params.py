@@ -15,32 +15,55 @@ from jaxseq._models.transformer.positions import Positions
 
 
 class NormParams(NamedTuple):
-    """Layer normalisation, of Ba, Kiros and Hinton, 2016."""
+    """Layer normalisation, of Ba, Kiros and Hinton, 2016.
 
-    scale: Array  # (D,)
-    b: Array  # (D,)
+    Fields:
+        scale: of each feature, `(D,)`.
+        b: bias, `(D,)`.
+    """
+
+    scale: Array
+    b: Array
 
 
 class TransformerLayer(NamedTuple):
-    """Weights of one layer; of an encoder, or with no encoder, `cross` is None."""
+    """Weights of one layer, of width D.
+
+    Fields:
+        attention: of the sequence to itself.
+        attention_norm: its norm.
+        cross: attention of a decoder to the encoder's outputs; None where there are
+            none.
+        cross_norm: its norm, or None.
+        w_1: first of the two maps, `(D, F)`.
+        b_1: its bias, `(F,)`.
+        w_2: second of the two maps, `(F, D)`.
+        b_2: its bias, `(D,)`.
+        norm: that of the two maps.
+    """
 
     attention: MultiHeadParams
     attention_norm: NormParams
     cross: MultiHeadParams | None
     cross_norm: NormParams | None
-    w_1: Array  # (D, F)
-    b_1: Array  # (F,)
-    w_2: Array  # (F, D)
-    b_2: Array  # (D,)
-    norm: NormParams  # of the two maps
+    w_1: Array
+    b_1: Array
+    w_2: Array
+    b_2: Array
+    norm: NormParams
 
 
 @jax.tree_util.register_static
 class NormLayout(NamedTuple):
-    """How the norms of a stack are applied: static, with no array to train or cast."""
+    """How the norms of a stack are applied: static, with no array to train or cast.
 
-    pre_norm: bool  # whether they stand before the sub-layers, or after them
-    epsilon: float  # added to the variance
+    Fields:
+        pre_norm: whether they stand before the sub-layers, or after them.
+        epsilon: added to the variance.
+    """
+
+    pre_norm: bool
+    epsilon: float
 
 
 with suppress(ValueError):  # where this file is loaded again
@@ -57,21 +80,34 @@ class TransformerStack(NamedTuple):
 
     Where the norms of the layers stand is `layout`; `norm` says only whether there is
     one more behind the last layer. All four combinations are in use.
+
+    Fields:
+        embed: embeddings, `(V, D)` for V tokens; those of the encoder if None.
+        layers: weights of each layer.
+        norm: behind the last layer; no norm if None.
+        layout: how the norms are applied.
     """
 
-    embed: Array | None  # (vocabulary, D); that of the encoder if None
+    embed: Array | None
     layers: tuple[TransformerLayer, ...]
-    norm: NormParams | None  # behind the last layer, or none
+    norm: NormParams | None
     layout: NormLayout
 
 
 class TransformerParams(NamedTuple):
-    """Weights of a Transformer of width D."""
+    """Weights of a Transformer of width D.
+
+    Fields:
+        encoder: embeddings and layers of the encoder, or None.
+        decoder: embeddings and layers of the decoder, or None.
+        positions: `Sinusoidal`, `Rotary`, or those learned, `(max_positions, D)`.
+        w_o: output map, `(D, V)`; the decoder's embeddings, transposed, if None.
+    """
 
     encoder: TransformerStack | None
     decoder: TransformerStack | None
     positions: Positions
-    w_o: Array | None = None  # (D, vocabulary); the embeddings, transposed, if None
+    w_o: Array | None = None
 
 
 def check_epsilon(epsilon: Any, name: str = "epsilon") -> float:

@@ -36,12 +36,19 @@ KINDS = Cache, SlidingCache
 
 
 class TransformerState(NamedTuple):
-    """State of the decoder; every leaf starts with the batch."""
+    """State of the decoder; every leaf starts with the batch.
 
-    position: Array  # (...), of the next token
-    caches: tuple[Cache | SlidingCache, ...]  # of each layer, of the tokens so far
-    cross: tuple[Cache, ...] | None  # of each layer, of the encoder's outputs
-    valid: Array | None  # (..., S), which of these are
+    Fields:
+        position: that of the next token, `(...)`.
+        caches: keys and values of the tokens so far, of each layer.
+        cross: those of the encoder's outputs, of each layer; None with no encoder.
+        valid: which of these outputs are valid, `(..., S)`; all if None.
+    """
+
+    position: Array
+    caches: tuple[Cache | SlidingCache, ...]
+    cross: tuple[Cache, ...] | None
+    valid: Array | None
 
     @property
     def slides(self) -> bool:
@@ -100,13 +107,14 @@ def transformer_zeros(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.transformer_init(
         ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
         ...     target_vocab=90, num_decoder_layers=2,
         ... )
-        >>> transformer_zeros(params, batch=5, room=40).left
+        >>> jaxseq.transformer_zeros(params, batch=5, room=40).left
         40
+        >>> jaxseq.transformer_zeros(params, batch=5, window=8).caches[0].k.shape
+        (5, 8, 2, 8)
     """
     params = check_params(params)
     stack, memory = decoder_of(params), check_memory(params, memory)

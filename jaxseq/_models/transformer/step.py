@@ -46,13 +46,12 @@ def transformer_decode_step(
             have no more room, or to be where learned positions end.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.transformer_init(
         ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
         ...     target_vocab=90, num_decoder_layers=2,
         ... )
         >>> state = jaxseq.transformer_zeros(params, batch=5, room=40)
-        >>> state, logits = transformer_decode_step(params, state, jnp.ones(5, int))
+        >>> state, logits = jaxseq.transformer_decode_step(params, state, jnp.ones(5, int))
         >>> logits.shape, state.left
         ((5, 90), 39)
     """

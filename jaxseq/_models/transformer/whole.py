@@ -76,13 +76,12 @@ def transformer_encode(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.transformer_init(
         ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
         ...     source_vocab=90, num_encoder_layers=2,
         ... )
         >>> source, lengths = jnp.ones((2, 7), int), jnp.array([7, 3])
-        >>> transformer_encode(params, source, source_lengths=lengths).values.shape
+        >>> jaxseq.transformer_encode(params, source, source_lengths=lengths).values.shape
         (2, 7, 16)
     """
     params = check_params(params)
@@ -144,13 +143,12 @@ def transformer_decode(
         ValueError: if a shape, dtype or value does not fit.
 
     Example:
-        >>> import jaxseq
         >>> params = jaxseq.transformer_init(
         ...     jax.random.key(0), features=16, num_heads=2, ff_features=32,
         ...     target_vocab=90, num_decoder_layers=2,
         ... )
         >>> inputs = jnp.ones((2, 5), int)
-        >>> state, logits, _ = transformer_decode(params, None, inputs, room=20)
+        >>> state, logits, _ = jaxseq.transformer_decode(params, None, inputs, room=20)
         >>> logits.shape, state.left
         ((2, 5, 90), 15)
     """
