@@ -48,9 +48,7 @@ class AdditiveAttention(_Attention):
         ValueError: if a size is less than 1 or a dtype is not a supported float.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> attend = AdditiveAttention(4, 6, 8, rngs=nnx.Rngs(0))
+        >>> attend = jaxseq.nn.AdditiveAttention(4, 6, 8, rngs=nnx.Rngs(0))
         >>> context, weights = attend(jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6)))
         >>> context.shape, weights.shape
         ((2, 3, 6), (2, 3, 5))
@@ -116,9 +114,7 @@ class GeneralAttention(_Attention):
         ValueError: if a size is less than 1 or a dtype is not a supported float.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> attend = GeneralAttention(4, 6, rngs=nnx.Rngs(0))
+        >>> attend = jaxseq.nn.GeneralAttention(4, 6, rngs=nnx.Rngs(0))
         >>> context, weights = attend(jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6)))
         >>> context.shape, weights.shape
         ((2, 3, 6), (2, 3, 5))
@@ -186,9 +182,8 @@ class MultiHeadAttention(_Attention):
             dtype is not a supported float.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> attend = MultiHeadAttention(8, 4, num_kv_heads=2, rngs=nnx.Rngs(0))
+        >>> rngs = nnx.Rngs(0)
+        >>> attend = jaxseq.nn.MultiHeadAttention(8, 4, num_kv_heads=2, rngs=rngs)
         >>> context, weights = attend(jnp.ones((2, 5, 8)), causal=True, window=3)
         >>> context.shape, weights.shape
         ((2, 5, 8), (2, 4, 5, 5))

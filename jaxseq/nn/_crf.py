@@ -28,9 +28,7 @@ class CRF(Weights):
     `lengths` `(...)` or a `mask` `(..., T)` tell which steps are valid, all if None.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> crf, scores = CRF(4, rngs=nnx.Rngs(0)), jnp.ones((2, 7, 4))
+        >>> crf, scores = jaxseq.nn.CRF(4, rngs=nnx.Rngs(0)), jnp.ones((2, 7, 4))
         >>> crf.loss(scores, jnp.zeros((2, 7), int), lengths=jnp.array([7, 3])).shape
         (2,)
         >>> tags, score = crf.decode(scores)

@@ -37,7 +37,7 @@ class Seq2Seq(DroppingWeights):
         ValueError: if a size, a dtype or an option does not fit.
 
     Example:
-        >>> model = Seq2Seq(
+        >>> model = jaxseq.nn.Seq2Seq(
         ...     source_vocab=100, target_vocab=80, embed_features=16,
         ...     hidden_features=32, rngs=nnx.Rngs(0),
         ... )

@@ -44,7 +44,7 @@ class Transformer(DroppingWeights):
         ValueError: if a size, a dtype or an option does not fit.
 
     Example:
-        >>> model = Transformer(
+        >>> model = jaxseq.nn.Transformer(
         ...     features=16, num_heads=2, ff_features=32, source_vocab=100,
         ...     target_vocab=80, num_encoder_layers=2, num_decoder_layers=2,
         ...     rngs=nnx.Rngs(0),
