@@ -51,7 +51,8 @@ def transformer_decode_step(
         ...     target_vocab=90, num_decoder_layers=2,
         ... )
         >>> state = jaxseq.transformer_zeros(params, batch=5, room=40)
-        >>> state, logits = jaxseq.transformer_decode_step(params, state, jnp.ones(5, int))
+        >>> token = jnp.ones(5, int)
+        >>> state, logits = jaxseq.transformer_decode_step(params, state, token)
         >>> logits.shape, state.left
         ((5, 90), 39)
     """

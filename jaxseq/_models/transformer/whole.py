@@ -81,7 +81,8 @@ def transformer_encode(
         ...     source_vocab=90, num_encoder_layers=2,
         ... )
         >>> source, lengths = jnp.ones((2, 7), int), jnp.array([7, 3])
-        >>> jaxseq.transformer_encode(params, source, source_lengths=lengths).values.shape
+        >>> memory = jaxseq.transformer_encode(params, source, source_lengths=lengths)
+        >>> memory.values.shape
         (2, 7, 16)
     """
     params = check_params(params)
