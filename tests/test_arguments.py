@@ -298,4 +298,4 @@ def test_how_many_there_are():
     values = [
         v for n in NAMES for a in right_values()[n][1] for v in wrong_values(n, a)
     ]
-    assert len(values) >= 4500
+    assert len(values) >= 4800
