@@ -353,10 +353,11 @@ def test_bad_arguments():
         (lambda: transformer(num_heads=3), "num_heads: expected a divisor of features"),
         (lambda: transformer(activation="relu"), "activation: expected a function"),
         (lambda: transformer(param_dtype=jnp.int32), "param_dtype: expected a dtype"),
-        (lambda: transformer()(None, TARGETS), "memory: expected Memory, got None"),
+        (lambda: transformer()(None, TARGETS), "^source: expected tokens for the enc"),
+        (lambda: transformer(**ALONE)(TOKENS, TARGETS), "^source: expected None with"),
         (
             lambda: transformer(**ALONE)(None, TARGETS, source_lengths=LENGTHS),
-            "source_lengths: expected None with no source",
+            "source_lengths: expected None with no encoder",
         ),
         (lambda: jaxseq.nn.GeneralAttention(4, 0, rngs=rngs), "key_features: expected"),
         (lambda: jaxseq.nn.MultiHeadAttention(4, 3, rngs=rngs), "num_heads: expected"),

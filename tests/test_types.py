@@ -104,6 +104,29 @@ def test_modules_take_numpy_arrays():
     assert_type(y, Array)
 
 
+@traced
+def test_modules_of_models_take_numpy_arrays():
+    rngs, tokens = nnx.Rngs(0), np.ones((B, T), int)
+    crf = jaxseq.nn.CRF(D, rngs=rngs)
+    assert_type(crf.loss(X, tokens, lengths=LENGTHS, mask=MASK), Array)
+    assert_type(crf.decode(X, mask=MASK), tuple[Array, Array])
+    attend = jaxseq.nn.GeneralAttention(D, D, rngs=rngs)
+    assert_type(attend(X, X, lengths=LENGTHS), tuple[Array, Array])
+    translate = jaxseq.nn.Seq2Seq(
+        source_vocab=4, embed_features=D, hidden_features=H, rngs=rngs
+    )
+    assert_type(translate(tokens, tokens, source_lengths=LENGTHS), Array)
+    state, logits = translate.decode_step(translate.encode(tokens), tokens[:, 0])
+    assert_type((state, logits), tuple[jaxseq.Seq2SeqState, Array])
+    model = jaxseq.nn.Transformer(
+        features=4, num_heads=2, ff_features=5, target_vocab=4, num_decoder_layers=1,
+        rngs=rngs,
+    )  # fmt: skip
+    assert_type(model(None, tokens), Array)
+    state, logits = model.decode_step(model.zeros(batch=B, room=T), tokens[:, 0])
+    assert_type((state, logits), tuple[jaxseq.TransformerState, Array])
+
+
 def test_lists_are_refused():
     with pytest.raises(ValueError, match=r"^x: .* list"):
         params = jaxseq.gru_init(KEY, D, H)

@@ -544,6 +544,8 @@ S = np.ones((B, H))
 A_STATE = "expected an array (..., F), or a NamedTuple of such, got "
 WIDTHS = "expected a width of at least 1, or a NamedTuple of widths, got "
 SHAPES = "expected shape (I, O) or (N, I / N, O / N), got "
+ROWS = "expected rows float64[4], which update runs on, got "
+PAIR = "expected rows Pair(h=float64[4], c=float64[4]), which update runs on, got "
 WRONG_ARGUMENTS: dict[str, dict[str, Any]] = {
     "update: expected a function, got int": {"update": 5},
     f"{PARTS}Pair(h=float64[4], c=int64[4])": {
@@ -575,6 +577,15 @@ WRONG_ARGUMENTS: dict[str, dict[str, Any]] = {
     "start: expected shape (2, 4), got (3, 4)": {"start": np.ones((3, 4))},
     "start: expected shape (4,), got (3,)": {"start": np.ones(3)},
     "start: expected an array, got tuple": {"start": (S,)},
+    f"state: {ROWS}float64[5]": {"state": np.ones((B, 5))},
+    f"state: {ROWS}float64[16]": {"state": np.ones((B, 16)), "start": np.ones(H)},
+    f"start: {ROWS}float64[5]": {"state": None, "start": np.ones(5)},
+    f"zeros: {ROWS}float64[1]": {"state": None, "zeros": 1},
+    "start: expected shape (4,), got (5,)": {"start": np.ones(5)},
+    f"state: {PAIR}Pair(h=float64[4], c=float64[5])": {
+        "update": lambda z, s, w, _: Pair(jnp.tanh(z + w(s.h)), s.c + z),
+        "state": Pair(S, np.ones((B, 5))),
+    },
     "params: expected CellParams, got tuple": {"params": (1, 2, 3)},
     "params.extra['a']: expected dtype float64, got float32": {
         "extra": {"a": np.ones(4, np.float32)}

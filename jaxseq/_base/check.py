@@ -86,12 +86,13 @@ def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> None:
 def check_key(key: Any, name: str = "key") -> None:
     dtype, ndim = getattr(key, "dtype", None), len(getattr(key, "shape", ()))
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    ok = (typed and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)
-    check(ok, name, "a random key", repr(key))
+    if not ((typed and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)):
+        check(False, name, "a random key", repr(key))
 
 
 def check_callable(f: Any, name: str) -> None:
-    check(callable(f), name, "a function", repr(f))
+    if not callable(f):  # one that is may hold arrays, which take long to show
+        check(False, name, "a function", repr(f))
 
 
 def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -112,9 +113,9 @@ def as_array(x: Any, name: str) -> Array:
 
 def of_values(values: Any, name: str) -> Array:
     """An array of what may be a list of numbers too."""
-    # some strings name a dtype, which JAX would take them for
-    check(not isinstance(values, str), name, "an array", repr(values))
     try:
+        if isinstance(values, str):  # some name a dtype, which JAX would take them for
+            raise TypeError
         return as_jax(values)
     except (TypeError, ValueError, OverflowError):
         check(False, name, "an array", repr(values))

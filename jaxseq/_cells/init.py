@@ -74,6 +74,9 @@ def cell_init(
     check_dtype(dtype, "dtype")
     check_key(key)
     check((D is None) == (Z is None), "Z", "None if D is, else a size", Z)
+    for a in jax.tree.leaves(extra):
+        ok = hasattr(a, "shape") or isinstance(a, (int, float))
+        check(ok, "extra", "an array, or a tree of such", type(a).__name__)
     key_x, key_h = jax.random.split(key)
     wide = state_dtype(dtype)
     w_x = b = None

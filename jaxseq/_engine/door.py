@@ -25,7 +25,7 @@ from jaxseq._engine.over_time import Kept, prepared
 from jaxseq._engine.params import CellParams, as_arrays, dtype_of, input_maps, lead_of
 from jaxseq._engine.types import Devices, Spec, Weights
 from jaxseq._engine.update import Shapes, Update
-from jaxseq._engine.widths import start_of, widths_of
+from jaxseq._engine.widths import check_fit, start_of, widths_of
 
 IMPLEMENTATIONS = (None, "scan", "loop", "pallas")
 
@@ -152,15 +152,9 @@ def _given(
     batch = lead[: len(lead) - len(time)]
     wide = state_dtype(dtype)
     row = lambda F: jax.ShapeDtypeStruct((F,), wide)
-    widths = widths_of(zeros, state, start)
+    widths, decides = widths_of(zeros, state, start)
     rows = jax.tree.map(row, widths)
-    if start is not None:
-        start = start_of(start, rows, batch)
-    if state is None:
-        state = start
-        if start is None:
-            state = jax.tree.map(lambda F: jnp.zeros((*batch, F), wide), widths)
-    else:
+    if state is not None:
         like = lambda a: jax.ShapeDtypeStruct((*batch, *a.shape), a.dtype)
         state = check_state(state, jax.tree.map(like, rows))
     z_x = [
@@ -174,7 +168,17 @@ def _given(
     extra = jax.tree.map(shape, params.extra)
     w_h = jax.tree.map(shape, params.w_h)
     shapes = Shapes(maps.tree.unflatten(z_x), rows, w_h, extra)
-    kept, constants = prepared(update, shapes, axes, owner)
+    try:
+        kept, constants = prepared(update, shapes, axes, owner)
+    except (TypeError, ValueError):
+        check_fit(update, shapes, decides)
+        raise
+    if start is not None:
+        start = start_of(start, rows, batch)
+    if state is None:
+        state = start
+        if start is None:
+            state = jax.tree.map(lambda F: jnp.zeros((*batch, F), wide), widths)
     weights = Weights(
         maps.w,
         maps.b,

@@ -1,5 +1,7 @@
 """States as trees: their widths, zeros of them, and a start for each row."""
 
+from contextlib import suppress
+from itertools import islice, product
 from typing import Any
 
 import jax
@@ -8,19 +10,49 @@ from jax.export import is_symbolic_dim
 
 from jaxseq._base.check import check, check_batch, check_state, is_whole
 from jaxseq._base.dtypes import state_dtype
+from jaxseq._engine.update import Shapes, Update, described, traced, width_in
 
 
-def widths_of(zeros: Any, state: Any, start: Any) -> Any:
+def widths_of(zeros: Any, state: Any, start: Any) -> tuple[Any, str]:
+    """The widths of the state, and the argument that says so."""
     if zeros is not None:
         check_widths(zeros, "zeros")
-        return zeros
+        return zeros, "zeros"
     given = state if state is not None else start
     check(given is not None, "zeros", "widths, without a state or a start", None)
     name = "state" if state is not None else "start"
     check_parts(given, name)
     widths = jax.tree.map(lambda a: a.shape[-1], given)
     check_widths(widths, name)
-    return widths
+    return widths, name
+
+
+MOST_TRIES = 64
+
+
+def check_fit(update: Update, shapes: Shapes, name: str) -> None:
+    """Names the argument that decides the widths of a state if others would do.
+
+    For an update that fails: on rows of other widths, those of the weights, it may run.
+    """
+    parts, tree = jax.tree.flatten(shapes.state)
+    others = jax.tree.leaves((shapes.z_x, shapes.extra))
+    widths = [width_in(w) for w in jax.tree.leaves(shapes.w_h)]
+    widths += [n for a in others for n in a.shape]
+    tries = product(dict.fromkeys(widths), repeat=len(parts))
+    for widths in islice(tries, MOST_TRIES):
+        rows = [
+            jax.ShapeDtypeStruct((F,), a.dtype)
+            for F, a in zip(widths, parts, strict=True)
+        ]
+        state = tree.unflatten(rows)
+        with suppress(Exception):
+            traced(update, shapes._replace(state=state))
+            expected = f"rows {described(state)}, which update runs on"
+            break
+    else:
+        return
+    check(False, name, expected, described(shapes.state))
 
 
 def check_parts(state: Any, name: str) -> None:

@@ -115,9 +115,9 @@ def check_process(process: Any) -> tuple[Process, ...]:
     if process is None:
         return ()
     functions = process if isinstance(process, tuple) else (process,)
-    for f in functions:
+    if not all(map(callable, functions)):
         expected = "None, a function or a tuple of functions"
-        check(callable(f), "process", expected, repr(process))
+        check(False, "process", expected, repr(process))
     return functions
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import as_array, check, check_dtype
@@ -47,9 +48,7 @@ class AdditiveAttention(_Attention):
         ValueError: if a size is less than 1 or a dtype is not a supported float.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> attend = AdditiveAttention(4, 6, 8, rngs=nnx.Rngs(0))
+        >>> attend = jaxseq.nn.AdditiveAttention(4, 6, 8, rngs=nnx.Rngs(0))
         >>> context, weights = attend(jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6)))
         >>> context.shape, weights.shape
         ((2, 3, 6), (2, 3, 5))
@@ -83,12 +82,12 @@ class AdditiveAttention(_Attention):
 
     def __call__(
         self,
-        query: Array,
-        keys: Array,
-        values: Array | None = None,
+        query: ArrayLike,
+        keys: ArrayLike,
+        values: ArrayLike | None = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.additive_attention`."""
         return self._run(
@@ -115,9 +114,7 @@ class GeneralAttention(_Attention):
         ValueError: if a size is less than 1 or a dtype is not a supported float.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> attend = GeneralAttention(4, 6, rngs=nnx.Rngs(0))
+        >>> attend = jaxseq.nn.GeneralAttention(4, 6, rngs=nnx.Rngs(0))
         >>> context, weights = attend(jnp.ones((2, 3, 4)), jnp.ones((2, 5, 6)))
         >>> context.shape, weights.shape
         ((2, 3, 6), (2, 3, 5))
@@ -144,12 +141,12 @@ class GeneralAttention(_Attention):
 
     def __call__(
         self,
-        query: Array,
-        keys: Array,
-        values: Array | None = None,
+        query: ArrayLike,
+        keys: ArrayLike,
+        values: ArrayLike | None = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """Returns `(context, weights)`; see `jaxseq.general_attention`."""
         return self._run(
@@ -185,9 +182,8 @@ class MultiHeadAttention(_Attention):
             dtype is not a supported float.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> attend = MultiHeadAttention(8, 4, num_kv_heads=2, rngs=nnx.Rngs(0))
+        >>> rngs = nnx.Rngs(0)
+        >>> attend = jaxseq.nn.MultiHeadAttention(8, 4, num_kv_heads=2, rngs=rngs)
         >>> context, weights = attend(jnp.ones((2, 5, 8)), causal=True, window=3)
         >>> context.shape, weights.shape
         ((2, 5, 8), (2, 4, 5, 5))
@@ -226,12 +222,12 @@ class MultiHeadAttention(_Attention):
 
     def __call__(
         self,
-        query: Array,
-        keys: Array | None = None,
-        values: Array | None = None,
+        query: ArrayLike,
+        keys: ArrayLike | None = None,
+        values: ArrayLike | None = None,
         *,
-        lengths: Array | None = None,
-        mask: Array | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
         causal: bool = False,
         window: int | None = None,
         implementation: str | None = None,

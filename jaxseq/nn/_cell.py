@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 import jaxseq
-from jaxseq._base.check import check, check_state
+from jaxseq._base.check import as_array, check, check_state
 from jaxseq.nn._recurrent import Recurrent
 
 
@@ -78,10 +78,12 @@ class Cell(Recurrent):
         return jaxseq.cell(self.cell.update, params, x, state, **options)
 
     def _step(self, params: Any, state: Any, x: Any, **options: Any) -> Any:
+        weights, params = params, jaxseq.CellParams(*params)
+        if hasattr(params.w_x, "shape"):  # of one input, not of a tree of them
+            check(as_array(x, "x").ndim >= 1, "x", "shape (..., D)", x.shape)
         batch = jax.tree.leaves(x)[0].shape[:-1]
-        like = jax.eval_shape(lambda: self._zeros(params, batch))
+        like = jax.eval_shape(lambda: self._zeros(weights, batch))
         state = check_state(state, like)
-        params = jaxseq.CellParams(*params)
         return jaxseq.cell_step(self.cell.update, params, state, x, **options)
 
     def _zeros(self, params: Any, batch: tuple[int, ...]) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import as_array, check_dtype
@@ -23,13 +24,11 @@ class CRF(Weights):
     Raises:
         ValueError: if `num_tags` is less than 1 or a dtype is not a supported float.
 
-    All methods take scores `(..., T, K)`, such as a linear map of a network's outputs,
-    and the options of their function, such as `lengths` and `mask`.
+    All methods take scores `(..., T, K)`, such as a linear map of a network's outputs;
+    `lengths` `(...)` or a `mask` `(..., T)` tell which steps are valid, all if None.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-        >>> crf, scores = CRF(4, rngs=nnx.Rngs(0)), jnp.ones((2, 7, 4))
+        >>> crf, scores = jaxseq.nn.CRF(4, rngs=nnx.Rngs(0)), jnp.ones((2, 7, 4))
         >>> crf.loss(scores, jnp.zeros((2, 7), int), lengths=jnp.array([7, 3])).shape
         (2,)
         >>> tags, score = crf.decode(scores)
@@ -49,23 +48,51 @@ class CRF(Weights):
         params = jaxseq.crf_init(rngs.params(), num_tags, dtype=param_dtype)
         super().__init__(params, dtype)
 
-    def loss(self, scores: Array, tags: Array, **options: Any) -> Array:
+    def loss(
+        self,
+        scores: ArrayLike,
+        tags: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> Array:
         """The negative log-likelihood of tags `(..., T)`; see `jaxseq.crf_loss`."""
         params, scores = self._inputs(scores)
-        return jaxseq.crf_loss(params, scores, tags, **options)
+        return jaxseq.crf_loss(params, scores, tags, lengths=lengths, mask=mask)
 
-    def score(self, scores: Array, tags: Array, **options: Any) -> Array:
+    def score(
+        self,
+        scores: ArrayLike,
+        tags: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> Array:
         """The score of tags `(..., T)`; see `jaxseq.crf_score`."""
         params, scores = self._inputs(scores)
-        return jaxseq.crf_score(params, scores, tags, **options)
+        return jaxseq.crf_score(params, scores, tags, lengths=lengths, mask=mask)
 
-    def log_partition(self, scores: Array, **options: Any) -> Array:
+    def log_partition(
+        self,
+        scores: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> Array:
         """The log of the sum over all tags; see `jaxseq.crf_log_partition`."""
-        return jaxseq.crf_log_partition(*self._inputs(scores), **options)
+        params, scores = self._inputs(scores)
+        return jaxseq.crf_log_partition(params, scores, lengths=lengths, mask=mask)
 
-    def decode(self, scores: Array, **options: Any) -> tuple[Array, Array]:
+    def decode(
+        self,
+        scores: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> tuple[Array, Array]:
         """The tags with the highest score, and that; see `jaxseq.crf_decode`."""
-        return jaxseq.crf_decode(*self._inputs(scores), **options)
+        params, scores = self._inputs(scores)
+        return jaxseq.crf_decode(params, scores, lengths=lengths, mask=mask)
 
     def _inputs(self, scores: Any) -> tuple[jaxseq.CRFParams, Array]:
         scores = as_array(scores, "scores")

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq.nn._weights import DroppingWeights, check_module
@@ -36,7 +37,7 @@ class Seq2Seq(DroppingWeights):
         ValueError: if a size, a dtype or an option does not fit.
 
     Example:
-        >>> model = Seq2Seq(
+        >>> model = jaxseq.nn.Seq2Seq(
         ...     source_vocab=100, target_vocab=80, embed_features=16,
         ...     hidden_features=32, rngs=nnx.Rngs(0),
         ... )
@@ -89,7 +90,11 @@ class Seq2Seq(DroppingWeights):
         self.cell = nnx.static(cell)
 
     def __call__(
-        self, source: Array, inputs: Array, *, source_lengths: Array | None = None
+        self,
+        source: ArrayLike,
+        inputs: ArrayLike,
+        *,
+        source_lengths: ArrayLike | None = None,
     ) -> Array:
         """Logits `(..., T, V)` of what follows each token of `inputs` `(..., T)`.
 
@@ -100,7 +105,7 @@ class Seq2Seq(DroppingWeights):
         return self.decode(state, inputs)[1]
 
     def encode(
-        self, source: Array, *, source_lengths: Array | None = None
+        self, source: ArrayLike, *, source_lengths: ArrayLike | None = None
     ) -> jaxseq.Seq2SeqState:
         """The decoder's initial state; see `jaxseq.seq2seq_encode`."""
         return jaxseq.seq2seq_encode(
@@ -112,7 +117,7 @@ class Seq2Seq(DroppingWeights):
         )
 
     def decode(
-        self, state: jaxseq.Seq2SeqState, inputs: Array
+        self, state: jaxseq.Seq2SeqState, inputs: ArrayLike
     ) -> tuple[jaxseq.Seq2SeqState, Array, Array | None]:
         """`(state, logits, weights)` of given tokens; see `jaxseq.seq2seq_decode`."""
         return jaxseq.seq2seq_decode(
@@ -120,7 +125,7 @@ class Seq2Seq(DroppingWeights):
         )
 
     def decode_step(
-        self, state: jaxseq.Seq2SeqState, token: Array
+        self, state: jaxseq.Seq2SeqState, token: ArrayLike
     ) -> tuple[jaxseq.Seq2SeqState, Array]:
         """`(state, logits)` of one step; see `jaxseq.seq2seq_decode_step`."""
         return jaxseq.seq2seq_decode_step(self.params, state, token, cell=self.cell)

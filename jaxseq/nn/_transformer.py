@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq._base.check import check, check_callable
@@ -43,7 +44,7 @@ class Transformer(DroppingWeights):
         ValueError: if a size, a dtype or an option does not fit.
 
     Example:
-        >>> model = Transformer(
+        >>> model = jaxseq.nn.Transformer(
         ...     features=16, num_heads=2, ff_features=32, source_vocab=100,
         ...     target_vocab=80, num_encoder_layers=2, num_decoder_layers=2,
         ...     rngs=nnx.Rngs(0),
@@ -99,26 +100,28 @@ class Transformer(DroppingWeights):
 
     def __call__(
         self,
-        source: Array | None,
-        inputs: Array,
+        source: ArrayLike | None,
+        inputs: ArrayLike,
         *,
-        source_lengths: Array | None = None,
+        source_lengths: ArrayLike | None = None,
     ) -> Array:
         """Logits `(..., T, V)` of what follows each token of `inputs` `(..., T)`.
 
         `source` is `(..., S)`, of which `source_lengths` `(...)` are valid; all if
         None. A decoder alone has no source: None.
         """
+        reads = self.weights.encoder is not None
+        expected, got = "None with no encoder", type(source_lengths).__name__
+        check(reads or source_lengths is None, "source_lengths", expected, got)
+        expected = "tokens for the encoder" if reads else expected
+        check(reads == (source is not None), "source", expected, type(source).__name__)
         memory = None
         if source is not None:
             memory = self.encode(source, source_lengths=source_lengths)
-        else:
-            got = type(source_lengths).__name__
-            check(source_lengths is None, "source_lengths", "None with no source", got)
         return self.decode(memory, inputs)[1]
 
     def encode(
-        self, source: Array, *, source_lengths: Array | None = None
+        self, source: ArrayLike, *, source_lengths: ArrayLike | None = None
     ) -> jaxseq.Memory:
         """A vector for each token; see `jaxseq.transformer_encode`."""
         return jaxseq.transformer_encode(
@@ -132,9 +135,9 @@ class Transformer(DroppingWeights):
     def decode(
         self,
         memory: jaxseq.Memory | None,
-        inputs: Array,
+        inputs: ArrayLike,
         *,
-        lengths: Array | None = None,
+        lengths: ArrayLike | None = None,
         room: int | None = None,
         window: int | None = None,
     ) -> tuple[jaxseq.TransformerState, Array, tuple[Array, ...] | None]:
@@ -167,7 +170,7 @@ class Transformer(DroppingWeights):
         )
 
     def decode_step(
-        self, state: jaxseq.TransformerState, token: Array
+        self, state: jaxseq.TransformerState, token: ArrayLike
     ) -> tuple[jaxseq.TransformerState, Array]:
         """`(state, logits)` of one step; see `jaxseq.transformer_decode_step`."""
         return jaxseq.transformer_decode_step(
