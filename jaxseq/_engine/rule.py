@@ -177,12 +177,16 @@ def _run_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
         out, d_out = _jvp(spec, tree.unflatten(primals), tree.unflatten(tangents))
     is_none = lambda a: a is None
     pairs = jax.tree.map(_with_zero, out, d_out, is_leaf=is_none)
-    return jax.tree.leaves(out), jax.tree.leaves(pairs)
+    is_zero = lambda a: isinstance(a, Zero)
+    return jax.tree.leaves(out), jax.tree.leaves(pairs, is_leaf=is_zero)
 
 
 def _with_zero(a: Any, d: Any) -> Any:
     """The tangent of `a`: that of what is not float is zero."""
-    return Zero.from_primal_value(a) if d is None and a is not None else d
+    if d is not None or a is None:
+        return d
+    kind: Any = jax.typeof(a)
+    return Zero(kind.to_tangent_aval())
 
 
 primitive_jvps[backends.run_p] = _run_jvp

@@ -110,8 +110,9 @@ def pull(
 ) -> Pulled:
     """The gradients of the step whose products came to `z`.
 
-    `d_new` and `d_ys` are None for what has no gradient here. Of `extra` those of rank 1 or less are given for each row, and have rows here;
-    those of a higher rank are summed over the rows.
+    `d_new` and `d_ys` are None for what has no gradient here. Of `extra` those of
+    rank 1 or less are given for each row, and have rows here; those of a higher rank
+    are summed over the rows.
     """
     per_row = tuple(0 if len(a.shape) < 2 else None for a in step.extra)
 
