@@ -1,4 +1,4 @@
-"""Bodies of scans, as people write them: cells of libraries, and of papers, and odd ones.
+"""Bodies of scans, as people write them: cells of libraries, of papers, and odd ones.
 
 Each maker is given `B`, `D`, `H` and a `numpy.random.Generator`, and returns weights,
 `make_body(weights)`, the first state, and the inputs of `T` steps.
@@ -42,7 +42,12 @@ def _nnx(cell: Any, parts: int) -> Any:
         graph, w = nnx.split(cell(D, H, **dtypes, rngs=nnx.Rngs(0)))
         state = tuple(drawn(rng, B, H) for _ in range(parts))
         body = lambda w: lambda s, x: nnx.merge(graph, w)(s, x)
-        return body, noisy(rng, w), state if parts > 1 else state[0], drawn(rng, T, B, D)
+        return (
+            body,
+            noisy(rng, w),
+            state if parts > 1 else state[0],
+            drawn(rng, T, B, D),
+        )
 
     return make
 
@@ -275,7 +280,7 @@ def _(rng: Any) -> Any:
 
 @named("heads")
 def _(rng: Any) -> Any:
-    """An sLSTM: a recurrent matrix in blocks, exponential gates, four parts of state."""
+    """An sLSTM: a matrix in blocks, exponential gates, four parts of the state."""
     w = plain_weights(rng, x=(D, 4 * H), h=(2, H // 2, 2 * H), b=(4 * H,))
 
     def make(w: Any) -> Any:
@@ -302,7 +307,9 @@ def _(rng: Any) -> Any:
 def _(rng: Any) -> Any:
     """A world model's GRU: norms, and dense layers in blocks of [h, x]."""
     G, A = 2, H // 2
-    w = plain_weights(rng, h=(H, H), x=(D, H), g=(3, H), a=(G, 3 * A, A), b=(G, A, 3 * A))
+    w = plain_weights(
+        rng, h=(H, H), x=(D, H), g=(3, H), a=(G, 3 * A, A), b=(G, A, 3 * A)
+    )
     norm = lambda a, g: a * lax.rsqrt((a * a).mean(-1, keepdims=True) + 1e-4) * g
 
     def make(w: Any) -> Any:

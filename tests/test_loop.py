@@ -14,6 +14,7 @@ import jaxseq
 from jaxseq._base.masks import select
 from jaxseq._engine import loop
 from jaxseq._engine.backends import CPU_LOOP, LOOP
+from jaxseq._engine.extras import summed_part
 from jaxseq._engine.plain import plain
 from jaxseq._engine.products import project
 from jaxseq._engine.recall import complete, told_by
@@ -311,9 +312,9 @@ def test_forward_and_backward_of_each_platform(name, reverse, holes, backend):
     assert_close(alone, outputs)
     assert_close(saving, outputs)
     extra = got.extra
-    for part in reads(spec.step).slices:
+    for part in reads(spec.step).parts:
         # the gradient of b_hn is a part of that of the product
-        extra = (got.z[part[0]].sum((0, 1))[part[1] :],)
+        extra = (summed_part(part, got.z, 1),)
     got = got.z_x[0], got.z[0], extra, got.state, got.start
     assert_close_gradients(got, want)
 
@@ -389,7 +390,8 @@ def test_extras_whose_gradient_is_a_part_of_that_of_a_product():
         dict.fromkeys(["all", "gain", "part"], (4,)),
     )
     step = step_of(update, 4, 4, w, {**extra, "whole": (8,)})
-    assert reads(step).slices == ((1, 0), None, (0, 4), (0, 0))
+    parts = [part and part[:3] for part in reads(step).parts]
+    assert parts == [(1, 0, 4), None, (0, 4, 4), (0, 0, 8)]
 
 
 @pytest.mark.parametrize("name", ["product", "two sums", "state times sum", "leak"])

@@ -182,7 +182,7 @@ def _shapes(kind: str, spec: Spec, args: Any) -> Any:
         return state, ys, saved, only_recalled(spec, lefts)
     own = [
         is_float(a) and part is None
-        for a, part in zip(step.extra, reads(step).slices, strict=True)
+        for a, part in zip(step.extra, reads(step).parts, strict=True)
     ]
     extra = lambda a: Leaf(False, len(a.shape) < 2, a.shape, a.dtype)
     starts = spec.starts and args[3].keep is not None

@@ -194,7 +194,7 @@ def backward(
     # of the others the gradient is a part of that of a product
     summed_here = [
         is_float(a) and part is None
-        for a, part in zip(step.extra, needs.slices, strict=True)
+        for a, part in zip(step.extra, needs.parts, strict=True)
     ]
 
     def one(now: Any, extra: Any, d_state: Any, masks: Masks) -> Any:

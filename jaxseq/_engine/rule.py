@@ -19,6 +19,7 @@ from jax.interpreters.ad import Zero, primitive_jvps
 from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.masks import select
 from jaxseq._engine import backends
+from jaxseq._engine.extras import summed_part
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import plain
 from jaxseq._engine.products import project, round_to, times
@@ -195,15 +196,15 @@ primitive_jvps[backends.run_p] = _run_jvp
 def _summed(spec: Spec, weights: Weights, d: Any) -> tuple[Array | None, ...]:
     """Gradients of `extra`, summed over time and rows where they are not yet."""
 
-    def one(a: Array, like: Any, given: Any, part: Any) -> Array | None:
+    def one(a: Array, given: Any, part: Any) -> Array | None:
         if part is not None:
-            i, offset = part
-            given = d.z[i][..., offset : offset + like.shape[0]]
-        elif given is None or a.ndim >= 2:
+            like = (*spec.step.z, *spec.step.z_x)[part.i]
+            return summed_part(part, (*d.z, *d.z_x), len(like.shape))
+        if given is None or a.ndim >= 2:
             return given
         return given.sum(tuple(range(given.ndim - a.ndim)))
 
-    parts = weights.extra, spec.step.extra, d.extra, reads(spec.step).slices
+    parts = weights.extra, d.extra, reads(spec.step).parts
     return tuple(one(*each) for each in zip(*parts, strict=True))
 
 

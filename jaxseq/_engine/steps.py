@@ -18,6 +18,7 @@ from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.mesh import varying
 from jaxseq._engine.chain import needed, run
 from jaxseq._engine.chain import product as chain_product
+from jaxseq._engine.extras import Part, part_of
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.update import Step
 
@@ -146,7 +147,7 @@ class Reads(NamedTuple):
 
     x: tuple[bool, ...]  # input maps that are read
     state: tuple[bool, ...]  # parts of the old state
-    slices: tuple[tuple[int, int] | None, ...]  # extras whose gradient lies in d_z
+    parts: tuple[Part | None, ...]  # extras whose gradient lies in those of products
 
 
 _reads: WeakKeyDictionary[Step, Reads] = WeakKeyDictionary()
@@ -180,12 +181,12 @@ def _find_reads(step: Step) -> Reads:
     by_lefts = left_reads(step)
     # which outputs are gradients of what
     out = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.outvars)
-    makers = {v: e for e in jaxpr.eqns for v in e.outvars}
-    slices = tuple(_slice(d, out.z, makers) for d in out.extra)
+    wholes = *out.z, *out.z_x
+    parts = tuple(part_of(d, wholes, jaxpr) for d in out.extra)
     return Reads(
         tuple((v in read) or by_lefts[i] for i, v in enumerate(x)),
         tuple((v in read) or by_lefts[n_x + i] for i, v in enumerate(state)),
-        slices,
+        parts,
     )
 
 
@@ -212,20 +213,3 @@ def lefts_of(
         return tuple(run(step.recall, [*z_x, *state, *extra], known))
 
     return over_rows(on_row, batch, (0, 0, 0, None))(z_x, z, state, extra)
-
-
-def _slice(d: Any, d_z: Any, makers: Any) -> tuple[int, int] | None:
-    """Where the gradient `d` lies in that of a product, if it is a part of one."""
-    if d is None or type(d) is Literal or d.aval.ndim != 1:
-        return None
-    for i, whole in enumerate(d_z):
-        if d is whole:
-            return i, 0
-        maker = makers.get(whole)
-        if maker is not None and maker.primitive.name == "concatenate":
-            offset = 0
-            for part in maker.invars:
-                if part is d:
-                    return i, offset
-                offset += part.aval.shape[0]
-    return None

@@ -14,7 +14,7 @@ from jaxseq._scan.products import times_p
 from jaxseq._scan.program import bound, read, run
 
 
-def _rule(e: Any, values: Any) -> Sequence[Any]:
+def rule(e: Any, values: Any) -> Sequence[Any]:
     if e.primitive is not times_p:
         return bound(e, values)
     return [times(*values, precision=e.params["precision"])]
@@ -24,7 +24,7 @@ def fixed_of(plan: Plan, consts: Sequence[Any]) -> dict[Any, Array]:
     """What the loop and the equations before it read of what is fixed."""
     n, _ = plan.sizes
     env = dict(zip(plan.program.ins[:n], consts, strict=True))
-    run(needed(plan.program.eqns, plan.fixed), env, _rule)
+    run(needed(plan.program.eqns, plan.fixed), env, rule)
     return {v: env[v] for v in plan.fixed}
 
 
@@ -40,10 +40,10 @@ def hoisted_of(plan: Plan, fixed: dict[Any, Array], xs: Sequence[Array]) -> list
             for v, yes in zip(e.invars, over_time, strict=True)
         ]
         if not any(over_time):
-            run([e], env, _rule)
+            run([e], env, rule)
             continue
         if e.primitive is times_p:  # its matrix is fixed
-            out = _rule(e, values)
+            out = rule(e, values)
         else:
             axes = [0 if yes else None for yes in over_time]
             out = jax.vmap(lambda *a, e=e: bound(e, a), axes)(*values)

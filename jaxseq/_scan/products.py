@@ -7,16 +7,13 @@ those of its parts, and transposes around pointwise operations go.
 import math
 from typing import Any, NamedTuple
 
-import jax
 from jax import Array, lax
 from jax.extend.core import JaxprEqn, Primitive
 
 from jaxseq._engine.update import width_out
 from jaxseq._scan.kinds import Kind, kinds_of
-from jaxseq._scan.program import Program, bound, read, run, traced_again
-
-POINTWISE = frozenset({"add", "sub", "mul", "neg", "convert_element_type"})
-
+from jaxseq._scan.program import Program, read, run, traced_again
+from jaxseq._scan.transposes import Turned, carried
 
 # `a` (..., I) times `w`, a matrix (I, O) or N blocks (N, I / N, O / N)
 times_p = Primitive("jaxseq_times")
@@ -38,13 +35,6 @@ class Sides(NamedTuple):
     batch_w: tuple[int, ...]
     swapped: bool  # whether `w` is the left factor
     precision: Any
-
-
-class Turned(NamedTuple):
-    """A value as the transpose of another."""
-
-    value: Any
-    permutation: tuple[int, ...]
 
 
 def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
@@ -85,10 +75,15 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
             w = matrices[0] if len(group) == 1 else lax.concatenate(matrices, 1)
             part = times_p.bind(_rows(value, s), w, precision=s.precision)
             whole, at = part if whole is None else whole + part, at + (size or 0)
-        found, at = {}, 0
-        for z, w in ws.items():
-            found[z] = _unpacked(whole, at, len(group) > 1, sides[z], w)
-            at += _width(sides[z], w)
+        assert whole is not None
+        widths = [_width(sides[z], w) for z, w in ws.items()]
+        pieces = [whole]
+        if len(group) > 1:
+            pieces = lax.split(whole, widths, axis=whole.ndim - 1)
+        found = {
+            z: _unpacked(piece, sides[z], w)
+            for piece, (z, w) in zip(pieces, ws.items(), strict=True)
+        }
         return found
 
     def again(*args: Any) -> list[Any]:
@@ -104,18 +99,18 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
                 (z,) = e.outvars
                 if z not in done:
                     done |= products(env, groups[_group(z, sides[z])])
-                result = done[z]
+                results = [done[z]]
             else:
-                result = _turned_back(e, env, turned)
-            if result is None:
+                results = carried(e, turned)
+            if results is None:
                 run([e], env)
                 continue
-            value, permutation = result
-            same = permutation == tuple(range(len(permutation)))
-            (out,) = e.outvars
-            env[out] = value if same else lax.transpose(value, permutation)
-            if not same:
-                turned[out] = result
+            for out, result in zip(e.outvars, results, strict=True):
+                value, order = result
+                if order == tuple(range(len(order))):
+                    env[out] = value
+                else:
+                    env[out], turned[out] = lax.transpose(value, order), result
         return [read(env, v) for v in program.outs]
 
     return traced_again(again, program.ins)
@@ -182,10 +177,8 @@ def _width(s: Sides, w: Any) -> int:
     return math.prod(w.shape[i] for i in _free(w.ndim, s.contract_w))
 
 
-def _unpacked(z: Any, at: int, is_part: bool, s: Sides, w: Array) -> Turned:
-    """A product out of one of a group, and the order that `dot_general` gives it."""
-    if is_part:
-        z = lax.slice_in_dim(z, at, at + _width(s, w), axis=z.ndim - 1)
+def _unpacked(z: Any, s: Sides, w: Array) -> Turned:
+    """A product `(free..., O)`, and the order that `dot_general` gives it."""
     free = z.shape[:-1]
     batch = tuple(w.shape[i] for i in s.batch_w)
     more = tuple(w.shape[i] for i in _free(w.ndim, s.contract_w, s.batch_w))
@@ -194,23 +187,3 @@ def _unpacked(z: Any, at: int, is_part: bool, s: Sides, w: Array) -> Turned:
     of_x, of_b, of_w = range(n), range(n, n + m), range(n + m, n + m + k)
     order = (*of_b, *of_w, *of_x) if s.swapped else (*of_b, *of_x, *of_w)
     return Turned(z, order)
-
-
-def _turned_back(e: JaxprEqn, env: Any, turned: dict[Any, Turned]) -> Turned | None:
-    """A pointwise operation on transposes as the transpose of one, if it is that."""
-    sources = [turned.get(v) if _is_var(v) else None for v in e.invars]
-    if not sources or None in sources:
-        return None
-    some: Any = sources
-    if _name(e) == "transpose":
-        value, before = some[0]
-        return Turned(value, tuple(before[p] for p in e.params["permutation"]))
-    alike = len({t.permutation for t in some}) == 1
-    if _name(e) not in POINTWISE or not alike or "sharding" in e.params:
-        return None
-    (value,) = bound(e, [t.value for t in some])
-    return Turned(value, some[0].permutation)
-
-
-def _is_var(v: Any) -> bool:
-    return isinstance(v, jax.extend.core.Var)

@@ -10,16 +10,16 @@ from jax.export import is_symbolic_dim
 from jax.sharding import AxisType
 
 from jaxseq._base.check import check_callable, check_flag
-from jaxseq._base.dtypes import is_float
+from jaxseq._base.dtypes import floats, is_float, with_floats
 from jaxseq._base.masks import Masks
 from jaxseq._base.mesh import has_axes
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
-from jaxseq._scan.early import fixed_of, hoisted_of
+from jaxseq._scan.early import fixed_of, hoisted_of, rule
 from jaxseq._scan.plan import Plan, plan_of
 from jaxseq._scan.products import normalised
-from jaxseq._scan.program import Program, inlined, traced
+from jaxseq._scan.program import Program, aval, inlined, read, run, traced
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -106,7 +106,9 @@ def analysed(body: Body, init: Any, xs: Any, length: Any) -> Analysed:
         return Analysed("no product with a fixed matrix reads the state")
     try:
         reads(plan.step)
-    except Exception:  # whatever its rules raise; JAX does again for who needs them
+    except Exception:
+        if _has_gradient(program):
+            raise
         return Analysed("it has no derivative in reverse mode")
 
     def wrapped(state: Any, ys: Any) -> Any:
@@ -130,6 +132,25 @@ def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
     if not any(is_float(a) for a in state):
         return "no part of the state is a float"
     return None
+
+
+def _has_gradient(program: Program) -> bool:
+    """Whether JAX differentiates the body in reverse mode."""
+
+    def gradients(*args: Any) -> Any:
+        def f(moving: Any) -> Any:
+            values = with_floats(moving, args)
+            env = run(program.eqns, dict(zip(program.ins, values, strict=True)), rule)
+            return [a for v in program.outs if is_float(a := read(env, v))]
+
+        out, back = jax.vjp(f, floats(args))
+        return back(out)
+
+    try:
+        jax.eval_shape(gradients, *map(aval, program.ins))
+    except Exception:  # whatever its rules raise; JAX does again for who needs them
+        return False
+    return True
 
 
 def _kind(a: Any) -> Any:

@@ -107,7 +107,7 @@ def for_kernel(spec: Spec, weights: Weights) -> Any:
 
 def own_extra(spec: Spec) -> list[bool]:
     """Whether the gradient of an extra is summed here, not part of another."""
-    return [part is None for part in reads(spec.step).slices]
+    return [part is None for part in reads(spec.step).parts]
 
 
 def flat(tree: Any, lead: int = 0) -> Any:
