@@ -14,9 +14,10 @@ import jaxseq
 from jaxseq._base.masks import select
 from jaxseq._engine import loop
 from jaxseq._engine.backends import CPU_LOOP, LOOP
+from jaxseq._engine.extras import summed_part
 from jaxseq._engine.plain import plain
 from jaxseq._engine.products import project
-from jaxseq._engine.recall import complete, first_of
+from jaxseq._engine.recall import complete, told_by
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import Inputs, Weights
 from tests.cells import (
@@ -113,9 +114,9 @@ def test_block_of(T, batch, size):
     One step with many rows.
     """
     weights = Weights((jnp.zeros((3, 16)),), (None,), (), ())
-    assert loop.block_of(T, jnp.zeros((*batch, 4)), weights) == size
+    assert loop.block_of(T, batch, weights) == size
     without = weights._replace(w_x=(None,))
-    assert loop.block_of(T, jnp.zeros((*batch, 4)), without) is None
+    assert loop.block_of(T, batch, without) is None
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -225,7 +226,7 @@ def test_two_halves(halves, name, batch, reverse, kind):
 def test_which_runs_go_in_halves(shape, Z, two):
     H = shape[-1]
     step = step_of(lambda z, h, w, _: h + w(h)[:H], Z, H, (H, Z))
-    assert len(loop.in_halves(step, jnp.zeros(shape))) == 1 + two
+    assert len(loop.in_halves(step, shape[:-1])) == 1 + two
 
 
 @pytest.mark.parametrize("batch, H", [((32,), 128), ((2, 64), 64)])
@@ -277,7 +278,7 @@ def test_forward_and_backward_of_each_platform(name, reverse, holes, backend):
         given["mask"] = jnp.asarray(rng.random((*batch, T)) < 0.7)
     args = parts(UPDATES[name], params, x, state, reverse=reverse, **given)
     spec, weights, inputs = args
-    d_end, d_y = jax.tree.map(draw, (inputs.state, jnp.zeros((T, *batch, 4))))
+    d_end, d_ys = jax.tree.map(draw, (inputs.state, (jnp.zeros((T, *batch, 4)),)))
     (z_x,) = project(weights, select(inputs.masks.valid, inputs.x))
     zeros = jnp.zeros((T, *batch, cell.gates * 4))
 
@@ -297,23 +298,23 @@ def test_forward_and_backward_of_each_platform(name, reverse, holes, backend):
         *alone, nothing = backend.forward(ONE, *args)
         assert nothing is None
         saving = spec._replace(save=True)
-        end, y, saved = backend.forward(ONE, saving, weights, inputs)
-        full = complete(spec, saved, first_of(spec, y, inputs))
-        rest = full, inputs.masks, d_end, d_y
+        end, ys, saved = backend.forward(ONE, saving, weights, inputs)
+        full = complete(spec, saved, told_by(spec, ys, inputs))
+        rest = full, inputs.masks, d_end, d_ys
         got = backend.backward(ONE, saving, weights, (None,), *rest)
         at = z_x, zeros, weights.extra, inputs.state, inputs.start
-        want = jax.linear_transpose(along, *at)((d_end, d_y))
-        return tuple(alone), (end, y), got, want
+        want = jax.linear_transpose(along, *at)((d_end, d_ys))
+        return tuple(alone), (end, ys), got, want
 
     alone, saving, got, want = run()
     end, y = cell.sequence(params, x, state, **given, reverse=reverse)
-    outputs = tuple(jax.tree.leaves(end)), jnp.moveaxis(y, -2, 0)
+    outputs = tuple(jax.tree.leaves(end)), (jnp.moveaxis(y, -2, 0),)
     assert_close(alone, outputs)
     assert_close(saving, outputs)
     extra = got.extra
-    for part in reads(spec.step).slices:
+    for part in reads(spec.step).parts:
         # the gradient of b_hn is a part of that of the product
-        extra = (got.z[part[0]].sum((0, 1))[part[1] :],)
+        extra = (summed_part(part, got.z, 1),)
     got = got.z_x[0], got.z[0], extra, got.state, got.start
     assert_close_gradients(got, want)
 
@@ -372,7 +373,7 @@ STEPS = {  # update, widths of z_x and the state; whether summed, what is read
 def test_what_a_step_reads(update, Z, state, summed, want):
     step = step_of(update, Z, state, (4, Z))
     found = reads(step)
-    assert step.sum_of == (0 if summed else None)
+    assert step.sums == (0 if summed else None,)
     assert (*found.x, *found.state) == want
 
 
@@ -389,7 +390,8 @@ def test_extras_whose_gradient_is_a_part_of_that_of_a_product():
         dict.fromkeys(["all", "gain", "part"], (4,)),
     )
     step = step_of(update, 4, 4, w, {**extra, "whole": (8,)})
-    assert reads(step).slices == ((1, 0), None, (0, 4), (0, 0))
+    parts = [part and part[:3] for part in reads(step).parts]
+    assert parts == [(1, 0, 4), None, (0, 4, 4), (0, 0, 8)]
 
 
 @pytest.mark.parametrize("name", ["product", "two sums", "state times sum", "leak"])

@@ -32,7 +32,9 @@ from jaxseq._engine.types import (
     Spec,
     Weights,
     as_written,
+    batch_of,
     kept,
+    out_dtype,
     to_batch_first,
     to_time_first,
 )
@@ -81,8 +83,8 @@ def _pallas() -> Backend:
         if not spec.batch_first:
             return steps.forward(devices, spec, weights, inputs)
         turned = inputs._replace(x=tuple(map(to_time_first, inputs.x)))
-        end, y, _ = steps.forward(devices, spec, weights, turned)
-        return end, to_batch_first(y), None
+        end, ys, _ = steps.forward(devices, spec, weights, turned)
+        return end, tuple(map(to_batch_first, ys)), None
 
     def backward(*args: Any) -> Any:
         from jaxseq._kernels.tpu import steps
@@ -106,12 +108,12 @@ def backends_of(platform: str) -> list[Backend]:
 
 
 def forward(spec: Spec, weights: Weights, inputs: Inputs) -> Any:
-    """The state and `y`; if `spec.save`, what was saved and what `recalled` gives."""
+    """State and outputs; if `spec.save`, what was saved and what `recalled` gives."""
     return _bind("forward", spec, (weights, inputs))
 
 
 def backward(spec: Spec, *args: Any) -> Gradients:
-    """Gradients, from (weights, x, saved, masks, d_end, d_y)."""
+    """Gradients, from (weights, x, saved, masks, d_end, d_ys)."""
     return _bind("backward", spec, args)
 
 
@@ -157,34 +159,34 @@ def _shapes(kind: str, spec: Spec, args: Any) -> Any:
     weights = args[0]
     row = lambda a: Leaf(False, True, a.shape, a.dtype)
     over_time = lambda a: Leaf(True, True, a.shape, a.dtype)
-    wide = step.state[0].dtype
-    z: Any = tuple(Leaf(True, True, (step.widths[k][1],), wide) for k in step.called)
+    z: Any = tuple(map(over_time, step.z))
     some: Any = lambda f, flags, like: tuple(
         f(a) if yes else None for yes, a in zip(flags, like, strict=True)
     )
     state: Any = tuple(map(row, step.state))
     if kind == "forward":
-        y = Leaf(True, True, step.state[0].shape, jnp.dtype(spec.dtype))
+        ys = [Leaf(True, True, a.shape, out_dtype(spec, a)) for a in step.ys]
         if spec.batch_first:
             T = args[1].x[0].shape[-2]
-            y = Leaf(False, True, (T, *y.features), y.dtype)
+            ys = [Leaf(False, True, (T, *y.features), y.dtype) for y in ys]
+        ys = tuple(ys)
         if not spec.save:
-            return state, y, None, None
+            return state, ys, None, None
         keep_x, keep_state = kept(spec, weights)
         saved = Saved(
             some(over_time, keep_x, step.z_x),
             z,
             some(over_time, keep_state, step.state),
         )
-        lefts = (step.widths[k][0] for k in step.called)
-        lefts: Any = tuple(Leaf(True, True, (I,), wide) for I in lefts)
-        return state, y, saved, only_recalled(spec, lefts)
+        lefts: Any = tuple(map(over_time, step.lefts))
+        return state, ys, saved, only_recalled(spec, lefts)
     own = [
         is_float(a) and part is None
-        for a, part in zip(step.extra, reads(step).slices, strict=True)
+        for a, part in zip(step.extra, reads(step).parts, strict=True)
     ]
     extra = lambda a: Leaf(False, len(a.shape) < 2, a.shape, a.dtype)
     starts = spec.starts and args[3].keep is not None
+    state = some(row, map(is_float, step.state), step.state)
     return Gradients(
         some(over_time, map(is_float, step.z_x), step.z_x),
         z,
@@ -196,15 +198,24 @@ def _shapes(kind: str, spec: Spec, args: Any) -> Any:
 
 def _features(kind: str, spec: Spec, args: Any) -> Any:
     """For each argument how many axes follow its batch; -1 if it has none."""
+    step = spec.step
     none = lambda tree: jax.tree.map(lambda _: -1, tree)
-    one = lambda tree: jax.tree.map(lambda _: 1, tree)
     masks = lambda tree: jax.tree.map(lambda _: 0, tree)
+
+    def own(tree: Any, parts: Any, more: int = 0) -> Any:
+        pairs = zip(tree, parts, strict=True)
+        return tuple(None if a is None else len(b.shape) + more for a, b in pairs)
+
     if kind == "forward":
         weights, (x, state, start, m) = args
-        own = jax.tree.map(lambda _: 2, x) if spec.batch_first else one(x)
-        return none(weights), Inputs(own, one(state), one(start), masks(m))
-    weights, x, saved, m, d_end, d_y = args
-    return none(weights), one(x), one(saved), masks(m), one(d_end), one(d_y)
+        start = None if start is None else own(start, step.state)
+        x = own(x, step.z_x, int(spec.batch_first))
+        return none(weights), Inputs(x, own(state, step.state), start, masks(m))
+    weights, x, saved, m, d_end, d_ys = args
+    parts = zip(saved, (step.z_x, step.z, step.state), strict=True)
+    kept = Saved(*(own(*pair) for pair in parts))
+    d_end, d_ys = own(d_end, step.state), own(d_ys, step.ys)
+    return none(weights), own(x, step.z_x), kept, masks(m), d_end, d_ys
 
 
 def _unmapped(avals: Any, members: Any) -> list[tuple[int, ...]]:
@@ -240,10 +251,12 @@ def _out(avals: Any, params: Any) -> Any:
         for s, a in zip(_unmapped(avals, members), avals, strict=True)
     ]
     args = params["tree"].unflatten(one)
+    spec = spec_of(params)
     state = args[1].state if kind == "forward" else args[4]
-    T = args[1].x[0].shape[0] if kind == "forward" else args[5].shape[0]
-    leaves = jax.tree.leaves(_shapes(kind, spec_of(params), args))
-    return leaves, _mapped_sizes(avals, members), T, state[0].shape[:-1]
+    over_time = args[1].x if kind == "forward" else (args[5], args[2], args[1])
+    T = jax.tree.leaves(over_time)[0].shape[0]
+    leaves = jax.tree.leaves(_shapes(kind, spec, args))
+    return leaves, _mapped_sizes(avals, members), T, batch_of(spec.step, state)
 
 
 @run_p.def_abstract_eval
@@ -271,18 +284,16 @@ def _batched(args: Any, dims: Any, **params: Any) -> Any:
     """`vmap`: an axis of rows goes into the batch, others are members."""
     kind, members = params["kind"], params["members"]
     sizes = [a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None]
-    tree, spec = params["tree"], params["spec"]
+    tree, spec = params["tree"], spec_of(params)
     features = jax.tree.leaves(_features(kind, spec, tree.unflatten(args)))
     weights = any(f < 0 and d is not None for f, d in zip(features, dims, strict=True))
-    summed = kind == "backward" and any(
-        len(a.shape) > 1 for a in step_by(params["update"]).extra
-    )
+    summed = kind == "backward" and any(len(a.shape) > 1 for a in spec.step.extra)
     if weights or summed or members:
         axes = tuple(dims)
         out = bind(args, {**params, "members": (*members, axes)})
         return out, [0] * len(out)
     if spec.batch_first and _is_time_first(tree, args, dims):
-        time_first = spec._replace(batch_first=False)
+        time_first = params["spec"]._replace(batch_first=False)
         return _batched(args, dims, **{**params, "spec": time_first})
 
     def fold(a: Array, dim: Any, features: int) -> Array:
@@ -335,9 +346,9 @@ def _run(platform: str, devices: Devices, params: Any, *leaves: Array) -> list[A
         backend = _chosen(platform, devices, spec, args)
         out: Any = getattr(backend, kind)(devices, spec, *args)
         if kind == "forward" and spec.save:
-            _, y, saved = out
+            _, ys, saved = out
             weights, inputs = args
-            out = *out, recalled(spec, weights, inputs, y, saved)
+            out = *out, recalled(spec, weights, inputs, ys, saved)
         return jax.tree.leaves(out)
 
     run: Any = one

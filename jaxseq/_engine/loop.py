@@ -29,8 +29,10 @@ from jaxseq._engine.types import (
     Saved,
     Spec,
     Weights,
+    batch_of,
     kept,
-    like_rows,
+    out_dtype,
+    room,
     to_batch_first,
     to_time_first,
 )
@@ -55,13 +57,13 @@ class Platform(NamedTuple):
 
 def forward(
     spec: Spec, on: Platform, weights: Weights, inputs: Inputs
-) -> tuple[tuple[Array, ...], Array, Saved | None]:
-    """The state, `y`, and what the backward pass needs if `spec.save`."""
+) -> tuple[tuple[Array, ...], tuple[Array, ...], Saved | None]:
+    """The state, the outputs, and what the backward pass needs if `spec.save`."""
     step, save = spec.step, spec.save
     keep_x, keep_state = kept(spec, weights) if save else ([], [])
     x, state, start, masks = inputs
-    T, H = x[0].shape[-2 if spec.batch_first else 0], state[0].shape[-1]
-    size = None if save else block_of(T, state[0], weights)
+    T, batch = x[0].shape[-2 if spec.batch_first else 0], batch_of(step, state)
+    size = None if save else block_of(T, batch, weights)
     # many rows are read and written where they are, a few are turned to time first
     in_place = spec.batch_first and size == 1
     if spec.batch_first and not in_place:
@@ -70,8 +72,8 @@ def forward(
         x = select(masks.valid, x)
     axis = -2 if in_place else 0
     narrow = spec.dtype if on.narrow else None
-    halves = in_halves(step, state[0]) if on.halves and not save else [WHOLE]
-    summed = save and step.sum_of is not None
+    halves = in_halves(step, batch) if on.halves and not save else [WHOLE]
+    place = [None if k is None else step.called.index(k) for k in step.sums]
     # biases are added in the steps: all at once they cost a pass over the maps
     bare = weights._replace(b=(None,) * len(x))
     map_of = partial(project, bare, narrow=narrow, alone=on.alone)
@@ -81,31 +83,31 @@ def forward(
         z_x = [a if b is None else a + b for a, b in zip(z_x, b, strict=True)]
         first = select(keep, old, start)
         ask = lambda k, a: product(k, a, step.widths[k][1])
-        new, z, _ = evaluate(step, old[0].ndim - 1, ask, z_x, first, extra)
+        new, ys, z, _ = evaluate(step, len(batch), ask, z_x, first, extra)
         new = select(valid, tuple(new), old)
-        y = select(valid, new[0]).astype(spec.dtype)
+        ys = tuple(select(valid, a).astype(out_dtype(spec, a)) for a in ys)
         if not save:
-            return new, y, None
+            return new, ys, None
         old = [a if k else None for a, k in zip(first, keep_state, strict=True)]
         z_x = [a if k else None for a, k in zip(z_x, keep_x, strict=True)]
-        return new, y, (z, old, z_x)
+        return new, ys, (z, old, z_x)
 
     def ask(k: int, a: Array) -> Array:
         a = a if on.narrow else round_to(a, spec.dtype)
-        return times(a, weights.w_h[k], narrow, on.alone)
+        return times(a, weights.w_h[k], narrow, on.alone, step.precisions[k])
 
     def body(t: Any, z_x: Any, carry: Any) -> Any:
         """Step `t`, whose input maps `z_x` gives."""
-        states, y, buffers = list(carry[0]), *carry[1:]
+        states, ys, buffers = list(carry[0]), *carry[1:]
         for i, rows in enumerate(halves):
             maps = z_x(t, rows, buffers)
             first = jax.tree.map(partial(of_rows, rows=rows), start)
             now = jax.tree.map(partial(at, t=t, rows=rows), masks)
             args = maps, states[i], first, (weights.b, weights.extra), now
-            states[i], y_t, kept_t = chained(one, args, ask, on.outline)
-            y = put(y, y_t, t, rows, axis)
+            states[i], now, kept_t = chained(one, args, ask, on.outline)
+            ys = tuple(put(y, a, t, rows, axis) for y, a in zip(ys, now, strict=True))
             buffers = jax.tree.map(partial(put, t=t, rows=rows), buffers, kept_t)
-        return states, y, buffers
+        return states, ys, buffers
 
     def over(low: Any, high: Any, z_x: Any, carry: Any) -> Any:
         def turn(i: Any, carry: Any) -> Any:
@@ -114,35 +116,34 @@ def forward(
         return lax.fori_loop(low, high, turn, carry)
 
     states = [tuple(of_rows(a, rows) for a in state) for rows in halves]
-    y = like_rows(state[0], T, H, spec.dtype)
-    y = to_batch_first(y) if in_place else y
-    carry = states, y, None
+    ys = tuple(room(T, batch, a, out_dtype(spec, a)) for a in step.ys)
+    ys = tuple(map(to_batch_first, ys)) if in_place else ys
+    carry = states, ys, None
     if save:
         maps = map_of(x)
-        buffer = partial(like_rows, state[0], T)
-        z = [buffer(step.widths[k][1], state[0].dtype) for k in step.called]
-        if summed:
-            z[step.called.index(step.sum_of)] = maps[0]
+        z = [room(T, batch, a) for a in step.z]
+        for a, i in zip(maps, place, strict=True):
+            if i is not None:  # the sum takes the place of the map
+                z[i] = a
         old = [
-            buffer(a.shape[-1], a.dtype) if read else None
-            for a, read in zip(state, keep_state, strict=True)
+            room(T, batch, a) if read else None
+            for a, read in zip(step.state, keep_state, strict=True)
         ]
 
         def saved_map(t: Any, rows: slice, buffers: Any) -> Any:
             z, _, own = buffers
             now = [a if o is None else o for a, o in zip(maps, own, strict=True)]
-            if summed:
-                now[0] = z[step.called.index(step.sum_of)]
+            now = [a if i is None else z[i] for a, i in zip(now, place, strict=True)]
             return [at(a, t, rows) for a in now]
 
         own = [a if k else None for a, k in zip(maps, keep_x, strict=True)]
-        carry = states, y, (z, old, own)
-        states, y, (z, old, own) = over(0, T, saved_map, carry)
-        return join(states), y, Saved(tuple(own), tuple(z), tuple(old))
+        carry = states, ys, (z, old, own)
+        states, ys, (z, old, own) = over(0, T, saved_map, carry)
+        return join(states), ys, Saved(tuple(own), tuple(z), tuple(old))
 
     if size is None:
         maps = map_of(x)
-        states, y, _ = over(0, T, lambda t, r, _: [at(a, t, r) for a in maps], carry)
+        states, ys, _ = over(0, T, lambda t, r, _: [at(a, t, r) for a in maps], carry)
     elif size == 1:
 
         def now(t: Any, rows: slice, _: Any) -> Any:
@@ -150,7 +151,7 @@ def forward(
             valid = jax.tree.map(partial(at, t=t, rows=rows), masks.valid)
             return map_of(select(valid, x_t))
 
-        states, y, _ = over(0, T, now, carry)
+        states, ys, _ = over(0, T, now, carry)
     else:
         blocks = -(-T // size)
 
@@ -162,10 +163,10 @@ def forward(
             z_x = lambda t, r, _: [at(a, t - first, r) for a in maps]
             return over(low, jnp.minimum(low + size, T), z_x, carry)
 
-        states, y, _ = lax.fori_loop(0, blocks, block, carry)
+        states, ys, _ = lax.fori_loop(0, blocks, block, carry)
     if spec.batch_first and not in_place:
-        y = to_batch_first(y)
-    return join(states), y, None
+        ys = tuple(map(to_batch_first, ys))
+    return join(states), ys, None
 
 
 def backward(
@@ -176,44 +177,43 @@ def backward(
     saved: Saved,
     masks: Masks,
     d_end: Any,
-    d_y: Array,
+    d_ys: Any,
 ) -> Gradients:
-    """From the gradients of the state and `y` those of all but the matrices.
+    """From the gradients of the state and outputs those of all but the matrices.
 
     `x` are the inputs that are their own input maps, None for others. The gradients
     of products take the place of the products. Gradients of weights in `extra` that
     are part of those of a product are left out.
     """
     step, needs = spec.step, reads(spec.step)
-    T, state = d_y.shape[0], tuple(d_end)
+    T = jax.tree.leaves((d_ys, saved, x))[0].shape[0]
+    batch = batch_of(step, d_end)
     narrow = spec.dtype if on.narrow else None
     w_h = [transposed(w) for w in weights.w_h]
-    summed = [step.sum_of is not None and i == 0 for i in range(len(x))]
+    place = [None if k is None else step.called.index(k) for k in step.sums]
     # of the others the gradient is a part of that of a product
     summed_here = [
         is_float(a) and part is None
-        for a, part in zip(step.extra, needs.slices, strict=True)
+        for a, part in zip(step.extra, needs.parts, strict=True)
     ]
 
     def one(now: Any, extra: Any, d_state: Any, masks: Masks) -> Any:
-        (z_x, z, old, d_y), (valid, keep) = now, masks
-        rows = d_state[0].shape[:-1]
+        (z_x, z, old, d_ys), (valid, keep) = now, masks
 
         def some(a: Any, like: Any) -> Array:  # what is not read has any value
-            return jnp.zeros((*rows, *like.shape), like.dtype) if a is None else a
+            return jnp.zeros((*batch, *like.shape), like.dtype) if a is None else a
 
         old = list(map(some, old, step.state))
         z_x = [
-            None if s else some(a, like)
-            for a, like, s in zip(z_x, step.z_x, summed, strict=True)
+            some(a, like) if i is None else None
+            for a, like, i in zip(z_x, step.z_x, place, strict=True)
         ]
-        d_h, *others = d_state
-        d_new = select(valid, (d_h + d_y.astype(d_h.dtype), *others))
+        d_new = select(valid, gathered(step, d_state, d_ys))
         wide = [
-            jnp.broadcast_to(a, (*rows, *a.shape)) if a.ndim < 2 else a for a in extra
+            jnp.broadcast_to(a, (*batch, *a.shape)) if a.ndim < 2 else a for a in extra
         ]
         back = product_back(step)
-        d = pull(step, len(rows), back, z_x, z, old, wide, d_new, valid)
+        d = pull(step, len(batch), back, z_x, z, old, wide, *d_new, valid)
         # a step that is not valid hands its gradient on
         d_old = select(valid, select(keep, d.state), tuple(d_state))
         fresh = None
@@ -223,7 +223,7 @@ def backward(
         return d_old, d.z, d.z_x, more, fresh
 
     def ask(k: int, d: Array) -> Array:
-        return times(d, w_h[k], narrow, on.alone)
+        return times(d, w_h[k], narrow, on.alone, step.precisions[k])
 
     def body(n: Any, carry: Any) -> Any:
         t = n if spec.reverse else T - 1 - n
@@ -233,34 +233,41 @@ def backward(
             a if own is None else d
             for own, a, d in zip(saved.z_x, x, d_z_x, strict=True)
         ]
-        now = jax.tree.map(partial(at, t=t), ((z_x, d_z, saved.state, d_y), masks))
+        now = jax.tree.map(partial(at, t=t), ((z_x, d_z, saved.state, d_ys), masks))
         args = now[0], weights.extra, d_state, now[1]
         d_state, z_t, z_x_t, *more = chained(one, args, ask, on.outline)
         d_z, d_z_x = jax.tree.map(partial(put, t=t), (d_z, d_z_x), (z_t, z_x_t))
         return d_z, d_z_x, d_state, *jax.tree.map(jnp.add, sums, more)
 
-    rows = state[0].shape[:-1]
     d_extra = [
-        jnp.zeros((*rows, *a.shape) if a.ndim < 2 else a.shape, a.dtype)
+        jnp.zeros((*batch, *a.shape) if a.ndim < 2 else a.shape, a.dtype)
         if own
         else None
         for a, own in zip(weights.extra, summed_here, strict=True)
     ]
     starts = spec.starts and masks.keep is not None
-    d_start = tuple(map(jnp.zeros_like, state)) if starts else None
+    d_start = jax.tree.map(jnp.zeros_like, tuple(d_end)) if starts else None
     d_z_x = [
         None
-        if s or not is_float(like)
-        else like_rows(state[0], T, like.shape[-1], like.dtype)
+        if i is not None or not is_float(like)
+        else room(T, batch, like)
         if own is None
         else own
-        for like, own, s in zip(step.z_x, saved.z_x, summed, strict=True)
+        for like, own, i in zip(step.z_x, saved.z_x, place, strict=True)
     ]
-    carry = tuple(saved.z), tuple(d_z_x), state, d_extra, d_start
+    carry = tuple(saved.z), tuple(d_z_x), tuple(d_end), d_extra, d_start
     d_z, d_z_x, d_state, d_extra, d_start = lax.fori_loop(0, T, body, carry)
-    if any(summed):
-        d_z_x = (d_z[step.called.index(step.sum_of)], *d_z_x[1:])
-    return Gradients(tuple(d_z_x), tuple(d_z), tuple(d_extra), d_state, d_start)
+    d_z_x = tuple(d if i is None else d_z[i] for d, i in zip(d_z_x, place, strict=True))
+    return Gradients(d_z_x, tuple(d_z), tuple(d_extra), d_state, d_start)
+
+
+def gathered(step: Step, d_state: Any, d_ys: Any) -> tuple[Any, Any]:
+    """Gradients of the new state and of outputs; those that are its parts in it."""
+    d_new, others = list(d_state), list(d_ys)
+    for j, (p, d) in enumerate(zip(step.tells, d_ys, strict=True)):
+        if p is not None and d is not None:
+            d_new[p], others[j] = d_new[p] + d.astype(d_new[p].dtype), None
+    return tuple(d_new), tuple(others)
 
 
 def chained(one: Any, args: Any, ask: Any, outline: bool) -> Any:
@@ -290,15 +297,14 @@ def outlined(f: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def in_halves(step: Step, h: Array) -> list[slice]:
+def in_halves(step: Step, batch: tuple[int, ...]) -> list[slice]:
     """The rows of the batch, in two halves where that is faster.
 
     XLA runs a small product on one core. With two independent halves in a step
     another core has work too; a large product takes all cores by itself, and for
     a tiny one handing over costs more than the work.
     """
-    batch = h.shape[:-1]
-    if not batch or any(map(is_symbolic_dim, h.shape)):
+    if not batch or any(map(is_symbolic_dim, batch)):
         return [WHOLE]
     rows = math.prod(batch)
     widths = [step.widths[k] for k in step.called]
@@ -309,14 +315,12 @@ def in_halves(step: Step, h: Array) -> list[slice]:
     return [slice(0, half), slice(half, batch[0])]
 
 
-def block_of(T: Any, h: Array, weights: Weights) -> int | None:
+def block_of(T: Any, batch: tuple[int, ...], weights: Weights) -> int | None:
     """How many steps to make input maps of at a time; None for all at once."""
     widths = [w.shape[-1] for w in weights.w_x if w is not None]
-    if is_symbolic_dim(T) or any(map(is_symbolic_dim, h.shape)):
+    if not widths or any(map(is_symbolic_dim, (T, *batch))):
         return None
-    if not widths:
-        return None
-    rows = math.prod(h.shape[:-1])
+    rows = math.prod(batch)
     size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))
     return None if size >= T else size
 

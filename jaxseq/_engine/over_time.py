@@ -143,6 +143,20 @@ def _varied(step: Step, weights: Weights, *args: Any) -> Any:
     return weights._replace(extra=(*weights.extra, *held)), *args
 
 
+def _passed_wide(weights: Weights, x: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Inputs, those that are their own maps in the dtype of the sums."""
+    parts = zip(x, weights.w_x, strict=True)
+    return tuple(widen(a) if w is None else a for a, w in parts)
+
+
+def _cell(
+    spec: Spec, weights: Weights, inputs: Inputs
+) -> tuple[tuple[Array, ...], Array]:
+    """The state and `y`, which is the one output of a cell."""
+    end, (y,) = recurrence(spec, weights, inputs)
+    return end, y
+
+
 def one_step(
     step: Step,
     weights: Weights,
@@ -162,7 +176,7 @@ def one_step(
             return times(round_to(a, dtype), weights.w_h[k])
 
         old = state if resets is None else select(~resets, state, start)
-        z_x = project(weights, x)
+        z_x = project(weights, _passed_wide(weights, x))
         batch = state[0].ndim - 1
         new, *_ = evaluate(step, batch, product, z_x, old, weights.extra)
         return tuple(new), new[0].astype(dtype)
@@ -199,8 +213,8 @@ def over_time(
         T = x[0].shape[-2]
         masks = make_masks(T, lengths, mask, resets, reverse)
         start = None if resets is None else start  # then it is never read
-        inputs = Inputs(x, state, start, masks)
         weights = _wide(step, weights)
+        inputs = Inputs(_passed_wide(weights, x), state, start, masks)
         holes, starts = mask is not None, start is not None
         spec = Spec(
             step, reverse, dtype, holes, starts, implementation, remat,
@@ -208,7 +222,7 @@ def over_time(
         )  # fmt: skip
         if states:
             return all_states(spec, weights, inputs)
-        run = recurrence
+        run = _cell
         if T == 0 or implementation == "scan" or limit is not None:
             run = batch_first_plain
         if remat is None or not (is_symbolic_dim(T) or remat < T):

@@ -7,12 +7,20 @@ from jax import Array, lax
 from jaxseq._base.masks import Masks, select
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.steps import evaluate
-from jaxseq._engine.types import Inputs, Spec, Weights, to_batch_first, to_time_first
+from jaxseq._engine.types import (
+    Inputs,
+    Spec,
+    Weights,
+    batch_of,
+    out_dtype,
+    to_batch_first,
+    to_time_first,
+)
 
 
 class Out(NamedTuple):
     state: tuple[Array, ...]
-    y: Array  # (T, ..., H)
+    ys: tuple[Array, ...]  # (T, ..., F)
     lefts: tuple[Array, ...]  # (T, ..., I), what each matrix reads
 
 
@@ -22,31 +30,33 @@ def plain(spec: Spec, weights: Weights, inputs: Inputs, shifts: Any = None) -> O
 
     def body(state: Any, now: Any) -> Any:
         valid = now[1].valid
-        new, lefts = _advanced(spec, weights, start, state, *now)
-        y = select(valid, new[0]).astype(spec.dtype)
-        return select(valid, new, state), (y, tuple(select(valid, lefts)))
+        new, ys, lefts = _advanced(spec, weights, start, state, *now)
+        ys = tuple(select(valid, a).astype(out_dtype(spec, a)) for a in ys)
+        return select(valid, new, state), (ys, tuple(select(valid, lefts)))
 
     over = x, masks, shifts
-    state, (y, lefts) = lax.scan(body, state, over, reverse=spec.reverse)
-    return Out(state, y, lefts)
+    state, (ys, lefts) = lax.scan(body, state, over, reverse=spec.reverse)
+    return Out(state, ys, lefts)
 
 
 def _advanced(
     spec: Spec, weights: Weights, start: Any, state: Any, x: Any, masks: Masks,
     shifts: Any = None,
 ) -> Any:  # fmt: skip
-    """The state after a step as if it were valid, and what each matrix reads."""
+    """State and outputs of a step as if it were valid, and what each matrix reads."""
     valid, keep = masks
 
     def product(k: int, a: Array) -> Array:
-        return times(round_to(a, spec.dtype), weights.w_h[k])
+        precision = spec.step.precisions[k]
+        return times(round_to(a, spec.dtype), weights.w_h[k], precision=precision)
 
     # padded steps run on zeros, so that no gradient of a weight in them is NaN
     z_x = project(weights, select(valid, x))
     old = select(keep, state, start)
     rows = z_x, old, weights.extra, valid, shifts
-    new, _, lefts = evaluate(spec.step, state[0].ndim - 1, product, *rows)
-    return tuple(new), lefts
+    batch = len(batch_of(spec.step, state))
+    new, ys, _, lefts = evaluate(spec.step, batch, product, *rows)
+    return tuple(new), ys, lefts
 
 
 def batch_first_plain(
@@ -54,7 +64,7 @@ def batch_first_plain(
 ) -> tuple[tuple[Array, ...], Array]:
     """The state and `y` of `plain`, with x and y `(..., T, F)`."""
     x = tuple(map(to_time_first, inputs.x))
-    end, y, _ = plain(spec, weights, inputs._replace(x=x))
+    end, (y,), _ = plain(spec, weights, inputs._replace(x=x))
     return end, to_batch_first(y)
 
 
@@ -66,7 +76,7 @@ def all_states(
 
     def body(state: Any, now: Any) -> Any:
         x, masks = now
-        new, _ = _advanced(spec, weights, start, state, x, masks)
+        new, *_ = _advanced(spec, weights, start, state, x, masks)
         new = select(masks.valid, new, state)
         return new, new
 

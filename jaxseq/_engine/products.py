@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._engine.types import Weights, widen
+from jaxseq._engine.types import Weights
 from jaxseq._engine.update import width_out
 
 
-def times(a: Array, w: Array, narrow: Any = None, alone: bool = True) -> Array:
+def times(
+    a: Array, w: Array, narrow: Any = None, alone: bool = True, precision: Any = None
+) -> Array:
     """`a w` for `a` `(..., I)`, in the dtype of `w`.
 
     With `narrow` both factors are taken in that dtype, for matrix units: the values
@@ -23,7 +25,7 @@ def times(a: Array, w: Array, narrow: Any = None, alone: bool = True) -> Array:
     """
     dtype = w.dtype
     low = dtype if narrow is None else narrow
-    dot = partial(jnp.matmul, preferred_element_type=dtype)
+    dot = partial(jnp.matmul, precision=precision, preferred_element_type=dtype)
     a, w = a.astype(low), w.astype(low)
     if w.ndim == 3:
         N, I, _ = w.shape
@@ -48,7 +50,7 @@ def project(
 
     def one(x: Array, w: Array | None, b: Array | None) -> Array:
         if w is None:
-            return widen(x)
+            return x
         z = times(x, w, narrow, alone)
         return z if b is None else z + b
 
@@ -59,7 +61,9 @@ def project(
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def round_to(h: Array, dtype: Any) -> Array:
     """Rounds the values of `h` to `dtype`; derivatives pass as they are."""
-    return h if h.dtype == dtype else h.astype(dtype).astype(h.dtype)
+    if dtype is None or h.dtype == dtype:
+        return h
+    return h.astype(dtype).astype(h.dtype)
 
 
 @round_to.defjvp

@@ -6,19 +6,22 @@ from jax import Array
 from jaxseq._base.masks import select
 from jaxseq._engine.products import round_to
 from jaxseq._engine.steps import lefts_of, reads
-from jaxseq._engine.types import Inputs, Saved, Spec, Weights, widen
+from jaxseq._engine.types import Inputs, Saved, Spec, Weights, batch_of
+
+# of each part of the state what it was before each step, where an output tells
+Told = tuple[Array | None, ...]
 
 
-def complete(spec: Spec, saved: Saved, h: Array | None) -> Saved:
-    """With h of the old states, if it is read and was not saved."""
-    if h is not None and saved.state[0] is None and reads(spec.step).state[0]:
-        return saved._replace(state=(h, *saved.state[1:]))
-    return saved
+def complete(spec: Spec, saved: Saved, told: Told) -> Saved:
+    """With the parts of the old states that are read and were not saved."""
+    parts = zip(saved.state, told, reads(spec.step).state, strict=True)
+    state = tuple(b if a is None and read else a for a, b, read in parts)
+    return saved._replace(state=state)
 
 
-def previous(spec: Spec, y: Array, inputs: Inputs) -> Array:
-    """h before each step `(T, ..., H)`, from `y` and the first."""
-    h, (valid, keep) = inputs.state[0], inputs.masks
+def previous(spec: Spec, y: Array, inputs: Inputs, p: int = 0) -> Array:
+    """Part `p` of the state before each step `(T, ..., F)`, from `y` and the first."""
+    h, (valid, keep) = inputs.state[p], inputs.masks
     first, y = round_to(h, spec.dtype)[None], y.astype(h.dtype)
     if not spec.reverse:
         before = jnp.concatenate([first, y[:-1]])
@@ -31,20 +34,27 @@ def previous(spec: Spec, y: Array, inputs: Inputs) -> Array:
         before = select(after, before, jnp.broadcast_to(first, before.shape))
     start = None
     if inputs.start is not None:
-        start = jnp.broadcast_to(inputs.start[0], before.shape)
+        start = jnp.broadcast_to(inputs.start[p], before.shape)
     return select(keep, before, start)
 
 
-def first_of(spec: Spec, y: Array, inputs: Inputs) -> Array | None:
-    """h before each valid step, if y tells; before no step it may be anything."""
-    if spec.holes:  # after one of them y does not tell what h was
-        return None
-    return select(inputs.masks.valid, previous(spec, y, inputs))
+def told_by(spec: Spec, ys: tuple[Array, ...], inputs: Inputs) -> Told:
+    """The parts of the state before each valid step that the outputs tell.
+
+    Before a step that is not valid they may be anything.
+    """
+    told: list[Array | None] = [None] * len(spec.step.state)
+    if spec.holes:  # after one of them an output does not tell what the state was
+        return tuple(told)
+    for p, y in zip(spec.step.tells, ys, strict=True):
+        if p is not None and told[p] is None:
+            told[p] = select(inputs.masks.valid, previous(spec, y, inputs, p))
+    return tuple(told)
 
 
 def is_recalled(spec: Spec, i: int) -> bool:
-    """Whether what the i-th product reads is not h, or h is not known from y."""
-    return spec.holes or not spec.step.left_is_first(i)
+    """Whether what the i-th product reads is no part of the state that y tells."""
+    return spec.holes or spec.step.left_part(i) is None
 
 
 def only_recalled(spec: Spec, lefts: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -52,17 +62,17 @@ def only_recalled(spec: Spec, lefts: tuple[Array, ...]) -> tuple[Array, ...]:
 
 
 def recalled(
-    spec: Spec, weights: Weights, inputs: Inputs, y: Array, saved: Saved
+    spec: Spec, weights: Weights, inputs: Inputs, ys: tuple[Array, ...], saved: Saved
 ) -> tuple[Array, ...]:
-    """What matrices read `(T, ..., I)`, of those that read other than h."""
+    """What matrices read `(T, ..., I)`, of those that read other than such a part."""
     if not any(is_recalled(spec, i) for i in range(len(spec.step.called))):
         return ()
-    saved = complete(spec, saved, first_of(spec, y, inputs))
+    saved = complete(spec, saved, told_by(spec, ys, inputs))
     x = select(inputs.masks.valid, inputs.x)
     z_x = tuple(
-        widen(a) if w is None else b
-        for a, w, b in zip(x, weights.w_x, saved.z_x, strict=True)
+        a if w is None else b for a, w, b in zip(x, weights.w_x, saved.z_x, strict=True)
     )
+    axes = 1 + len(batch_of(spec.step, inputs.state))
     parts = z_x, saved.z, saved.state, weights.extra
-    lefts = lefts_of(spec.step, inputs.state[0].ndim, *parts)
+    lefts = lefts_of(spec.step, axes, *parts)
     return select(inputs.masks.valid, only_recalled(spec, lefts))

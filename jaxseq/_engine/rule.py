@@ -19,10 +19,11 @@ from jax.interpreters.ad import Zero, primitive_jvps
 from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.masks import select
 from jaxseq._engine import backends
+from jaxseq._engine.extras import summed_part
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import plain
 from jaxseq._engine.products import project, round_to, times
-from jaxseq._engine.recall import complete, first_of, is_recalled, only_recalled
+from jaxseq._engine.recall import complete, is_recalled, only_recalled, told_by
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import (
     Inputs,
@@ -31,7 +32,6 @@ from jaxseq._engine.types import (
     as_written,
     to_batch_first,
     to_time_first,
-    widen,
 )
 
 
@@ -47,50 +47,53 @@ class Moving(NamedTuple):
 
 def recurrence(
     spec: Spec, weights: Weights, inputs: Inputs
-) -> tuple[tuple[Array, ...], Array]:
-    """Runs over time: the state and `y`."""
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Runs over time: the state and the outputs."""
     return backends.forward(spec, weights, inputs)[:2]
 
 
 def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     if spec.batch_first:
         spec = spec._replace(batch_first=False)
-        (end, y, *_), (d_end, d_y, *_) = _jvp(spec, *map(_turned, (primals, tangents)))
-        y, d_y = to_batch_first(y), to_batch_first(d_y)
-        return (end, y, None, None), (d_end, d_y, None, None)
+        out, d_out = _jvp(spec, *map(_turned, (primals, tangents)))
+        (end, ys), (d_end, d_ys) = out[:2], d_out[:2]
+        ys, d_ys = (tuple(map(to_batch_first, each)) for each in (ys, d_ys))
+        return (end, ys, None, None), (d_end, d_ys, None, None)
     weights, inputs = primals
     d_weights, d_inputs = tangents
     step = spec.step
     out = backends.forward(spec._replace(save=True), weights, inputs)
-    end, y, saved, others = out
+    end, ys, saved, others = out
     x = select(inputs.masks.valid, inputs.x)
     z_x = project(weights, x)
-    h = first_of(spec, y, inputs)
-    full = complete(spec, saved, h)
+    told = told_by(spec, ys, inputs)
+    full = complete(spec, saved, told)
     rest = iter(others)
     lefts = [
-        round_to(next(rest), spec.dtype) if is_recalled(spec, i) else h
+        round_to(next(rest), spec.dtype)
+        if is_recalled(spec, i)
+        else told[step.left_part(i)]
         for i in range(len(step.called))
     ]
 
     d_z_x = tuple(
         _total(z, [_product(d, w), _product(a, d_w), d_b])
         if w is not None
-        else _total(z, [_widened(d)])
+        else instantiate(z, d)
         for z, a, w, d, d_w, d_b in zip(
             floats(z_x), x, weights.w_x, d_inputs.x, d_weights.w_x, d_weights.b,
             strict=True,
         )
     )  # fmt: skip
     shifts: Any = tuple(
-        _total(z, [_product(a, d_weights.w_h[k])])
+        _total(z, [_product(a, d_weights.w_h[k], step.precisions[k])])
         for k, a, z in zip(step.called, lefts, saved.z, strict=True)
     )
     d_extra = tuple(map(instantiate, floats(weights.extra), d_weights.extra))
-    d_state = tuple(map(instantiate, inputs.state, d_inputs.state))
+    d_state = tuple(map(instantiate, floats(inputs.state), d_inputs.state))
     d_start = None
     if inputs.start is not None:
-        d_start = tuple(map(instantiate, inputs.start, d_inputs.start))
+        d_start = tuple(map(instantiate, floats(inputs.start), d_inputs.start))
     b = Moving(d_z_x, shifts, d_extra, d_state, d_start)
 
     def tangent(b: Moving) -> Any:
@@ -99,32 +102,35 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
                 w_x=(None,) * len(z_x), b=(None,) * len(z_x),
                 extra=with_floats(b.extra, weights.extra),
             )  # fmt: skip
-            at = Inputs(with_floats(b.z_x, z_x), b.state, b.start, inputs.masks)
-            return plain(spec, given, at, shifts)[:2]
+            first = with_floats((b.state, b.start), (inputs.state, inputs.start))
+            at = Inputs(with_floats(b.z_x, z_x), *first, inputs.masks)
+            return floats(plain(spec, given, at, shifts)[:2])
 
         at = Moving(
             floats(z_x), tuple(jnp.zeros_like(a) for a in shifts),
-            floats(weights.extra), inputs.state, inputs.start,
+            *floats((weights.extra, inputs.state, inputs.start)),
         )  # fmt: skip
         return jax.jvp(lambda b: run(b, b.shifts), (at,), (b,))[1]
 
-    def transpose(d_end: Any, d_y: Array) -> Moving:
+    def transpose(d_end: Any, d_ys: Any) -> Moving:
         passed = tuple(
-            a if w is None else None for a, w in zip(z_x, weights.w_x, strict=True)
+            a if w is None and k is None else None
+            for a, w, k in zip(z_x, weights.w_x, step.sums, strict=True)
         )
-        d = backends.backward(spec, weights, passed, full, inputs.masks, d_end, d_y)
+        d = backends.backward(spec, weights, passed, full, inputs.masks, d_end, d_ys)
         own = tuple(
             None if z is None else d_z for z, d_z in zip(b.z_x, d.z_x, strict=True)
         )
         return Moving(own, d.z, _summed(spec, weights, d), d.state, d.start)
 
     constants = z_x, weights, inputs.state, inputs.start
-    d_end, d_y = with_transpose(tangent, transpose, constants, b, (end, y))
+    moved = floats((end, ys))
+    d_end, d_ys = with_transpose(tangent, transpose, constants, b, moved)
     if not spec.save:
-        return (end, y, None, None), (d_end, d_y, None, None)
+        return (end, ys, None, None), (d_end, d_ys, None, None)
     # only `transpose` reads what was saved, and it is never differentiated
-    d_saved = jax.tree.map(jnp.zeros_like, saved)
-    return out, (d_end, d_y, d_saved, _lefts_tangent(spec, primals, tangents))
+    d_saved = floats(jax.tree.map(jnp.zeros_like, saved))
+    return out, (d_end, d_ys, d_saved, _lefts_tangent(spec, primals, tangents))
 
 
 def _turned(args: Any) -> Any:
@@ -170,7 +176,18 @@ def _run_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
     spec = backends.spec_of(params)
     with as_written(spec):
         out, d_out = _jvp(spec, tree.unflatten(primals), tree.unflatten(tangents))
-    return jax.tree.leaves(out), jax.tree.leaves(d_out)
+    is_none = lambda a: a is None
+    pairs = jax.tree.map(_with_zero, out, d_out, is_leaf=is_none)
+    is_zero = lambda a: isinstance(a, Zero)
+    return jax.tree.leaves(out), jax.tree.leaves(pairs, is_leaf=is_zero)
+
+
+def _with_zero(a: Any, d: Any) -> Any:
+    """The tangent of `a`: that of what is not float is zero."""
+    if d is not None or a is None:
+        return d
+    kind: Any = jax.typeof(a)
+    return Zero(kind.to_tangent_aval())
 
 
 primitive_jvps[backends.run_p] = _run_jvp
@@ -179,27 +196,23 @@ primitive_jvps[backends.run_p] = _run_jvp
 def _summed(spec: Spec, weights: Weights, d: Any) -> tuple[Array | None, ...]:
     """Gradients of `extra`, summed over time and rows where they are not yet."""
 
-    def one(a: Array, like: Any, given: Any, part: Any) -> Array | None:
+    def one(a: Array, given: Any, part: Any) -> Array | None:
         if part is not None:
-            i, offset = part
-            given = d.z[i][..., offset : offset + like.shape[0]]
-        elif given is None or a.ndim >= 2:
+            like = (*spec.step.z, *spec.step.z_x)[part.i]
+            return summed_part(part, (*d.z, *d.z_x), len(like.shape))
+        if given is None or a.ndim >= 2:
             return given
         return given.sum(tuple(range(given.ndim - a.ndim)))
 
-    parts = weights.extra, spec.step.extra, d.extra, reads(spec.step).slices
+    parts = weights.extra, d.extra, reads(spec.step).parts
     return tuple(one(*each) for each in zip(*parts, strict=True))
 
 
-def _widened(d: Any) -> Any:
-    return d if isinstance(d, Zero) else widen(d)
-
-
-def _product(x: Any, w: Any) -> Any:
+def _product(x: Any, w: Any, precision: Any = None) -> Any:
     """`x w`, where one of the two is a tangent; None for zero."""
     if isinstance(x, Zero) or isinstance(w, Zero):
         return None
-    return times(x, w)
+    return times(x, w, precision=precision)
 
 
 def _total(like: Array | None, terms: list[Any]) -> Array | None:

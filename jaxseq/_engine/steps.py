@@ -18,6 +18,7 @@ from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.mesh import varying
 from jaxseq._engine.chain import needed, run
 from jaxseq._engine.chain import product as chain_product
+from jaxseq._engine.extras import Part, part_of
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.update import Step
 
@@ -48,8 +49,8 @@ def evaluate(
     valid: Array | None = None,
     shifts: Any = None,
     extra_axis: int | None = None,
-) -> tuple[list[Array], list[Array], list[Array]]:
-    """The new state, products or sums, and what the matrices read, of rows.
+) -> tuple[list[Array], list[Array], list[Array], list[Array]]:
+    """The new state, outputs, products, and what the matrices read, of rows.
 
     `shifts` are added to the products. A row that is not valid has no gradient,
     whatever the update makes of it. With `extra_axis` 0 `extra` has rows too.
@@ -70,8 +71,8 @@ def evaluate(
 
     over = over_rows(on_row, batch, (0, 0, extra_axis, 0, 0))
     out = over(tuple(z_x), tuple(state), tuple(extra), valid, shifts)
-    n, m = len(step.state), len(step.called)
-    return out[:n], out[n : n + m], out[n + m :]
+    n, m, p = len(step.state), len(step.ys), len(step.called)
+    return out[:n], out[n : n + m], out[n + m : n + m + p], out[n + m + p :]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -92,7 +93,7 @@ class Pulled(NamedTuple):
 
     z_x: tuple[Any, ...]
     z: tuple[Array, ...]
-    state: tuple[Array, ...]
+    state: tuple[Any, ...]
     extra: tuple[Any, ...]
 
 
@@ -105,14 +106,15 @@ def pull(
     state: Any,
     extra: Any,
     d_new: Any,
+    d_ys: Any,
     valid: Array | None = None,
 ) -> Pulled:
     """The gradients of the step whose products came to `z`.
 
-    Of `extra` those of rank 1 or less are given for each row, and have rows here;
-    those of a higher rank are summed over the rows.
+    `d_new` and `d_ys` are None for what has no gradient here. Of `extra` those of
+    rank 1 or less are given for each row, and have rows here; those of a higher rank
+    are summed over the rows.
     """
-    n = len(step.state)
     per_row = tuple(0 if len(a.shape) < 2 else None for a in step.extra)
 
     def on_row(z_x: Any, state: Any, extra: Any, z: Any, taps: Any, valid: Any) -> Any:
@@ -123,20 +125,20 @@ def pull(
             return cut(_known(product, k, a, z[i], taps[i]))
 
         args = jax.tree.map(cut, [*z_x, *state, *extra], is_leaf=lambda a: a is None)
-        return run(step.summed, args, known)[:n]
+        out = run(step.summed, args, known)
+        return [a for a, d in zip(out, d_out, strict=False) if d is not None]
 
     def f(z_x: Any, state: Any, extra: Any, taps: Any) -> Any:
-        whole = with_floats(z_x, all_x), state, with_floats(extra, all_extra)
+        whole = map(with_floats, (z_x, state, extra), everything)
         return over_rows(on_row, batch, (0, 0, per_row, 0, 0, 0))(
             *whole, z, taps, valid
         )
 
-    all_x, all_extra = tuple(z_x), tuple(extra)
-    moving = floats(all_x), floats(all_extra)
+    d_out = *d_new, *d_ys
+    everything = tuple(z_x), tuple(state), tuple(extra)
     taps = tuple(map(jnp.zeros_like, z))
-    args = moving[0], tuple(state), moving[1], taps
-    _, back = jax.vjp(f, *args)
-    d_z_x, d_state, d_extra, d_z = back(list(d_new))
+    _, back = jax.vjp(f, *map(floats, everything), taps)
+    d_z_x, d_state, d_extra, d_z = back([d for d in d_out if d is not None])
     return Pulled(d_z_x, d_z, d_state, d_extra)
 
 
@@ -145,7 +147,7 @@ class Reads(NamedTuple):
 
     x: tuple[bool, ...]  # input maps that are read
     state: tuple[bool, ...]  # parts of the old state
-    slices: tuple[tuple[int, int] | None, ...]  # extras whose gradient lies in d_z
+    parts: tuple[Part | None, ...]  # extras whose gradient lies in those of products
 
 
 _reads: WeakKeyDictionary[Step, Reads] = WeakKeyDictionary()
@@ -159,12 +161,11 @@ def reads(step: Step) -> Reads:
 
 def _find_reads(step: Step) -> Reads:
     """Found on the jaxpr of the pulled back step, of one row."""
-    z = [
-        jax.ShapeDtypeStruct((step.widths[k][1],), step.state[0].dtype)
-        for k in step.called
-    ]
-    f = partial(pull, step, 0, product_back(step))
-    args = step.z_x, tuple(z), step.state, step.extra, step.state
+    f, z = partial(pull, step, 0, product_back(step)), step.z
+    d_ys = tuple(
+        a if p is None else None for a, p in zip(step.ys, step.tells, strict=True)
+    )
+    args = step.z_x, z, step.state, step.extra, floats(step.state), floats(d_ys)
     with jax.sharding.use_abstract_mesh(NO_MESH):
         closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
     jaxpr = closed.jaxpr
@@ -180,12 +181,12 @@ def _find_reads(step: Step) -> Reads:
     by_lefts = left_reads(step)
     # which outputs are gradients of what
     out = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.outvars)
-    makers = {v: e for e in jaxpr.eqns for v in e.outvars}
-    slices = tuple(_slice(d, out.z, makers) for d in out.extra)
+    wholes = *out.z, *out.z_x
+    parts = tuple(part_of(d, wholes, jaxpr) for d in out.extra)
     return Reads(
         tuple((v in read) or by_lefts[i] for i, v in enumerate(x)),
         tuple((v in read) or by_lefts[n_x + i] for i, v in enumerate(state)),
-        slices,
+        parts,
     )
 
 
@@ -195,8 +196,9 @@ def product_back(step: Step) -> Product:
 
 def left_reads(step: Step) -> list[bool]:
     """Which input maps and parts of the state the matrices read, but for h itself."""
-    first = step.recall.invars[len(step.z_x)]
-    read = {v for v in step.recall.outvars if v is not first and type(v) is not Literal}
+    n = len(step.z_x)
+    told = {step.recall.invars[n + p] for p in step.tells if p is not None}
+    read = {v for v in step.recall.outvars if type(v) is not Literal} - told
     read |= {v for stage in step.recall.stages for v in stage.reads}
     return [v in read for v in step.recall.invars]
 
@@ -211,20 +213,3 @@ def lefts_of(
         return tuple(run(step.recall, [*z_x, *state, *extra], known))
 
     return over_rows(on_row, batch, (0, 0, 0, None))(z_x, z, state, extra)
-
-
-def _slice(d: Any, d_z: Any, makers: Any) -> tuple[int, int] | None:
-    """Where the gradient `d` lies in that of a product, if it is a part of one."""
-    if d is None or type(d) is Literal or d.aval.ndim != 1:
-        return None
-    for i, whole in enumerate(d_z):
-        if d is whole:
-            return i, 0
-        maker = makers.get(whole)
-        if maker is not None and maker.primitive.name == "concatenate":
-            offset = 0
-            for part in maker.invars:
-                if part is d:
-                    return i, offset
-                offset += part.aval.shape[0]
-    return None

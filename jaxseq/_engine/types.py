@@ -19,7 +19,7 @@ class Spec(NamedTuple):
 
     step: Step
     reverse: bool
-    dtype: Any  # of y, and of what the matrices read
+    dtype: Any  # of ys, and of what the matrices read; None as the step has them
     holes: bool  # whether steps between valid ones may be not valid
     starts: bool  # whether a reset goes to a start that may have a gradient
     implementation: str | None = None
@@ -75,7 +75,7 @@ class Gradients(NamedTuple):
     z_x: tuple[Array | None, ...]  # (T, ..., Z)
     z: tuple[Array, ...]  # (T, ..., O)
     extra: tuple[Array | None, ...]  # of each row (..., E), or summed over the rows
-    state: tuple[Array, ...]
+    state: tuple[Array | None, ...]
     start: tuple[Array, ...] | None
 
 
@@ -98,17 +98,32 @@ def widen(tree: Any) -> Any:
 def kept(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:
     """Which input maps and which parts of the old state are saved."""
     step, needs = spec.step, reads(spec.step)
-    summed = step.sum_of is not None
     z_x = [
-        w is not None and read and not (summed and i == 0)
-        for i, (w, read) in enumerate(zip(weights.w_x, needs.x, strict=True))
+        w is not None and read and k is None
+        for w, read, k in zip(weights.w_x, needs.x, step.sums, strict=True)
     ]
     state = list(needs.state)
+    lefts = map(step.left_part, range(len(step.called)))
     if spec.holes:  # then y does not tell what h was
-        state[0] |= any(map(step.left_is_first, range(len(step.called))))
-    elif step.state[0].dtype == spec.dtype:
-        state[0] = False
+        for p in lefts:
+            if p is not None:
+                state[p] = True
+    else:
+        for p, y in zip(step.tells, step.ys, strict=True):
+            if p is not None and step.state[p].dtype == out_dtype(spec, y):
+                state[p] = False
     return z_x, state
+
+
+def out_dtype(spec: Spec, y: Any) -> Any:
+    return jnp.dtype(y.dtype if spec.dtype is None else spec.dtype)
+
+
+def batch_of(step: Step, state: Any) -> tuple[int, ...]:
+    """What lies in front of the step's own shapes; parts may be None."""
+    parts = zip(step.state, state, strict=True)
+    own, a = next((own, a) for own, a in parts if a is not None)
+    return a.shape[: a.ndim - len(own.shape)]
 
 
 def to_time_first(a: Array) -> Array:
@@ -121,6 +136,6 @@ def to_batch_first(a: Array) -> Array:
     return jnp.moveaxis(a, 0, -2)
 
 
-def like_rows(a: Array, T: int, F: int, dtype: Any) -> Array:
-    """Zeros `(T, ..., F)`, for rows as those of `a` `(..., H)`."""
-    return jnp.zeros((T, *a.shape[:-1], F), dtype)
+def room(T: int, batch: tuple[int, ...], a: Any, dtype: Any = None) -> Array:
+    """Zeros `(T, ..., F)`, for values like `a` of one step."""
+    return jnp.zeros((T, *batch, *a.shape), a.dtype if dtype is None else dtype)

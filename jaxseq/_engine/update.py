@@ -25,24 +25,31 @@ Update = Callable[[Any, Any, Any, Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """An update on one row, in leaves.
+    """What one step does, in leaves.
 
-    Both chains give the new state, then of each matrix that is called what its
-    product came to and what it read. Where z_x and a product are read by their sum
-    only, that is what the product of `summed` stands for; it does not read z_x.
+    It takes arrays of the shapes given here: rows, of an update, or the whole arrays
+    of a scan's body. What lies in front of these shapes is a batch. Both chains give
+    the new state, the outputs, then of each matrix that is called what its product
+    came to and what it read. Where a part of z_x and a product are read by their sum
+    only, that is what the product of `summed` stands for; it does not read that part.
     """
 
     name: str
     tree: Any  # of the state
     widths: tuple[tuple[int, int], ...]  # (I, O) of each matrix
     called: tuple[int, ...]  # matrices that the update calls
-    chain: Chain  # (z_x, state, extra) -> (state, z, lefts)
+    chain: Chain  # (z_x, state, extra) -> (state, ys, z, lefts)
     summed: Chain
     recall: Chain  # that of the lefts alone
-    sum_of: int | None  # the matrix whose product z_x is added to
+    sums: tuple[int | None, ...]  # of each part of z_x the matrix it is added to
     z_x: tuple[Any, ...]  # shapes and dtypes
     state: tuple[Any, ...]
     extra: tuple[Any, ...]
+    ys: tuple[Any, ...]
+    tells: tuple[int | None, ...]  # of each output the part of the state that it is
+    z: tuple[Any, ...]  # of each matrix that is called
+    lefts: tuple[Any, ...]
+    precisions: tuple[Any, ...]  # of the product with each matrix
     jaxpr: Jaxpr
     has_effects: bool
     held: int = 0  # how many of `extra`, at its end, the update closes over
@@ -54,11 +61,14 @@ class Step:
         parts = (*self.z_x, *self.extra)
         return any(jnp.issubdtype(a.dtype, jnp.complexfloating) for a in parts)
 
-    def left_is_first(self, i: int) -> bool:
-        """Whether the i-th product reads the first part of the state as it is."""
-        return (
-            self.chain.outvars[i - len(self.called)] is self.chain.invars[len(self.z_x)]
-        )
+    def left_part(self, i: int) -> int | None:
+        """The part of the state that the i-th product reads as it is, if y tells it."""
+        left = self.chain.outvars[i - len(self.called)]
+        n = len(self.z_x)
+        for p in self.tells:
+            if p is not None and self.chain.invars[n + p] is left:
+                return p
+        return None
 
 
 class Shapes(NamedTuple):
@@ -173,44 +183,61 @@ def step_of(
 ) -> Step:
     """What is found out about an update on its jaxpr."""
     z_x, state, w_h, extra = (tuple(jax.tree.leaves(part)) for part in shapes)
-    products = {e.params["k"]: e for e in jaxpr.eqns if e.primitive is product_p}
-    called = tuple(sorted(products))
-    joined, eqns = _sum(jaxpr, products, len(z_x)), jaxpr.eqns
-    z = {k: e.outvars[0] for k, e in products.items()}
-    if joined is not None:
-        k, add = joined
-        z[k] = add.outvars[0]
-        instead = {id(products[k]): [products[k].replace(outvars=[z[k]])], id(add): []}
-        eqns = [new for e in eqns for new in instead.get(id(e), [e])]
-    lefts = [products[k].invars[0] for k in called]
-    outvars = [*jaxpr.outvars, *(z[k] for k in called), *lefts]
     row = lambda a: jax.ShapeDtypeStruct(jnp.shape(a), a.dtype)
-    return Step(
+    return step_from(
+        jaxpr.replace(outvars=[*jaxpr.outvars, jaxpr.outvars[0]]),
+        z_x,
+        state,
+        (*extra, *map(row, consts)),
         name=getattr(update, "__name__", type(update).__name__),
         tree=jax.tree.structure(shapes.state),
         widths=tuple((width_in(w), width_out(w)) for w in w_h),
-        called=called,
-        chain=chain_of(jaxpr.replace(outvars=outvars)),
-        summed=chain_of(jaxpr.replace(eqns=eqns, outvars=outvars)),
-        recall=chain_of(jaxpr.replace(eqns=eqns, outvars=lefts)),
-        sum_of=None if joined is None else joined[0],
-        z_x=z_x,
-        state=state,
-        extra=(*extra, *map(row, consts)),
-        jaxpr=jaxpr,
-        has_effects=bool(jaxpr.effects),
+        precisions=(None,) * len(w_h),
         held=len(consts),
         **more,
     )
 
 
-def _sum(jaxpr: Jaxpr, products: Any, n_x: int) -> Any:
-    """The product that z_x is read in a sum with, and the equation of that sum.
+def step_from(jaxpr: Jaxpr, z_x: Any, state: Any, extra: Any, **more: Any) -> Step:
+    """The step of a jaxpr (z_x, state, extra) -> (state, ys) with products in it."""
+    products = {e.params["k"]: e for e in jaxpr.eqns if e.primitive is product_p}
+    called = tuple(sorted(products))
+    sums, eqns = _sums(jaxpr, products, len(z_x)), jaxpr.eqns
+    z = {k: e.outvars[0] for k, e in products.items()}
+    instead: dict[int, list[Any]] = {}
+    for k, add in sums.values():
+        z[k] = add.outvars[0]
+        e = products[k]
+        instead |= {id(e): [e.replace(outvars=[z[k]])], id(add): []}
+    eqns = [new for e in eqns for new in instead.get(id(e), [e])]
+    lefts = [products[k].invars[0] for k in called]
+    results = [*jaxpr.outvars, *(z[k] for k in called), *lefts]
+    of = lambda v: jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
+    new, ys = jaxpr.outvars[: len(state)], jaxpr.outvars[len(state) :]
+    return Step(
+        called=called,
+        chain=chain_of(jaxpr.replace(outvars=results)),
+        summed=chain_of(jaxpr.replace(eqns=eqns, outvars=results)),
+        recall=chain_of(jaxpr.replace(eqns=eqns, outvars=lefts)),
+        sums=tuple(sums[i][0] if i in sums else None for i in range(len(z_x))),
+        z_x=tuple(z_x),
+        state=tuple(state),
+        extra=tuple(extra),
+        ys=tuple(map(of, ys)),
+        tells=tuple(new.index(v) if v in new else None for v in ys),
+        z=tuple(of(z[k]) for k in called),
+        lefts=tuple(map(of, lefts)),
+        jaxpr=jaxpr,
+        has_effects=bool(jaxpr.effects),
+        **more,
+    )
 
-    That sum is the one reader of both, so the update depends on nothing else of them.
+
+def _sums(jaxpr: Jaxpr, products: Any, n_x: int) -> dict[int, tuple[int, Any]]:
+    """Of parts of z_x that are read in a sum with a product: that, and its equation.
+
+    That sum is the one reader of both, so the step depends on nothing else of them.
     """
-    if n_x != 1 or not products:
-        return None
     readers: dict[Any, list[Any]] = {}
     for e in jaxpr.eqns:
         for v in e.invars:
@@ -219,13 +246,15 @@ def _sum(jaxpr: Jaxpr, products: Any, n_x: int) -> Any:
     for v in jaxpr.outvars:
         if type(v) is not Literal:
             readers.setdefault(v, []).append(None)
-    adds = readers.get(jaxpr.invars[0], [])
-    for k, e in products.items():
-        others = readers.get(e.outvars[0], [])
-        if len(adds) == len(others) == 1 and adds[0] is others[0] is not None:
-            if adds[0].primitive.name == "add":
-                return k, adds[0]
-    return None
+    found: dict[int, tuple[int, Any]] = {}
+    for i, x in enumerate(jaxpr.invars[:n_x]):
+        adds = readers.get(x, [])
+        for k, e in products.items():
+            others = readers.get(e.outvars[0], [])
+            if len(adds) == len(others) == 1 and adds[0] is others[0] is not None:
+                if adds[0].primitive.name == "add":
+                    found[i] = k, adds[0]
+    return found
 
 
 # What stands for a step among the parameters of an equation. JAX keeps parameters in

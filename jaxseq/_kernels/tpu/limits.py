@@ -29,6 +29,8 @@ PRIMITIVES = frozenset(
 
 def why_not(devices: Devices, spec: Spec, weights: Weights, *others: Any) -> str | None:
     """The limit of the kernel that a run with these and others would pass, or None."""
+    if spec.dtype is None:
+        return "it is the body of a scan"
     step, dtype = spec.step, jnp.dtype(spec.dtype)
     if dtype not in (jnp.float32, jnp.bfloat16):
         return f"{dtype} is neither float32 nor bfloat16"
@@ -68,25 +70,17 @@ def _rows(shapes: Any) -> Any:
     return jax.tree.map(row, tuple(shapes))
 
 
-def _products(spec: Spec) -> Any:
-    """Shapes of what the products of one row come to."""
-    step, wide = spec.step, spec.step.state[0].dtype
-    return [jax.ShapeDtypeStruct((step.widths[k][1],), wide) for k in step.called]
-
-
 def _limit_of_update(spec: Spec) -> str | None:
     """What there is in the update and its derivative that the kernel has not."""
     step = spec.step
-    z_x, z, state, extra = map(
-        _rows, (step.z_x, _products(spec), step.state, step.extra)
-    )
+    z_x, z, state, extra = map(_rows, (step.z_x, step.z, step.state, step.extra))
     ask = product_back(step)
     onward = lambda k, a: product_p.bind(a, k=k, width=step.widths[k][1])
     there = partial(evaluate, step, 1, onward, extra_axis=0)
     back = partial(pull, step, 1, ask)
     for f, args in (
         (there, (z_x, state, extra)),
-        (back, (z_x, z, state, extra, state)),
+        (back, (z_x, z, state, extra, state, (None,))),
     ):
         with jax.sharding.use_abstract_mesh(NO_MESH):
             closed = jax.make_jaxpr(f)(*args)
@@ -134,7 +128,7 @@ def _sizes(spec: Spec, weights: Weights) -> list[Bytes]:
     struct = jax.ShapeDtypeStruct
     w_h = [struct(step.widths[k], spec.dtype) for k in step.called]
     extra = [struct((1, *a.shape), a.dtype) for a in step.extra]
-    z_x, z, state = map(_rows, (step.z_x, _products(spec), step.state))
+    z_x, z, state = map(_rows, (step.z_x, step.z, step.state))
     (y,) = _rows([struct(step.state[0].shape, spec.dtype)])
     bits = struct((ROWS, 1), jnp.int32)
     own = own_extra(spec)

@@ -30,8 +30,8 @@ class Marks(NamedTuple):
 
 def forward(
     devices: Devices, spec: Spec, weights: Weights, inputs: Inputs
-) -> tuple[tuple[Array, ...], Array, Saved | None]:
-    """The state, `y`, and what the backward pass needs if `spec.save`."""
+) -> tuple[tuple[Array, ...], tuple[Array], Saved | None]:
+    """The state, `(y,)`, and what the backward pass needs if `spec.save`."""
     x, state, start, masks = inputs
     batch = state[0].shape[:-1]
     z_x = project(
@@ -51,9 +51,9 @@ def forward(
     out = call(partial(scan, step, chip(devices), spec.reverse), devices, operands)
     end, (y, z, old) = unflat(out, batch)
     if not spec.save:
-        return end, y, None
+        return end, (y,), None
     z_x = tuple(a if yes else None for a, yes in zip(z_x, keep_x, strict=True))
-    return end, y, Saved(z_x, z, old)
+    return end, (y,), Saved(z_x, z, old)
 
 
 def backward(
@@ -64,16 +64,16 @@ def backward(
     saved: Saved,
     masks: Masks,
     d_end: Any,
-    d_y: Array,
+    d_ys: tuple[Array],
 ) -> Gradients:
     """From the gradients of the state and `y` those of all but the matrices.
 
     `x` are the inputs that are their own input maps, None for others.
     """
-    step, batch = spec.step, d_y.shape[1:-1]
+    (d_y,), step = d_ys, spec.step
+    batch = d_y.shape[1:-1]
     z_x = [a if own is None else own for own, a in zip(saved.z_x, x, strict=True)]
-    if step.sum_of is not None:
-        z_x[0] = None
+    z_x = [a if k is None else None for a, k in zip(z_x, step.sums, strict=True)]
     rows = math.prod(batch)
     d_extra = tuple(
         jnp.zeros((rows, *a.shape), a.dtype) if own else None
@@ -92,8 +92,10 @@ def backward(
     run = partial(backward_step, spec, _marks(masks))
     out = call(partial(scan, run, chip(devices), not spec.reverse), devices, operands)
     (d_state, d_extra, d_start), (d_z_x, d_z) = unflat(out, batch)
-    if step.sum_of is not None:
-        d_z_x = (d_z[step.called.index(step.sum_of)], *d_z_x[1:])
+    d_z_x = tuple(
+        d if k is None else d_z[step.called.index(k)]
+        for d, k in zip(d_z_x, step.sums, strict=True)
+    )
     return Gradients(d_z_x, d_z, d_extra, d_state, d_start)
 
 
@@ -105,7 +107,7 @@ def for_kernel(spec: Spec, weights: Weights) -> Any:
 
 def own_extra(spec: Spec) -> list[bool]:
     """Whether the gradient of an extra is summed here, not part of another."""
-    return [part is None for part in reads(spec.step).slices]
+    return [part is None for part in reads(spec.step).parts]
 
 
 def flat(tree: Any, lead: int = 0) -> Any:
@@ -180,7 +182,7 @@ def forward_step(
     valid = partial(_select, masked.valid, bits, 0)
     old = _select(masked.keep, bits, 1, state, start)
     ask, extra = _product(spec, w_h, 0), _of_rows(extra, old[0])
-    new, z, _ = evaluate(spec.step, 1, ask, z_x, old, extra, extra_axis=0)
+    new, _, z, _ = evaluate(spec.step, 1, ask, z_x, old, extra, extra_axis=0)
     y = valid(new[0]).astype(spec.dtype)
     new = valid(tuple(new), state)
     if not spec.save:
@@ -201,15 +203,14 @@ def backward_step(
         return jnp.zeros((rows, *like.shape), like.dtype) if a is None else a
 
     old = list(map(some, old, step.state))
-    summed = [step.sum_of is not None and i == 0 for i in range(len(z_x))]
     z_x = [
-        None if s else some(a, like)
-        for a, like, s in zip(z_x, step.z_x, summed, strict=True)
+        some(a, like) if k is None else None
+        for a, like, k in zip(z_x, step.z_x, step.sums, strict=True)
     ]
     d_h, *others = d_state
     d_new = valid((d_h + d_y.astype(d_h.dtype), *others))
     ask, extra = _product(spec, w_h, 1), _of_rows(extra, d_y)
-    d = pull(step, 1, ask, z_x, z, old, extra, d_new)
+    d = pull(step, 1, ask, z_x, z, old, extra, d_new, (None,))
     # in a step that is not valid a gradient may be NaN
     d_old = valid(_select(masked.keep, bits, 1, d.state), d_state)
     more = tuple(

@@ -1,0 +1,78 @@
+"""Gradients of a step's own weights that lie in those of its products and inputs.
+
+That of a bias is the sum of what reaches the product it is added to. Found on the
+pulled back step, such gradients are taken from the others after the loop.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+
+LINEAR = frozenset("reduce_sum reshape squeeze transpose neg".split())
+
+
+class Part(NamedTuple):
+    """A gradient that lies in the i-th of those of the products, then input maps."""
+
+    i: int
+    offset: int  # along the last axis
+    width: int
+    moves: Callable[[Array], Any] | None  # from that piece, if it is not the piece
+
+
+def part_of(d: Any, wholes: Any, jaxpr: Jaxpr) -> Part | None:
+    """Where the gradient `d` lies in others, if it is a part of one."""
+    if d is None or type(d) is Literal:
+        return None
+    makers: dict[Any, JaxprEqn] = {v: e for e in jaxpr.eqns for v in e.outvars}
+    moves: list[JaxprEqn] = []
+    v = d
+    while True:
+        if (place := _place(v, wholes, makers)) is not None:
+            break
+        e = makers.get(v)
+        if e is None or e.primitive.name not in LINEAR or len(e.invars) != 1:
+            return None
+        moves.append(e)
+        v = e.invars[0]
+    f = None
+    if moves:
+        inner = jaxpr.replace(constvars=[], invars=[v], outvars=[d], eqns=moves[::-1])
+        f = jaxpr_as_fun(ClosedJaxpr(inner, ()))
+    return Part(*place, f)
+
+
+def _place(v: Any, wholes: Any, makers: Any) -> tuple[int, int, int] | None:
+    if not v.aval.shape:
+        return None
+    width = v.aval.shape[-1]
+    for i, whole in enumerate(wholes):
+        maker = makers.get(whole)
+        if v is whole or _joins_the_same(makers.get(v), maker):
+            return i, 0, width
+        if maker is None or maker.primitive.name != "concatenate":
+            continue
+        if maker.params["dimension"] != whole.aval.ndim - 1:
+            continue
+        offset = 0
+        for piece in maker.invars:
+            if piece is v:
+                return i, offset, width
+            offset += piece.aval.shape[-1]
+    return None
+
+
+def _joins_the_same(a: JaxprEqn | None, b: JaxprEqn | None) -> bool:
+    if a is None or b is None:
+        return False
+    alike = a.primitive is b.primitive and a.params == b.params
+    return alike and a.primitive.name == "concatenate" and a.invars == b.invars
+
+
+def summed_part(part: Part, wholes: Any, ndim: int) -> Array:
+    """The gradient, summed over all steps; the piece of one has `ndim` axes."""
+    d = wholes[part.i][..., part.offset : part.offset + part.width]
+    d = d.sum(tuple(range(d.ndim - ndim)))
+    return d if part.moves is None else part.moves(d)[0]

@@ -1,0 +1,51 @@
+"""What runs apart from the loop: once, or for all steps at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import Array
+from jax.extend.core import Literal
+
+from jaxseq._engine.chain import needed
+from jaxseq._engine.products import times
+from jaxseq._scan.plan import Plan
+from jaxseq._scan.products import times_p
+from jaxseq._scan.program import bound, read, run
+
+
+def rule(e: Any, values: Any) -> Sequence[Any]:
+    if e.primitive is not times_p:
+        return bound(e, values)
+    return [times(*values, precision=e.params["precision"])]
+
+
+def fixed_of(plan: Plan, consts: Sequence[Any]) -> dict[Any, Array]:
+    """What the loop and the equations before it read of what is fixed."""
+    n, _ = plan.sizes
+    env = dict(zip(plan.program.ins[:n], consts, strict=True))
+    run(needed(plan.program.eqns, plan.fixed), env, rule)
+    return {v: env[v] for v in plan.fixed}
+
+
+def hoisted_of(plan: Plan, fixed: dict[Any, Array], xs: Sequence[Array]) -> list[Array]:
+    """The values of all steps that do not depend on the state, `(T, ...)`."""
+    inputs = plan.program.ins[sum(plan.sizes) :]
+    stacked: dict[Any, Array] = dict(zip(inputs, xs, strict=True))
+    env: dict[Any, Any] = dict(fixed)
+    for e in plan.early:
+        over_time = [type(v) is not Literal and v in stacked for v in e.invars]
+        values = [
+            stacked[v] if yes else read(env, v)
+            for v, yes in zip(e.invars, over_time, strict=True)
+        ]
+        if not any(over_time):
+            run([e], env, rule)
+            continue
+        if e.primitive is times_p:  # its matrix is fixed
+            out = rule(e, values)
+        else:
+            axes = [0 if yes else None for yes in over_time]
+            out = jax.vmap(lambda *a, e=e: bound(e, a), axes)(*values)
+        stacked.update(zip(e.outvars, out, strict=True))
+    return [stacked[v] for v in plan.hoisted]

@@ -1,0 +1,34 @@
+"""What each value of a scan's body depends on."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+from jax.extend.core import JaxprEqn, Literal
+
+from jaxseq._scan.program import Program
+
+
+class Kind(IntEnum):
+    FIXED = 0  # the same at every step: computed once
+    INPUT = 1  # of x_t too: computed for many steps at a time
+    LOOP = 2  # of the state
+
+
+def kinds_of(program: Program, n_fixed: int, n_state: int) -> Callable[[Any], Kind]:
+    """The kind of a variable, literal or equation of a program.
+
+    Its variables are fixed ones, those of the state, and those of an input.
+    """
+    first = [Kind.FIXED] * n_fixed + [Kind.LOOP] * n_state
+    rest = [Kind.INPUT] * (len(program.ins) - len(first))
+    kinds: dict[Any, Kind] = dict(zip(program.ins, first + rest, strict=True))
+
+    def of(v: Any) -> Kind:
+        if isinstance(v, JaxprEqn):
+            return max(map(of, v.invars), default=Kind.FIXED)
+        return Kind.FIXED if type(v) is Literal else kinds[v]
+
+    for e in program.eqns:
+        kinds.update(dict.fromkeys(e.outvars, of(e)))
+    return of

@@ -1,0 +1,137 @@
+"""What of a body runs once, what for many steps at a time, and what in the loop."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import JaxprEqn, Literal
+
+from jaxseq._engine.chain import needed
+from jaxseq._engine.chain import product as chain_product
+from jaxseq._engine.update import Step, step_from, width_in, width_out
+from jaxseq._scan.kinds import Kind, kinds_of
+from jaxseq._scan.products import times_p
+from jaxseq._scan.program import Program, aval, read, read_by, run
+from jaxseq._scan.sums import sums_of
+
+# cheap to compute, and large: computed anew where they are read
+SPREAD = frozenset({"broadcast_in_dim", "iota"})
+# of x_t alone, yet not worth an array over time
+CHEAP = SPREAD | set(
+    "abs add add_any and clamp concatenate convert_element_type copy eq ge gt"
+    " integer_pow le lt max min mul ne neg not or reshape rev select_n sign slice"
+    " split square squeeze stop_gradient sub transpose".split()
+)
+
+
+class Plan(NamedTuple):
+    """The parts of a program (fixed..., state..., x...) -> (state..., ys...)."""
+
+    program: Program
+    sizes: tuple[int, int]  # how many are fixed, and parts of the state
+    fixed: list[Any]  # what equations that run once give to the others
+    early: list[JaxprEqn]
+    hoisted: list[Any]  # what the loop reads of these, or of x_t itself
+    w_h: list[Any]  # of the fixed, what products of the loop read
+    extra: list[Any]  # and what else the loop reads
+    step: Step  # (hoisted, state, extra) -> (state, ys)
+
+
+def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
+    """The plan of a program whose products are normalised."""
+    of = kinds_of(program, n_fixed, n_state)
+    spread = [e for e in program.eqns if of(e) == Kind.FIXED and _name(e) in SPREAD]
+    heavy = [e for e in program.eqns if of(e) == Kind.INPUT and _name(e) not in CHEAP]
+    anew = set(map(id, spread))
+    mine = [e for e in program.eqns if of(e) == Kind.INPUT or id(e) in anew]
+    early = needed(mine, [v for e in heavy for v in e.outvars])
+    done = {v for e in early if id(e) not in anew for v in e.outvars}
+    later = [e for e in program.eqns if of(e) != Kind.FIXED or id(e) in anew]
+    loop = needed([e for e in later if not done & set(e.outvars)], program.outs)
+    reads = read_by(loop, program.outs)
+    hoisted = [v for v in reads if of(v) == Kind.INPUT]
+    early = needed(early, hoisted)
+    fixed = [v for v in [*reads, *read_by(early)] if of(v) == Kind.FIXED]
+    products = [e for e in loop if _is_product(e, of)]
+    w_h = [e.invars[1] for e in products]
+    others = [e for e in loop if not _is_product(e, of)]
+    also = read_by([*others, *early], program.outs)
+    extra = [v for v in reads if of(v) == Kind.FIXED and v in also]
+    step = _step(program, n_fixed, n_state, loop, products, hoisted, extra, tree)
+    fixed = list(dict.fromkeys(fixed))
+    return Plan(program, (n_fixed, n_state), fixed, early, hoisted, w_h, extra, step)
+
+
+def _name(e: JaxprEqn) -> str:
+    return e.primitive.name
+
+
+def _is_product(e: JaxprEqn, of: Any) -> bool:
+    """Whether it is a product of the loop with a fixed matrix."""
+    return e.primitive is times_p and of(e) == Kind.LOOP
+
+
+def _step(
+    program: Program,
+    n_fixed: int,
+    n_state: int,
+    loop: list[JaxprEqn],
+    products: list[JaxprEqn],
+    hoisted: list[Any],
+    extra: list[Any],
+    tree: Any,
+) -> Step:
+    state = program.ins[n_fixed : n_fixed + n_state]
+    number = {e.outvars[0]: k for k, e in enumerate(products)}
+    pairs = sums_of(loop, list(number), hoisted, program.outs)
+    waits = {x: z for z, x in pairs.items()}
+
+    def on(*args: Any) -> list[Any]:
+        """The loop's equations, with sums of a product and x as one value."""
+        env = dict(zip(names, args, strict=True))
+        given = {x: env.pop(x) for x in waits}
+        left = list(loop)
+        while left:
+            late = []
+            for e in left:
+                out = e.outvars[0]
+                needs = e.invars[:1] if out in number else e.invars
+                if any(type(v) is not Literal and v not in env for v in needs):
+                    late.append(e)
+                    continue
+                if out not in number:
+                    run([e], env)
+                    continue
+                value = chain_product(number[out], read(env, e.invars[0]), _width(e))
+                x = pairs.get(out)
+                if x is not None:
+                    env[x], value = given[x] + value, jnp.zeros_like(value)
+                env[out] = value
+            assert len(late) < len(left)
+            left = late
+        return [jnp.asarray(read(env, v), v.aval.dtype) for v in program.outs]
+
+    # with nothing hoisted, something else tells how many steps there are
+    nothing = jax.ShapeDtypeStruct((), jnp.bool_)
+    names = [*(hoisted or [None]), *state, *extra]
+    z_x, *others = ([aval(v) for v in part] for part in (hoisted, state, extra))
+    avals = z_x or [nothing], *others
+    closed = jax.make_jaxpr(on)(*itertools.chain(*avals))
+    assert not closed.consts
+    return step_from(
+        closed.jaxpr,
+        *avals,
+        name="body",
+        tree=tree,
+        widths=tuple((width_in(w), width_out(w)) for w in map(_factor, products)),
+        precisions=tuple(e.params["precision"] for e in products),
+    )
+
+
+def _factor(e: JaxprEqn) -> Any:
+    return e.invars[1].aval
+
+
+def _width(e: JaxprEqn) -> int:
+    return width_out(_factor(e))

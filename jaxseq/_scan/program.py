@@ -1,0 +1,90 @@
+"""Functions as equations in order: traced, freed of calls, and run again."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+
+# calls that only group equations
+CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"})
+
+
+class Program(NamedTuple):
+    """A jaxpr, whose constants are the first of its variables."""
+
+    ins: list[Var]
+    eqns: list[JaxprEqn]
+    outs: list[Any]
+
+
+Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
+
+
+def traced(f: Callable[..., Any], avals: Sequence[Any]) -> tuple[Program, list[Any]]:
+    """The program of `f`, which returns a list, and the arrays that it closes over."""
+    closed = jax.make_jaxpr(f)(*avals)
+    jaxpr: Any = closed.jaxpr
+    ins = [*jaxpr.constvars, *jaxpr.invars]
+    return Program(ins, list(jaxpr.eqns), list(jaxpr.outvars)), list(closed.consts)
+
+
+def inlined(program: Program) -> Program:
+    """The same program without calls."""
+
+    def rule(e: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+        if e.primitive.name not in CALLS:
+            return bound(e, values)
+        inner: Any = e.params.get("jaxpr", e.params.get("call_jaxpr"))
+        jaxpr: Jaxpr = getattr(inner, "jaxpr", inner)
+        operands = [*getattr(inner, "consts", ()), *values]
+        variables = [*jaxpr.constvars, *jaxpr.invars]
+        env = run(jaxpr.eqns, dict(zip(variables, operands, strict=True)), rule)
+        return [read(env, v) for v in jaxpr.outvars]
+
+    def again(*args: Any) -> list[Any]:
+        env = run(program.eqns, dict(zip(program.ins, args, strict=True)), rule)
+        return [read(env, v) for v in program.outs]
+
+    return traced_again(again, program.ins)
+
+
+def traced_again(f: Callable[..., Any], like: Sequence[Var]) -> Program:
+    """The program of `f` on arrays like these, which closes over none."""
+    program, consts = traced(f, [aval(v) for v in like])
+    assert not consts
+    return program
+
+
+def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """What an equation gives for these values."""
+    with e.ctx.manager:
+        out = e.primitive.bind(*values, **e.primitive.get_bind_params(e.params))
+    return out if e.primitive.multiple_results else [out]
+
+
+def read(env: dict[Any, Any], v: Any) -> Any:
+    return v.val if type(v) is Literal else env[v]
+
+
+def run(
+    eqns: Iterable[JaxprEqn], env: dict[Any, Any], rule: Rule = bound
+) -> dict[Any, Any]:
+    """Adds the results of equations to the values of variables."""
+    for e in eqns:
+        values = rule(e, [read(env, v) for v in e.invars])
+        env.update(zip(e.outvars, values, strict=True))
+    return env
+
+
+def read_by(eqns: Iterable[JaxprEqn], outs: Sequence[Any] = ()) -> list[Var]:
+    """The variables that equations read and none of them makes."""
+    eqns = list(eqns)
+    made = {v for e in eqns for v in e.outvars}
+    atoms = [v for e in eqns for v in e.invars] + list(outs)
+    some = (v for v in atoms if type(v) is not Literal and v not in made)
+    return list(dict.fromkeys(some))
+
+
+def aval(v: Any) -> Any:
+    return jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype)
