@@ -32,6 +32,7 @@ def both_ways(run, make, moving, given, reverse):
     return jax.value_and_grad(loss, has_aux=True)(moving)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", BODIES)
 def test_equals_lax_scan(name):
     make, given = problem(name)

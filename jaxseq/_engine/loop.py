@@ -213,7 +213,7 @@ def backward(
             jnp.broadcast_to(a, (*batch, *a.shape)) if a.ndim < 2 else a for a in extra
         ]
         back = product_back(step)
-        d = pull(step, len(batch), back, z_x, z, old, wide, *d_new, valid)
+        d = pull(step, len(batch), back, z_x, z, old, wide, *d_new, valid=valid)
         # a step that is not valid hands its gradient on
         d_old = select(valid, select(keep, d.state), tuple(d_state))
         fresh = None

@@ -69,12 +69,11 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     told = told_by(spec, ys, inputs)
     full = complete(spec, saved, told)
     rest = iter(others)
-    lefts = [
-        round_to(next(rest), spec.dtype)
-        if is_recalled(spec, i)
-        else told[step.left_part(i)]
-        for i in range(len(step.called))
-    ]
+    lefts: list[Any] = []
+    for i in range(len(step.called)):
+        p = None if is_recalled(spec, i) else step.left_part(i)
+        left = round_to(next(rest), spec.dtype) if p is None else told[p]
+        lefts.append(left)
 
     d_z_x = tuple(
         _total(z, [_product(d, w), _product(a, d_w), d_b])
@@ -102,8 +101,9 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
                 w_x=(None,) * len(z_x), b=(None,) * len(z_x),
                 extra=with_floats(b.extra, weights.extra),
             )  # fmt: skip
-            first = with_floats((b.state, b.start), (inputs.state, inputs.start))
-            at = Inputs(with_floats(b.z_x, z_x), *first, inputs.masks)
+            state = with_floats(b.state, inputs.state)
+            start = with_floats(b.start, inputs.start)
+            at = Inputs(with_floats(b.z_x, z_x), state, start, inputs.masks)
             return floats(plain(spec, given, at, shifts)[:2])
 
         at = Moving(

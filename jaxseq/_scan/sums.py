@@ -26,7 +26,8 @@ def sums_of(
         if not some:
             continue
         name, out = e.primitive.name, e.outvars[0]
-        alike = all(v.aval.shape == out.aval.shape for v in some)
+        atoms: Any = [*some, out]
+        alike = len({v.aval.shape for v in atoms}) == 1
         if out in own:
             spoilt |= {root[v] for v in some}
         elif name in MOVES and len(e.invars) == 1:
