@@ -107,6 +107,10 @@ def twice(h: Any) -> Any:
     return h, h
 
 
+def _encoded(w: Any, x: Any) -> Any:
+    return jnp.tanh(x @ w["x"])[:, :D]
+
+
 simple("vanilla", lambda w, h, x: twice(core(w, h, x)))
 simple("no output", lambda w, h, x: (core(w, h, x), None))
 simple("input as output", lambda w, h, x: (core(w, h, x), x))
@@ -125,6 +129,10 @@ simple("state read before", lambda w, h, x: twice(core(w, h, x) * h + jnp.sin(h)
 simple("stopped", lambda w, h, x: twice(core(w, lax.stop_gradient(h), x) + h))
 simple("checkpointed", lambda w, h, x: twice(jax.checkpoint(core)(w, h, x)))
 simple("jitted", lambda w, h, x: twice(jax.jit(core)(w, h, x)))
+simple("weight made in the body", lambda w, h, x: twice(core(w, h @ jnp.eye(H), x)))
+simple("an encoder first", lambda w, h, x: twice(core(w, h, _encoded(w, x))))
+simple("a head behind", lambda w, h, x: ((h := core(w, h, x)), h @ w["h"] + w["b"]))
+simple("a bias twice", lambda w, h, x: twice(core(w, h, x) + jnp.sin(h + w["b"])))
 simple("one row", lambda w, h, x: twice(core(w, h, x)), lambda h, x: (h[0], x[:, 0]))
 simple("rows by vmap", lambda w, h, x: twice(jax.vmap(core, (None, 0, 0))(w, h, x)))
 simple("rows mixed", lambda w, h, x: twice(core(w, h - h.mean(0), x)))

@@ -114,9 +114,10 @@ def test_block_of(T, batch, size):
     One step with many rows.
     """
     weights = Weights((jnp.zeros((3, 16)),), (None,), (), ())
-    assert loop.block_of(T, batch, weights) == size
+    of_step = (jnp.zeros(16),)
+    assert loop.block_of(T, batch, weights, of_step) == size
     without = weights._replace(w_x=(None,))
-    assert loop.block_of(T, batch, without) is None
+    assert loop.block_of(T, batch, without, of_step) is None
 
 
 @pytest.mark.parametrize("reverse", [False, True])

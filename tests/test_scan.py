@@ -1,16 +1,19 @@
 """`jaxseq.scan` against `lax.scan`: values and gradients, of any body."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 
 from jaxseq._base.dtypes import floats, with_floats
-from jaxseq._scan.scan import analysed, scan
-from tests.bodies import BODIES
-
-PLAIN = set()
+from jaxseq._scan.analysis import analysed
+from jaxseq._scan.explain import explain
+from jaxseq._scan.scan import scan
+from tests.bodies import BODIES, B, D, H, T
 
 
 def problem(name):
@@ -18,18 +21,37 @@ def problem(name):
     return make, (w, state, xs)
 
 
+def steps_of(xs):
+    return None if jax.tree.leaves(xs) else T
+
+
+def total(out):
+    """A sum of the floats with weights of its own."""
+    some = [a for a in jax.tree.leaves(floats(out)) if a is not None]
+    ramp = lambda a: jnp.cos(jnp.arange(a.size)).astype(a.dtype).reshape(a.shape)
+    return sum((a * ramp(a)).sum() for a in some)
+
+
 def both_ways(run, make, moving, given, reverse):
-    """Values, and gradients by all floats of a sum with weights of its own."""
+    """Values, and gradients of their total by all floats."""
 
     def loss(moving):
         w, state, xs = with_floats(moving, given)
-        length = None if jax.tree.leaves(xs) else 4
-        end, ys = run(make(w), state, xs, length, reverse)
-        some = [a for a in jax.tree.leaves(floats((end, ys))) if a is not None]
-        ramp = lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape)
-        return sum((a * ramp(a)).sum() for a in some), (end, ys)
+        out = run(make(w), state, xs, steps_of(xs), reverse)
+        return total(out), out
 
     return jax.value_and_grad(loss, has_aux=True)(moving)
+
+
+def assert_same(got, want, tolerance=1e-12):
+    is_key = lambda a: jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    raw = lambda a: jax.random.key_data(a) if is_key(a) else a
+    got, want = (jax.tree.map(raw, each) for each in (got, want))
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        a, b = (np.asarray(each, np.float64) for each in (a, b))
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.every(3)
@@ -37,6 +59,8 @@ def both_ways(run, make, moving, given, reverse):
 def test_equals_lax_scan(name):
     make, given = problem(name)
     reverse = len(name) % 2 == 0
+    w, state, xs = given
+    assert analysed(make(w), state, xs, steps_of(xs)).why is None
 
     @jax.jit
     def compared(moving):
@@ -44,17 +68,152 @@ def test_equals_lax_scan(name):
             both_ways(run, make, moving, given, reverse) for run in (scan, lax.scan)
         ]
 
-    w, state, xs = given
-    found = analysed(make(w), state, xs, None if jax.tree.leaves(xs) else 4)
-    assert (found.why is None) == (name not in PLAIN), found.why
-    got, want = compared(floats(given))
-    raw = lambda a: jax.random.key_data(a) if is_key(a) else a
-    got, want = (jax.tree.map(raw, each) for each in (got, want))
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    assert_same(*compared(floats(given)))
 
 
-def is_key(a):
-    return jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+def along(f):
+    """The derivative along ones."""
+    return lambda *args: jax.jvp(f, args, jax.tree.map(jnp.ones_like, args))
+
+
+pair = partial(jax.tree.map, lambda a: jnp.stack([a, 2 * a]))
+TRANSFORMS = {
+    "jvp": along,
+    "vmap over inputs": lambda f: (
+        lambda w, s, xs: jax.vmap(f, (None, None, 0))(w, s, pair(xs))
+    ),
+    "vmap over the state": lambda f: (
+        lambda w, s, xs: jax.vmap(f, (None, 0, None))(w, pair(s), xs)
+    ),
+    "vmap of a gradient over weights": lambda f: (
+        lambda w, s, xs: jax.vmap(
+            jax.grad(lambda *a: total(f(*a)), argnums=(0, 1, 2)), (0, None, None)
+        )(pair(w), s, xs)
+    ),
+    "gradient of a gradient": lambda f: jax.grad(
+        lambda *a: total(jax.grad(lambda *a: total(f(*a)))(*a)), argnums=1
+    ),
+    "hessian": lambda f: jax.hessian(lambda *a: total(f(*a)), argnums=1),
+    "checkpoint": lambda f: jax.grad(
+        jax.checkpoint(lambda *a: total(f(*a))), argnums=(0, 1, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_transforms(transform):
+    make, given = problem("concatenation")
+
+    @jax.jit
+    def compared(*given):
+        f = lambda run: lambda w, s, xs: run(make(w), s, xs)
+        return [transform(f(run))(*given) for run in (scan, lax.scan)]
+
+    assert_same(*compared(*given), tolerance=1e-11)
+
+
+def test_outside_of_jit():
+    make, (w, state, xs) = problem("peepholes")
+    run = lambda scan: lambda w: total(scan(make(w), state, xs))
+    got, want = (jax.value_and_grad(run(each))(w) for each in (scan, lax.scan))
+    assert_same(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_dtypes_are_those_of_the_body(dtype):
+    """Nothing is rounded that `lax.scan` does not round, and nothing is not."""
+    narrow = partial(jax.tree.map, lambda a: a.astype(dtype))
+    make, given = problem("nnx SimpleCell")
+    given = narrow(given)
+
+    def body(w):
+        def wide(h, x):  # the cell computes in float64
+            h, y = make(w)(h, x)
+            return h.astype(dtype), y.astype(dtype)
+
+        return wide
+
+    w, s, x = BODIES["vanilla"](np.random.default_rng(3))[1:]
+    w, s, x = narrow((w, s, x))
+    cell = lambda w: lambda h, x: (h := jnp.tanh(x @ w["x"] + h @ w["h"]), h)
+    loss = lambda run, w: total(run(cell(w), s, x))
+    assert analysed(cell(w), s, x, None).why is None
+    got, want = (
+        jax.jit(jax.value_and_grad(partial(loss, run)))(w) for run in (scan, lax.scan)
+    )
+    assert_same(got, want, 20 * float(jnp.finfo(dtype).eps))
+    out = [jax.jit(lambda run=run: run(cell(w), s, x))() for run in (scan, lax.scan)]
+    assert_same(*out, 4 * float(jnp.finfo(dtype).eps))
+
+
+def step(h, x):
+    return jnp.tanh(x @ jnp.ones((D, H)) + h @ jnp.eye(H)), None
+
+
+def printed(h, x):
+    jax.debug.print("{}", h[0, 0])
+    return step(h, x)
+
+
+def halved(h, x):
+    return lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2, step(h, x)[0]), None
+
+
+STATE, XS = jnp.ones((B, H)), jnp.ones((T, B, D))
+LEFT = {
+    "an effect": (printed, STATE, XS, "effects"),
+    "no steps": (step, STATE, XS[:0], "no steps"),
+    "no product": (lambda h, x: (h + x.sum(), h), STATE, XS, "no product"),
+    "no derivative": (halved, STATE, XS, "no derivative"),
+    "integers": (lambda n, x: (n + 1, n), jnp.int32(0), XS, "no part of the state"),
+    "complex": (lambda h, x: (h @ jnp.eye(H), h), STATE * 1j, XS, "complex"),
+}
+
+
+@pytest.mark.parametrize("body, state, xs, why", LEFT.values(), ids=LEFT)
+def test_what_is_left_to_lax_scan(body, state, xs, why):
+    assert why in explain(body, state, xs)
+    assert_same(scan(body, state, xs), lax.scan(body, state, xs))
+
+
+@pytest.mark.parametrize(
+    "body, state, xs",
+    [
+        (lambda h, x: (h[:1] @ jnp.eye(H), x), STATE, XS),
+        (lambda h, x: ((h, h), x), STATE, XS),
+        (step, STATE, (XS, XS[1:])),
+        (step, STATE, None),
+        (lambda h, x: h, STATE, XS),
+    ],
+)
+def test_errors_are_those_of_lax_scan(body, state, xs):
+    with pytest.raises((TypeError, ValueError)) as want:
+        lax.scan(body, state, xs)
+    with pytest.raises(type(want.value)) as got:
+        scan(body, state, xs)
+    assert str(got.value) == str(want.value)
+
+
+def test_on_a_mesh():
+    make, (w, state, xs) = problem("vanilla")
+    two = lambda a: jnp.concatenate([a, a[..., :1, :]], -2)
+    state, xs = two(state), two(xs)
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Explicit,))
+    run = lambda scan: jax.jit(lambda w, s, x: scan(make(w), s, x))
+    want = run(lax.scan)(w, state, xs)
+    with jax.set_mesh(mesh):
+        put = jax.device_put
+        state = put(state, PartitionSpec("rows"))
+        xs = put(xs, PartitionSpec(None, "rows"))
+        assert_same(run(scan)(w, state, xs), want)
+
+
+def test_explained():
+    make, (w, state, xs) = problem("blocks and norms")
+    text = explain(make(w), state, xs)
+    assert text.startswith("4 products in the loop, their gradients after it\n")
+    assert "float64[3, 4] times float64[2, 2, 6], kept: " in text
+    assert "tests/bodies.py" in text
+    assert "summed in the loop: the gradient of float64[4]" in text
+    make, (w, state, xs) = problem("vanilla")
+    assert "kept in a sum with an input" in explain(make(w), state, xs)

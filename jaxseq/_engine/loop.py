@@ -63,7 +63,7 @@ def forward(
     keep_x, keep_state = kept(spec, weights) if save else ([], [])
     x, state, start, masks = inputs
     T, batch = x[0].shape[-2 if spec.batch_first else 0], batch_of(step, state)
-    size = None if save else block_of(T, batch, weights)
+    size = None if save else block_of(T, batch, weights, step.z_x)
     # many rows are read and written where they are, a few are turned to time first
     in_place = spec.batch_first and size == 1
     if spec.batch_first and not in_place:
@@ -315,12 +315,18 @@ def in_halves(step: Step, batch: tuple[int, ...]) -> list[slice]:
     return [slice(0, half), slice(half, batch[0])]
 
 
-def block_of(T: Any, batch: tuple[int, ...], weights: Weights) -> int | None:
-    """How many steps to make input maps of at a time; None for all at once."""
-    widths = [w.shape[-1] for w in weights.w_x if w is not None]
-    if not widths or any(map(is_symbolic_dim, (T, *batch))):
+def block_of(
+    T: Any, batch: tuple[int, ...], weights: Weights, z_x: tuple[Any, ...]
+) -> int | None:
+    """How many steps to make input maps of at a time; None for all at once.
+
+    `z_x` are the maps of one step, without its batch.
+    """
+    pairs = zip(z_x, weights.w_x, strict=True)
+    shapes = [(*batch, *a.shape[:-1]) for a, w in pairs if w is not None]
+    if not shapes or any(map(is_symbolic_dim, (T, *batch))):
         return None
-    rows = math.prod(batch)
+    rows = min(map(math.prod, shapes))
     size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))
     return None if size >= T else size
 

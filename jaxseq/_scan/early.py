@@ -28,8 +28,8 @@ def fixed_of(plan: Plan, consts: Sequence[Any]) -> dict[Any, Array]:
     return {v: env[v] for v in plan.fixed}
 
 
-def hoisted_of(plan: Plan, fixed: dict[Any, Array], xs: Sequence[Array]) -> list[Array]:
-    """The values of all steps that do not depend on the state, `(T, ...)`."""
+def inputs_of(plan: Plan, fixed: dict[Any, Array], xs: Sequence[Array]) -> list[Array]:
+    """What the engine reads of all steps, `(T, ...)`."""
     inputs = plan.program.ins[sum(plan.sizes) :]
     stacked: dict[Any, Array] = dict(zip(inputs, xs, strict=True))
     env: dict[Any, Any] = dict(fixed)
@@ -48,4 +48,4 @@ def hoisted_of(plan: Plan, fixed: dict[Any, Array], xs: Sequence[Array]) -> list
             axes = [0 if yes else None for yes in over_time]
             out = jax.vmap(lambda *a, e=e: bound(e, a), axes)(*values)
         stacked.update(zip(e.outvars, out, strict=True))
-    return [stacked[v] for v in plan.hoisted]
+    return [stacked[v] for v in plan.inputs]

@@ -32,10 +32,13 @@ class Plan(NamedTuple):
     sizes: tuple[int, int]  # how many are fixed, and parts of the state
     fixed: list[Any]  # what equations that run once give to the others
     early: list[JaxprEqn]
-    hoisted: list[Any]  # what the loop reads of these, or of x_t itself
-    w_h: list[Any]  # of the fixed, what products of the loop read
+    inputs: list[Any]  # of x_t or these, what the engine is given
+    w_x: list[Any]  # of the fixed, the matrices of input maps; None passes it on
+    w_h: list[Any]  # and those that products of the loop read
     extra: list[Any]  # and what else the loop reads
-    step: Step  # (hoisted, state, extra) -> (state, ys)
+    maps: list[Any]  # what the loop reads of inputs, times w_x
+    loop: list[JaxprEqn]
+    step: Step  # (maps, state, extra) -> (state, ys)
 
 
 def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
@@ -51,16 +54,42 @@ def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
     loop = needed([e for e in later if not done & set(e.outvars)], program.outs)
     reads = read_by(loop, program.outs)
     hoisted = [v for v in reads if of(v) == Kind.INPUT]
-    early = needed(early, hoisted)
-    fixed = [v for v in [*reads, *read_by(early)] if of(v) == Kind.FIXED]
+    # the engine does the last products, for as many steps at a time as is best
+    last = [_last_product(v, early) for v in hoisted]
+    inputs = [
+        v if e is None else e.invars[0] for v, e in zip(hoisted, last, strict=True)
+    ]
+    w_x = [None if e is None else e.invars[1] for e in last]
+    early = needed(early, inputs)
     products = [e for e in loop if _is_product(e, of)]
     w_h = [e.invars[1] for e in products]
+    reads += [w for w in [*w_x, *w_h] if w is not None]
+    fixed = [v for v in [*reads, *read_by(early)] if of(v) == Kind.FIXED]
     others = [e for e in loop if not _is_product(e, of)]
-    also = read_by([*others, *early], program.outs)
-    extra = [v for v in reads if of(v) == Kind.FIXED and v in also]
+    also = read_by(others, program.outs)
+    extra = [v for v in also if of(v) == Kind.FIXED]
     step = _step(program, n_fixed, n_state, loop, products, hoisted, extra, tree)
-    fixed = list(dict.fromkeys(fixed))
-    return Plan(program, (n_fixed, n_state), fixed, early, hoisted, w_h, extra, step)
+    return Plan(
+        program,
+        (n_fixed, n_state),
+        list(dict.fromkeys(fixed)),
+        early,
+        inputs,
+        w_x,
+        w_h,
+        extra,
+        hoisted,
+        loop,
+        step,
+    )
+
+
+def _last_product(v: Any, early: list[JaxprEqn]) -> JaxprEqn | None:
+    """The equation that makes `v`, if it is a product as the engine does them."""
+    for e in early:
+        if e.outvars[0] is v and e.primitive is times_p:
+            return e if e.params["precision"] is None else None
+    return None
 
 
 def _name(e: JaxprEqn) -> str:

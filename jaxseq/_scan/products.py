@@ -12,7 +12,7 @@ from jax.extend.core import JaxprEqn, Primitive
 
 from jaxseq._engine.update import width_out
 from jaxseq._scan.kinds import Kind, kinds_of
-from jaxseq._scan.program import Program, read, run, traced_again
+from jaxseq._scan.program import Program, as_written, read, run, traced_again
 from jaxseq._scan.transposes import Turned, carried
 
 # `a` (..., I) times `w`, a matrix (I, O) or N blocks (N, I / N, O / N)
@@ -98,7 +98,8 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
             if e.outvars[0] in sides:
                 (z,) = e.outvars
                 if z not in done:
-                    done |= products(env, groups[_group(z, sides[z])])
+                    with as_written(e):
+                        done |= products(env, groups[_group(z, sides[z])])
                 results = [done[z]]
             else:
                 results = carried(e, turned)

@@ -1,9 +1,11 @@
 """Functions as equations in order: traced, freed of calls, and run again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 # calls that only group equations
@@ -58,9 +60,20 @@ def traced_again(f: Callable[..., Any], like: Sequence[Var]) -> Program:
 
 def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """What an equation gives for these values."""
-    with e.ctx.manager:
+    with as_written(e):
         out = e.primitive.bind(*values, **e.primitive.get_bind_params(e.params))
     return out if e.primitive.multiple_results else [out]
+
+
+@contextmanager
+def as_written(e: JaxprEqn) -> Iterator[None]:
+    """With the user's own line, scope and settings, where an equation was traced."""
+    source = e.source_info
+    scope = source_info_util.user_context(
+        source.traceback, name_stack=source.name_stack
+    )
+    with scope, e.ctx.manager:
+        yield
 
 
 def read(env: dict[Any, Any], v: Any) -> Any:

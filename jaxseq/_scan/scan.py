@@ -1,27 +1,16 @@
-"""`lax.scan` for any body, with its products over time taken out of the loop."""
+"""`lax.scan` for any body, with the products of its weights out of the loop."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.export import is_symbolic_dim
-from jax.sharding import AxisType
 
-from jaxseq._base.check import check_callable, check_flag
-from jaxseq._base.dtypes import floats, is_float, with_floats
+from jaxseq._base.check import check, check_callable, check_flag, is_whole
 from jaxseq._base.masks import Masks
-from jaxseq._base.mesh import has_axes
 from jaxseq._engine.rule import recurrence
-from jaxseq._engine.steps import reads
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
-from jaxseq._scan.early import fixed_of, hoisted_of, rule
-from jaxseq._scan.plan import Plan, plan_of
-from jaxseq._scan.products import normalised
-from jaxseq._scan.program import Program, aval, inlined, read, run, traced
-
-Body = Callable[[Any, Any], tuple[Any, Any]]
+from jaxseq._scan.analysis import Body, analysed
+from jaxseq._scan.early import fixed_of, inputs_of
 
 
 def scan(
@@ -32,137 +21,54 @@ def scan(
     reverse: bool = False,
     unroll: int | bool = 1,
 ) -> tuple[Any, Any]:
+    """`jax.lax.scan`, with faster gradients of bodies that multiply by weights.
+
+    The body is traced, and its products with what is the same at every step are found:
+    those of x_t run for many steps at a time, and in the gradient each weight has one
+    product over all steps after the loop, where that of `lax.scan` adds one in each
+    step. A body that this cannot be done for is run by `lax.scan` itself; `explain`
+    says what was found. Numbers and gradients are those of `lax.scan`, to rounding.
+
+    Args:
+        body: `(state, x_t) -> (state, y_t)`, as of `jax.lax.scan`.
+        init: the first state, any tree.
+        xs: inputs of all steps, a tree whose leaves have time in front; or None.
+        length: the number of steps; that of `xs` if None.
+        reverse: whether to run from the last step to the first.
+        unroll: as of `jax.lax.scan`, where that runs the body; else of no effect.
+
+    Returns:
+        `(state, ys)`: the last state, and the outputs of all steps, time in front.
+
+    Raises:
+        ValueError: if an argument is of a wrong kind. What is wrong with the body is
+            said by `jax.lax.scan`.
+
+    Example:
+        >>> params = jaxseq.gru_init(jax.random.key(0), 3, 4)
+        >>> body = lambda h, x: jaxseq.gru_step(params, h, x)
+        >>> h, ys = jaxseq.scan(body, jnp.zeros((2, 4)), jnp.ones((7, 2, 3)))
+        >>> h.shape, ys.shape
+        ((2, 4), (7, 2, 4))
+    """
     check_callable(body, "body")
     reverse = check_flag(reverse, "reverse")
+    if length is not None:
+        ok = is_whole(length) and length >= 0
+        check(ok, "length", "a number of steps, 0 or more", repr(length))
+    ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
+    check(ok, "unroll", "a number of steps or a bool", repr(unroll))
     found = analysed(body, init, xs, length)
     if found.plan is None:
-        return lax.scan(body, init, xs, length, reverse)
+        return lax.scan(body, init, xs, length, reverse, unroll)
     plan = found.plan
     fixed = fixed_of(plan, found.consts)
-    hoisted = hoisted_of(plan, fixed, found.xs)
-    if not hoisted:  # something has to tell how many steps there are
-        hoisted = [jnp.zeros(found.T, bool)]
-    none = (None,) * len(hoisted)
-    weights = Weights(
-        none,
-        none,
-        tuple(fixed[v] for v in plan.w_h),
-        tuple(fixed[v] for v in plan.extra),
-    )
-    inputs = Inputs(tuple(hoisted), tuple(found.state), None, Masks(None, None))
+    x = inputs_of(plan, fixed, found.xs)
+    if not x:  # something has to tell how many steps there are
+        x = [jnp.zeros(found.T, bool)]
+    of = lambda names: tuple(None if v is None else fixed[v] for v in names)
+    none = (None,) * len(x)
+    weights: Any = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
+    inputs = Inputs(tuple(x), tuple(found.state), None, Masks(None, None))
     spec = Spec(plan.step, reverse, None, False, False, settings=settings())
-    state, ys = recurrence(spec, weights, inputs)
-    return found.wrapped(state, ys)
-
-
-class Analysed(NamedTuple):
-    """What there is to run of a body, or why it is left to `lax.scan`."""
-
-    why: str | None
-    plan: Plan | None = None
-    consts: Any = ()
-    state: Any = ()
-    xs: Any = ()
-    T: Any = None
-    wrapped: Any = None
-
-
-def analysed(body: Body, init: Any, xs: Any, length: Any) -> Analysed:
-    state, state_tree = jax.tree.flatten(init)
-    inputs, xs_tree = jax.tree.flatten(xs)
-    sizes = {a.shape[0] if getattr(a, "ndim", 0) else None for a in inputs}
-    sizes |= set() if length is None else {length}
-    if len(sizes) != 1 or None in sizes:
-        return Analysed("the number of steps is not clear")  # lax.scan says so
-    (T,) = sizes
-    if any(is_symbolic_dim(n) for a in (*state, *inputs) for n in jnp.shape(a)):
-        return Analysed("a size is symbolic")
-    if T == 0:
-        return Analysed("there are no steps")
-    if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
-        return Analysed("arrays are laid out on a mesh")
-    raw_state, raw_xs = map(_unwrapped, state), map(_unwrapped, inputs)
-    kinds = [_kind(a) for a in (*state, *inputs)]
-    raw_state, raw_xs = list(raw_state), list(raw_xs)
-    n, out = len(state), {}
-
-    def flat(*args: Any) -> list[Any]:
-        given = [_wrapped(a, kind) for a, kind in zip(args, kinds, strict=True)]
-        new = body(state_tree.unflatten(given[:n]), xs_tree.unflatten(given[n:]))
-        leaves, out["tree"] = jax.tree.flatten(new)
-        out["kinds"] = [_kind(a) for a in leaves]
-        return [_unwrapped(a) for a in leaves]
-
-    step = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-    avals = [*map(jax.typeof, raw_state), *map(step, raw_xs)]
-    program, consts = traced(flat, avals)
-    why = _why_not(program, len(consts), raw_state)
-    if why is not None:
-        return Analysed(why)
-    program = inlined(program)
-    program = normalised(program, len(consts), n)
-    plan = plan_of(program, len(consts), n, state_tree)
-    if not plan.step.called:
-        return Analysed("no product with a fixed matrix reads the state")
-    try:
-        reads(plan.step)
-    except Exception:
-        if _has_gradient(program):
-            raise
-        return Analysed("it has no derivative in reverse mode")
-
-    def wrapped(state: Any, ys: Any) -> Any:
-        leaves = map(_wrapped, (*state, *ys), out["kinds"])
-        return jax.tree.unflatten(out["tree"], list(leaves))
-
-    return Analysed(None, plan, consts, raw_state, raw_xs, T, wrapped)
-
-
-def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
-    if any(e.effects for e in program.eqns):
-        return "it has effects"
-    atoms = [*program.ins, *program.outs]
-    if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in atoms):
-        return "it has complex numbers"
-    new = program.outs[: len(state)]
-    old = program.ins[n_fixed : n_fixed + len(state)]
-    alike = lambda a, b: (a.aval.shape, a.aval.dtype) == (b.aval.shape, b.aval.dtype)
-    if not all(map(alike, new, old)):
-        return "the state changes its shapes or dtypes"
-    if not any(is_float(a) for a in state):
-        return "no part of the state is a float"
-    return None
-
-
-def _has_gradient(program: Program) -> bool:
-    """Whether JAX differentiates the body in reverse mode."""
-
-    def gradients(*args: Any) -> Any:
-        def f(moving: Any) -> Any:
-            values = with_floats(moving, args)
-            env = run(program.eqns, dict(zip(program.ins, values, strict=True)), rule)
-            return [a for v in program.outs if is_float(a := read(env, v))]
-
-        out, back = jax.vjp(f, floats(args))
-        return back(out)
-
-    try:
-        jax.eval_shape(gradients, *map(aval, program.ins))
-    except Exception:  # whatever its rules raise; JAX does again for who needs them
-        return False
-    return True
-
-
-def _kind(a: Any) -> Any:
-    """Of a random key how it is made of bits, else None."""
-    dtype = getattr(a, "dtype", None)
-    is_key = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    return jax.random.key_impl(a) if is_key else None
-
-
-def _unwrapped(a: Any) -> Any:
-    return jnp.asarray(a) if _kind(a) is None else jax.random.key_data(a)
-
-
-def _wrapped(a: Any, kind: Any) -> Any:
-    return a if kind is None else jax.random.wrap_key_data(a, impl=kind)
+    return found.as_given(*recurrence(spec, weights, inputs))

@@ -1,0 +1,84 @@
+"""What `scan` makes of a body, in words."""
+
+from typing import Any
+
+from jax.extend.core import JaxprEqn
+from jax.extend.source_info_util import summarize
+
+from jaxseq._base.check import check_callable
+from jaxseq._base.dtypes import is_float
+from jaxseq._engine.steps import reads
+from jaxseq._scan.analysis import Body, analysed
+from jaxseq._scan.plan import Plan
+from jaxseq._scan.products import times_p
+
+
+def explain(body: Body, init: Any, xs: Any = None, length: int | None = None) -> str:
+    """What `jaxseq.scan` does with a body, a line for each thing, with its source.
+
+    Args:
+        body: as of `jaxseq.scan`.
+        init: the first state.
+        xs: inputs of all steps.
+        length: the number of steps; that of `xs` if None.
+
+    Returns:
+        Lines that say which products run for many steps at a time, which run in the
+        loop, and where the gradients of weights are summed; or why the body is left
+        to `jax.lax.scan`.
+
+    Raises:
+        ValueError: if an argument is of a wrong kind.
+
+    Example:
+        >>> w = jnp.ones((4, 4))
+        >>> body = lambda h, x: (jnp.tanh(x + h @ w), None)
+        >>> text = jaxseq.explain(body, jnp.zeros((2, 4)), jnp.ones((7, 2, 4)))
+        >>> text.splitlines()[0]
+        '1 product in the loop, its gradient after it'
+    """
+    check_callable(body, "body")
+    found = analysed(body, init, xs, length)
+    if found.plan is None:
+        return f"run by lax.scan: {found.why}"
+    return "\n".join(_lines(found.plan))
+
+
+def _lines(plan: Plan) -> list[str]:
+    step = plan.step
+    made = {v: e for e in plan.program.eqns for v in e.outvars}
+    loop = [e for e in plan.loop if e.primitive is times_p]
+    n = len(loop)
+    what = "1 product" if n == 1 else f"{n} products"
+    its = "its gradient" if n == 1 else "their gradients"
+    lines = [f"{what} in the loop, {its} after it"]
+    for k, e in enumerate(loop):
+        kept = "kept in a sum with an input" if k in step.sums else "kept"
+        lines.append(f"  {_product(e)}, {kept}{_where(e)}")
+    of_inputs = [e for e in plan.early if e.primitive is times_p]
+    of_inputs += [e for e in map(made.get, plan.maps) if e is not None]
+    if of_inputs:
+        lines.append("products for many steps at a time")
+        lines += [f"  {_product(e)}{_where(e)}" for e in of_inputs]
+    parts = reads(step).parts
+    for v, part in zip(plan.extra, parts, strict=True):
+        if part is None and is_float(v.aval):
+            lines.append(f"summed in the loop: the gradient of {_shape(v)}")
+    kept = [a for a, yes in zip(step.state, reads(step).state, strict=True) if yes]
+    if kept:
+        shapes = ", ".join(f"{a.dtype}{list(a.shape)}" for a in kept)
+        lines.append(f"read by the gradient of the state before each step: {shapes}")
+    return lines
+
+
+def _product(e: JaxprEqn) -> str:
+    a, w = e.invars
+    return f"{_shape(a)} times {_shape(w)}"
+
+
+def _shape(v: Any) -> str:
+    return f"{v.aval.dtype}{list(v.aval.shape)}"
+
+
+def _where(e: JaxprEqn) -> str:
+    return f": {summarize(e.source_info)}"

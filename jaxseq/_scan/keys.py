@@ -1,0 +1,21 @@
+"""Random keys as the arrays of bits that they wrap."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def kind_of(a: Any) -> Any:
+    """Of a random key how it is made of bits, else None."""
+    dtype = getattr(a, "dtype", None)
+    is_key = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    return jax.random.key_impl(a) if is_key else None
+
+
+def unwrapped(a: Any) -> Any:
+    return jnp.asarray(a) if kind_of(a) is None else jax.random.key_data(a)
+
+
+def wrapped(a: Any, kind: Any) -> Any:
+    return a if kind is None else jax.random.wrap_key_data(a, impl=kind)
