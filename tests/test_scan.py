@@ -64,9 +64,8 @@ def test_equals_lax_scan(name):
 
     @jax.jit
     def compared(moving):
-        return [
-            both_ways(run, make, moving, given, reverse) for run in (scan, lax.scan)
-        ]
+        both = partial(both_ways, make=make, moving=moving, given=given)
+        return [both(run, reverse=reverse) for run in (scan, lax.scan)]
 
     assert_same(*compared(floats(given)))
 
@@ -123,18 +122,7 @@ def test_outside_of_jit():
 def test_dtypes_are_those_of_the_body(dtype):
     """Nothing is rounded that `lax.scan` does not round, and nothing is not."""
     narrow = partial(jax.tree.map, lambda a: a.astype(dtype))
-    make, given = problem("nnx SimpleCell")
-    given = narrow(given)
-
-    def body(w):
-        def wide(h, x):  # the cell computes in float64
-            h, y = make(w)(h, x)
-            return h.astype(dtype), y.astype(dtype)
-
-        return wide
-
-    w, s, x = BODIES["vanilla"](np.random.default_rng(3))[1:]
-    w, s, x = narrow((w, s, x))
+    w, s, x = narrow(problem("vanilla")[1])
     cell = lambda w: lambda h, x: (h := jnp.tanh(x @ w["x"] + h @ w["h"]), h)
     loss = lambda run, w: total(run(cell(w), s, x))
     assert analysed(cell(w), s, x, None).why is None

@@ -46,22 +46,27 @@ def analysed(body: Body, init: Any, xs: Any, length: Any) -> Analysed:
         return Analysed("there are no steps")
     if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
         return Analysed("arrays are laid out on a mesh")
-    raw_state, raw_xs = map(unwrapped, state), map(unwrapped, inputs)
+    raw_state = [unwrapped(a, "init") for a in state]
+    raw_xs = [unwrapped(a, "xs") for a in inputs]
     kinds = [kind_of(a) for a in (*state, *inputs)]
-    raw_state, raw_xs = list(raw_state), list(raw_xs)
-    n, out = len(state), {}
+    n = len(state)
+    out: dict[str, Any] = {}
 
     def flat(*args: Any) -> list[Any]:
         given = [wrapped(a, kind) for a, kind in zip(args, kinds, strict=True)]
         new = body(state_tree.unflatten(given[:n]), xs_tree.unflatten(given[n:]))
+        pair = isinstance(new, tuple) and len(new) == 2
+        out["alike"] = pair and jax.tree.structure(new[0]) == state_tree
         leaves, out["tree"] = jax.tree.flatten(new)
         out["kinds"] = [kind_of(a) for a in leaves]
-        return [unwrapped(a) for a in leaves]
+        return [unwrapped(a, "body") for a in leaves]
 
     step = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
     avals = [*map(jax.typeof, raw_state), *map(step, raw_xs)]
     program, consts = traced(flat, avals)
     why = _why_not(program, len(consts), raw_state)
+    if not out["alike"]:
+        why = "it does not give a state like the one it is given"
     if why is not None:
         return Analysed(why)
     program = inlined(program)

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxseq._base.check import as_array
+
 
 def kind_of(a: Any) -> Any:
     """Of a random key how it is made of bits, else None."""
@@ -13,8 +15,8 @@ def kind_of(a: Any) -> Any:
     return jax.random.key_impl(a) if is_key else None
 
 
-def unwrapped(a: Any) -> Any:
-    return jnp.asarray(a) if kind_of(a) is None else jax.random.key_data(a)
+def unwrapped(a: Any, name: str) -> Any:
+    return as_array(a, name) if kind_of(a) is None else jax.random.key_data(a)
 
 
 def wrapped(a: Any, kind: Any) -> Any:
