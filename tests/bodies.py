@@ -133,6 +133,11 @@ simple("weight made in the body", lambda w, h, x: twice(core(w, h @ jnp.eye(H), 
 simple("an encoder first", lambda w, h, x: twice(core(w, h, _encoded(w, x))))
 simple("a head behind", lambda w, h, x: ((h := core(w, h, x)), h @ w["h"] + w["b"]))
 simple("a bias twice", lambda w, h, x: twice(core(w, h, x) + jnp.sin(h + w["b"])))
+simple(
+    "a number for each step",
+    lambda w, h, x: twice(jnp.tanh(h @ w["h"] + jnp.exp(x))),
+    lambda h, x: (h, x[:, 0, 0]),
+)
 simple("one row", lambda w, h, x: twice(core(w, h, x)), lambda h, x: (h[0], x[:, 0]))
 simple("rows by vmap", lambda w, h, x: twice(jax.vmap(core, (None, 0, 0))(w, h, x)))
 simple("rows mixed", lambda w, h, x: twice(core(w, h - h.mean(0), x)))
@@ -260,6 +265,28 @@ def _(rng: Any) -> Any:
         return body
 
     return make, w, (h, jax.random.key(0)), x
+
+
+@named("keys whose bits depend on the batch")
+def _(rng: Any) -> Any:
+    w, h, x = vanilla(rng)
+    body = lambda w: lambda h, now: twice(core(w, h, now[0]) * _masked(now[1]))
+    return body, w, h, (x, jax.random.split(jax.random.key(0, impl="rbg"), T))
+
+
+@named("product of integers")
+def _(rng: Any) -> Any:
+    w, h, x = vanilla(rng)
+
+    def make(w: Any) -> Any:
+        def body(s: Any, x: Any) -> Any:
+            h, n = s
+            n = n @ jnp.ones((H, H), jnp.int32)
+            return (core(w, h, x) + (n % 3).astype(h.dtype), n), h
+
+        return body
+
+    return make, w, (h, jnp.arange(B * H, dtype=jnp.int32).reshape(B, H)), x
 
 
 @named("one mask over time")

@@ -12,8 +12,9 @@ from jaxseq._cells.lstm import lstm_update
 from jaxseq._cells.rnn import RNNUpdate
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.over_time import prepared
+from jaxseq._engine.step import Step
 from jaxseq._engine.types import Devices, Inputs, Spec, Weights, widen
-from jaxseq._engine.update import Shapes, Step
+from jaxseq._engine.update import Shapes
 
 ONE = Devices(1, NO_MESH)
 UPDATES = {

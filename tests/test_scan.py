@@ -50,7 +50,8 @@ def assert_same(got, want, tolerance=1e-12):
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        a, b = (np.asarray(each, np.float64) for each in (a, b))
+        wide = np.complex128 if a.dtype.kind == "c" else np.float64
+        a, b = (np.asarray(each, wide) for each in (a, b))
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -154,7 +155,7 @@ LEFT = {
     "no product": (lambda h, x: (h + x.sum(), h), STATE, XS, "no product"),
     "no derivative": (halved, STATE, XS, "no derivative"),
     "integers": (lambda n, x: (n + 1, n), jnp.int32(0), XS, "no part of the state"),
-    "complex": (lambda h, x: (h @ jnp.eye(H), h), STATE * 1j, XS, "complex"),
+    "complex": (lambda h, x: (1j * h, h), STATE + 0j, XS, "complex"),
 }
 
 
@@ -164,11 +165,18 @@ def test_what_is_left_to_lax_scan(body, state, xs, why):
     assert_same(scan(body, state, xs), lax.scan(body, state, xs))
 
 
+TWO = STATE, STATE
+KEYED = STATE, jax.random.key(0)
+
+
 @pytest.mark.parametrize(
     "body, state, xs",
     [
         (lambda h, x: (h[:1] @ jnp.eye(H), x), STATE, XS),
         (lambda h, x: ((h, h), x), STATE, XS),
+        (lambda s, x: ((s[0] @ jnp.eye(H),), s[1]), TWO, XS),
+        (lambda s, x: ([s[0] @ jnp.eye(H), s[1]], None), TWO, XS),
+        (lambda s, x: ((s[0], jax.random.key_data(s[1])), None), KEYED, XS),
         (step, STATE, (XS, XS[1:])),
         (step, STATE, None),
         (lambda h, x: h, STATE, XS),

@@ -18,7 +18,7 @@ import pytest
 from jax import lax
 
 import jaxseq
-from jaxseq._engine.update import Step
+from jaxseq._engine.step import Step
 from tests.cells import assert_close, weighted_sum
 from tests.models import assert_second_derivatives
 

@@ -23,6 +23,7 @@ from jaxseq._base.dtypes import is_float
 from jaxseq._engine import loop
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.recall import only_recalled, recalled
+from jaxseq._engine.step import jaxpr_of, step_by
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import (
     Devices,
@@ -38,7 +39,6 @@ from jaxseq._engine.types import (
     to_batch_first,
     to_time_first,
 )
-from jaxseq._engine.update import jaxpr_of, step_by
 
 
 class Backend(NamedTuple):

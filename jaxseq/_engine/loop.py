@@ -22,6 +22,7 @@ from jaxseq._base.dtypes import is_float
 from jaxseq._base.masks import Masks, select
 from jaxseq._engine.chain import product, run, trace
 from jaxseq._engine.products import project, round_to, times, transposed
+from jaxseq._engine.step import Step
 from jaxseq._engine.steps import evaluate, product_back, pull, reads
 from jaxseq._engine.types import (
     Gradients,
@@ -36,7 +37,6 @@ from jaxseq._engine.types import (
     to_batch_first,
     to_time_first,
 )
-from jaxseq._engine.update import Step
 
 # rows of x that are projected at a time, at least: fewer make a slow product
 PROJECTED_ROWS = 64

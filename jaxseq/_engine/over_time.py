@@ -18,9 +18,10 @@ from jaxseq._engine.pieces import checkpointed, over_pieces, padded
 from jaxseq._engine.plain import all_states, batch_first_plain
 from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.rule import recurrence
+from jaxseq._engine.step import Step
 from jaxseq._engine.steps import evaluate, reads
 from jaxseq._engine.types import Inputs, Spec, Weights, settings, widen
-from jaxseq._engine.update import Shapes, Step, Update, step_of, traced
+from jaxseq._engine.update import Shapes, Update, step_of, traced
 
 
 class Kept(NamedTuple):

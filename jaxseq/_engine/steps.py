@@ -20,7 +20,7 @@ from jaxseq._engine.chain import needed, run
 from jaxseq._engine.chain import product as chain_product
 from jaxseq._engine.extras import Part, part_of
 from jaxseq._engine.mesh import NO_MESH
-from jaxseq._engine.update import Step
+from jaxseq._engine.step import Step
 
 Product = Callable[[int, Array], Array]
 

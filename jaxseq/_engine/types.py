@@ -10,8 +10,8 @@ from jax import Array
 
 from jaxseq._base.dtypes import is_float, state_dtype
 from jaxseq._base.masks import Masks
+from jaxseq._engine.step import Step
 from jaxseq._engine.steps import reads
-from jaxseq._engine.update import Step
 
 
 class Spec(NamedTuple):

@@ -1,0 +1,1 @@
+"""Bodies of scans, brought to the form that the engine runs."""

@@ -56,9 +56,10 @@ def analysed(body: Body, init: Any, xs: Any, length: Any) -> Analysed:
         given = [wrapped(a, kind) for a, kind in zip(args, kinds, strict=True)]
         new = body(state_tree.unflatten(given[:n]), xs_tree.unflatten(given[n:]))
         pair = isinstance(new, tuple) and len(new) == 2
-        out["alike"] = pair and jax.tree.structure(new[0]) == state_tree
+        alike = pair and jax.tree.structure(new[0]) == state_tree
         leaves, out["tree"] = jax.tree.flatten(new)
         out["kinds"] = [kind_of(a) for a in leaves]
+        out["alike"] = alike and out["kinds"][:n] == kinds[:n]
         return [unwrapped(a, "body") for a in leaves]
 
     step = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)

@@ -9,7 +9,8 @@ from jax.extend.core import JaxprEqn, Literal
 
 from jaxseq._engine.chain import needed
 from jaxseq._engine.chain import product as chain_product
-from jaxseq._engine.update import Step, step_from, width_in, width_out
+from jaxseq._engine.step import Step, step_from
+from jaxseq._engine.update import width_in, width_out
 from jaxseq._scan.kinds import Kind, kinds_of
 from jaxseq._scan.products import times_p
 from jaxseq._scan.program import Program, aval, read, read_by, run

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from jax import Array, lax
 from jax.extend.core import JaxprEqn, Primitive
 
+from jaxseq._base.dtypes import is_float
 from jaxseq._engine.update import width_out
 from jaxseq._scan.kinds import Kind, kinds_of
 from jaxseq._scan.program import Program, as_written, read, run, traced_again
@@ -130,7 +131,9 @@ def _sides(e: JaxprEqn, of: Any) -> Sides | None:
     if Kind.FIXED not in (of(x), of(w)) or of(x) == of(w):
         return None
     dtypes = {v.aval.dtype for v in (x, w, e.outvars[0])}  # pyright: ignore
-    if len(dtypes) > 1 or e.params.get("out_sharding") is not None:
+    if len(dtypes) > 1 or not is_float(w.aval):  # pyright: ignore
+        return None
+    if e.params.get("out_sharding") is not None:
         return None
     i = int(of(x) == Kind.FIXED)
     both = [tuple(map(tuple, pair)) for pair in (contract, batch)]

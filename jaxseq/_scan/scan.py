@@ -66,9 +66,9 @@ def scan(
     x = inputs_of(plan, fixed, found.xs)
     if not x:  # something has to tell how many steps there are
         x = [jnp.zeros(found.T, bool)]
-    of = lambda names: tuple(None if v is None else fixed[v] for v in names)
+    of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
     none = (None,) * len(x)
-    weights: Any = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
+    weights = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
     inputs = Inputs(tuple(x), tuple(found.state), None, Masks(None, None))
     spec = Spec(plan.step, reverse, None, False, False, settings=settings())
     return found.as_given(*recurrence(spec, weights, inputs))
