@@ -11,82 +11,95 @@ from jax.sharding import AxisType
 from jaxseq._base.dtypes import floats, is_float, with_floats
 from jaxseq._base.mesh import has_axes
 from jaxseq._engine.steps import reads
+from jaxseq._engine.types import settings
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
 from jaxseq._scan.plan import Plan, plan_of
 from jaxseq._scan.products import normalised
-from jaxseq._scan.program import Program, aval, inlined, read, run, traced
+from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
 
-class Analysed(NamedTuple):
-    """What there is to run of a body, or why it is left to `lax.scan`."""
+class Given(NamedTuple):
+    """A body, traced for its arguments."""
 
-    why: str | None
-    plan: Plan | None = None
-    consts: Any = ()
-    state: Any = ()
-    xs: Any = ()
-    T: Any = None
-    as_given: Any = None  # from leaves of the state and outputs to what the body gives
+    program: Program  # (constants..., state..., x...) -> (state..., ys...)
+    consts: list[Any]  # arrays that it closes over
+    state: list[Any]
+    xs: list[Any]
+    T: int
+    why: str | None  # it is left to `lax.scan`, if so
+    tree: Any  # of the state
+    as_given: Any  # from leaves of state and outputs to what the body gives
+    key: Any  # tells it from others of the same body
+    text: str
 
 
-def analysed(body: Body, init: Any, xs: Any, length: Any) -> Analysed:
-    state, state_tree = jax.tree.flatten(init)
+def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
+    """A body and its arguments, or why `lax.scan` is given them as they are."""
+    state, tree = jax.tree.flatten(init)
     inputs, xs_tree = jax.tree.flatten(xs)
     sizes = {a.shape[0] if getattr(a, "ndim", 0) else None for a in inputs}
     sizes |= set() if length is None else {length}
     if len(sizes) != 1 or None in sizes:
-        return Analysed("the number of steps is not clear")  # lax.scan says so
-    (T,) = sizes
+        return "the number of steps is not clear"  # lax.scan says so
+    T: Any = sizes.pop()
     if any(is_symbolic_dim(n) for a in (*state, *inputs) for n in jnp.shape(a)):
-        return Analysed("a size is symbolic")
+        return "a size is symbolic"
     if T == 0:
-        return Analysed("there are no steps")
+        return "there are no steps"
     if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
-        return Analysed("arrays are laid out on a mesh")
-    raw_state = [unwrapped(a, "init") for a in state]
-    raw_xs = [unwrapped(a, "xs") for a in inputs]
+        return "arrays are laid out on a mesh"
     kinds = [kind_of(a) for a in (*state, *inputs)]
+    state = [unwrapped(a, "init") for a in state]
+    inputs = [unwrapped(a, "xs") for a in inputs]
     n = len(state)
     out: dict[str, Any] = {}
 
     def flat(*args: Any) -> list[Any]:
-        given = [wrapped(a, kind) for a, kind in zip(args, kinds, strict=True)]
-        new = body(state_tree.unflatten(given[:n]), xs_tree.unflatten(given[n:]))
+        leaves = [wrapped(a, kind) for a, kind in zip(args, kinds, strict=True)]
+        new = body(tree.unflatten(leaves[:n]), xs_tree.unflatten(leaves[n:]))
         pair = isinstance(new, tuple) and len(new) == 2
-        alike = pair and jax.tree.structure(new[0]) == state_tree
+        alike = pair and jax.tree.structure(new[0]) == tree
         leaves, out["tree"] = jax.tree.flatten(new)
         out["kinds"] = [kind_of(a) for a in leaves]
         out["alike"] = alike and out["kinds"][:n] == kinds[:n]
         return [unwrapped(a, "body") for a in leaves]
 
+    def as_given(state: Any, ys: Any) -> Any:
+        leaves = map(wrapped, (*state, *ys), out["kinds"])
+        return jax.tree.unflatten(out["tree"], list(leaves))
+
     step = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-    avals = [*map(jax.typeof, raw_state), *map(step, raw_xs)]
-    program, consts = traced(flat, avals)
-    why = _why_not(program, len(consts), raw_state)
+    avals = [*map(jax.typeof, state), *map(step, inputs)]
+    closed = jax.make_jaxpr(flat)(*avals)
+    program, consts = program_of(closed.jaxpr), list(closed.consts)
+    why = _why_not(program, len(consts), state)
     if not out["alike"]:
         why = "it does not give a state like the one it is given"
-    if why is not None:
-        return Analysed(why)
-    program = inlined(program)
-    program = normalised(program, len(consts), n)
-    plan = plan_of(program, len(consts), n, state_tree)
+    text = str(closed.jaxpr)
+    shapes = tuple((a.shape, str(a.dtype)) for a in (*state, *inputs, *consts))
+    key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, settings()
+    return Given(program, consts, state, inputs, T, why, tree, as_given, key, text)
+
+
+def planned(given: Given) -> Plan | str:
+    """How the engine runs a body, or why it is left to `lax.scan`."""
+    if given.why is not None:
+        return given.why
+    n_fixed, n_state = len(given.consts), len(given.state)
+    program = normalised(inlined(given.program), n_fixed, n_state)
+    plan = plan_of(program, n_fixed, n_state, given.tree)
     if not plan.step.called:
-        return Analysed("no product with a fixed matrix reads the state")
+        return "no product with a fixed matrix reads the state"
     try:
         reads(plan.step)
     except Exception:
         if _has_gradient(program):
             raise
-        return Analysed("it has no derivative in reverse mode")
-
-    def as_given(state: Any, ys: Any) -> Any:
-        leaves = map(wrapped, (*state, *ys), out["kinds"])
-        return jax.tree.unflatten(out["tree"], list(leaves))
-
-    return Analysed(None, plan, consts, raw_state, raw_xs, T, as_given)
+        return "it has no derivative in reverse mode"
+    return plan
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

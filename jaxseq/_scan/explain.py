@@ -8,7 +8,7 @@ from jax.extend.source_info_util import summarize
 from jaxseq._base.check import check_callable
 from jaxseq._base.dtypes import is_float
 from jaxseq._engine.steps import reads
-from jaxseq._scan.analysis import Body, analysed
+from jaxseq._scan.analysis import Body, given, planned
 from jaxseq._scan.plan import Plan
 from jaxseq._scan.products import times_p
 
@@ -38,13 +38,12 @@ def explain(body: Body, init: Any, xs: Any = None, length: int | None = None) ->
         '1 product in the loop, its gradient after it'
     """
     check_callable(body, "body")
-    found = analysed(body, init, xs, length)
-    if found.plan is None:
-        return f"run by lax.scan: {found.why}"
-    return "\n".join(_lines(found.plan))
+    found = given(body, init, xs, length)
+    plan = found if isinstance(found, str) else planned(found)
+    return f"run by lax.scan: {plan}" if isinstance(plan, str) else _described(plan)
 
 
-def _lines(plan: Plan) -> list[str]:
+def _described(plan: Plan) -> str:
     step = plan.step
     made = {v: e for e in plan.program.eqns for v in e.outvars}
     loop = [e for e in plan.loop if e.primitive is times_p]
@@ -55,8 +54,8 @@ def _lines(plan: Plan) -> list[str]:
     for k, e in enumerate(loop):
         kept = "kept in a sum with an input" if k in step.sums else "kept"
         lines.append(f"  {_product(e)}, {kept}{_where(e)}")
-    of_inputs = [e for e in plan.early if e.primitive is times_p]
-    of_inputs += [e for e in map(made.get, plan.maps) if e is not None]
+    early = [*plan.early, *(made[v] for v in plan.maps if v in made)]
+    of_inputs = [e for e in early if e.primitive is times_p]
     if of_inputs:
         lines.append("products for many steps at a time")
         lines += [f"  {_product(e)}{_where(e)}" for e in of_inputs]
@@ -68,7 +67,7 @@ def _lines(plan: Plan) -> list[str]:
     if kept:
         shapes = ", ".join(f"{a.dtype}{list(a.shape)}" for a in kept)
         lines.append(f"read by the gradient of the state before each step: {shapes}")
-    return lines
+    return "\n".join(lines)
 
 
 def _product(e: JaxprEqn) -> str:

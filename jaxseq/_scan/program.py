@@ -23,12 +23,9 @@ class Program(NamedTuple):
 Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
 
 
-def traced(f: Callable[..., Any], avals: Sequence[Any]) -> tuple[Program, list[Any]]:
-    """The program of `f`, which returns a list, and the arrays that it closes over."""
-    closed = jax.make_jaxpr(f)(*avals)
-    jaxpr: Any = closed.jaxpr
+def program_of(jaxpr: Any) -> Program:
     ins = [*jaxpr.constvars, *jaxpr.invars]
-    return Program(ins, list(jaxpr.eqns), list(jaxpr.outvars)), list(closed.consts)
+    return Program(ins, list(jaxpr.eqns), list(jaxpr.outvars))
 
 
 def inlined(program: Program) -> Program:
@@ -53,9 +50,9 @@ def inlined(program: Program) -> Program:
 
 def traced_again(f: Callable[..., Any], like: Sequence[Var]) -> Program:
     """The program of `f` on arrays like these, which closes over none."""
-    program, consts = traced(f, [aval(v) for v in like])
-    assert not consts
-    return program
+    closed = jax.make_jaxpr(f)(*[aval(v) for v in like])
+    assert not closed.consts
+    return program_of(closed.jaxpr)
 
 
 def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:

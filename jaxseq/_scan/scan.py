@@ -1,7 +1,10 @@
 """`lax.scan` for any body, with the products of its weights out of the loop."""
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -9,8 +12,9 @@ from jaxseq._base.check import check, check_callable, check_flag, is_whole
 from jaxseq._base.masks import Masks
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
-from jaxseq._scan.analysis import Body, analysed
+from jaxseq._scan.analysis import Body, Given, given, planned
 from jaxseq._scan.early import fixed_of, inputs_of
+from jaxseq._scan.plan import Plan
 
 
 def scan(
@@ -58,17 +62,46 @@ def scan(
         check(ok, "length", "a number of steps, 0 or more", repr(length))
     ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
     check(ok, "unroll", "a number of steps or a bool", repr(unroll))
-    found = analysed(body, init, xs, length)
-    if found.plan is None:
+    found = given(body, init, xs, length)
+    kept = None if isinstance(found, str) else _kept_of(body, found)
+    if isinstance(found, str) or kept is None or kept.run is None:
         return lax.scan(body, init, xs, length, reverse, unroll)
-    plan = found.plan
-    fixed = fixed_of(plan, found.consts)
-    x = inputs_of(plan, fixed, found.xs)
+    sizes: Any = {"T": found.T, "reverse": reverse}
+    return found.as_given(*kept.run(found.consts, found.state, found.xs, **sizes))
+
+
+class Kept(NamedTuple):
+    """What is kept of a body as long as it lives, for a key and a text."""
+
+    text: str
+    run: Any  # compiled once for each shape; None if it is left to `lax.scan`
+
+
+_kept: WeakKeyDictionary[Any, dict[Any, Kept]] = WeakKeyDictionary()
+
+
+def _kept_of(body: Body, found: Given) -> Kept:
+    try:
+        mine = _kept.setdefault(body, {})
+    except TypeError:  # it has no hash, or cannot be referred to weakly
+        mine = {}
+    kept = mine.get(found.key)
+    if kept is None or kept.text != found.text:
+        plan, run = planned(found), None
+        if not isinstance(plan, str):
+            run = jax.jit(partial(_run, plan), static_argnames=("T", "reverse"))
+        kept = mine[found.key] = Kept(found.text, run)
+    return kept
+
+
+def _run(plan: Plan, consts: Any, state: Any, xs: Any, *, T: int, reverse: bool) -> Any:
+    fixed = fixed_of(plan, consts)
+    x = inputs_of(plan, fixed, xs)
     if not x:  # something has to tell how many steps there are
-        x = [jnp.zeros(found.T, bool)]
+        x = [jnp.zeros(T, bool)]
     of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
     none = (None,) * len(x)
     weights = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
-    inputs = Inputs(tuple(x), tuple(found.state), None, Masks(None, None))
+    inputs = Inputs(tuple(x), tuple(state), None, Masks(None, None))
     spec = Spec(plan.step, reverse, None, False, False, settings=settings())
-    return found.as_given(*recurrence(spec, weights, inputs))
+    return recurrence(spec, weights, inputs)
