@@ -378,6 +378,22 @@ def test_what_a_step_reads(update, Z, state, summed, want):
     assert (*found.x, *found.state) == want
 
 
+def test_a_map_without_a_bias_is_not_written_again():
+    """It would cost a copy of all steps at each of them."""
+
+    def carried(b):
+        update = lambda z, h, w, _: jnp.tanh(z * w(h))
+        weights = jnp.ones((3, 4)), jnp.ones((4, 4)), b
+        x, state = jnp.ones((2, 6, 3)), jnp.ones((2, 4))
+        spec, *args = parts(update, weights, x, state)
+        run = partial(CPU_LOOP.forward, ONE, spec._replace(save=True))
+        eqns = jax.make_jaxpr(run)(*args).jaxpr.eqns
+        return [len(e.outvars) for e in eqns if e.primitive.name in ("while", "scan")]
+
+    (without,), (with_bias,) = carried(None), carried(jnp.ones(4))
+    assert without == with_bias - 1
+
+
 def test_extras_whose_gradient_is_a_part_of_that_of_a_product():
     """Found where an extra is added to the product, or to a part of it."""
 

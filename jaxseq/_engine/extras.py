@@ -73,6 +73,8 @@ def _joins_the_same(a: JaxprEqn | None, b: JaxprEqn | None) -> bool:
 
 def summed_part(part: Part, wholes: Any, ndim: int) -> Array:
     """The gradient, summed over all steps; the piece of one has `ndim` axes."""
-    d = wholes[part.i][..., part.offset : part.offset + part.width]
-    d = d.sum(tuple(range(d.ndim - ndim)))
+    whole = wholes[part.i]
+    # all of it, for several parts of one are summed at once
+    whole = whole.sum(tuple(range(whole.ndim - ndim)))
+    d = whole[..., part.offset : part.offset + part.width]
     return d if part.moves is None else part.moves(d)[0]

@@ -61,6 +61,8 @@ def forward(
     """The state, the outputs, and what the backward pass needs if `spec.save`."""
     step, save = spec.step, spec.save
     keep_x, keep_state = kept(spec, weights) if save else ([], [])
+    # with no bias a map is what it was made as
+    put_x = [k and b is not None for k, b in zip(keep_x, weights.b, strict=save)]
     x, state, start, masks = inputs
     T, batch = x[0].shape[-2 if spec.batch_first else 0], batch_of(step, state)
     size = None if save else block_of(T, batch, weights, step.z_x)
@@ -89,7 +91,7 @@ def forward(
         if not save:
             return new, ys, None
         old = [a if k else None for a, k in zip(first, keep_state, strict=True)]
-        z_x = [a if k else None for a, k in zip(z_x, keep_x, strict=True)]
+        z_x = [a if k else None for a, k in zip(z_x, put_x, strict=True)]
         return new, ys, (z, old, z_x)
 
     def ask(k: int, a: Array) -> Array:
@@ -136,9 +138,13 @@ def forward(
             now = [a if i is None else z[i] for a, i in zip(now, place, strict=True)]
             return [at(a, t, rows) for a in now]
 
-        own = [a if k else None for a, k in zip(maps, keep_x, strict=True)]
+        own = [a if k else None for a, k in zip(maps, put_x, strict=True)]
         carry = states, ys, (z, old, own)
         states, ys, (z, old, own) = over(0, T, saved_map, carry)
+        own = [
+            a if k and o is None else o
+            for a, o, k in zip(maps, own, keep_x, strict=True)
+        ]
         return join(states), ys, Saved(tuple(own), tuple(z), tuple(old))
 
     if size is None:
