@@ -95,8 +95,9 @@ MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]
 def test_examples_in_docstrings(name):
     """They need the imports that `help` shows and no other."""
     shown = jaxseq.nn if name.startswith("jaxseq.nn") else jaxseq
-    imports = re.findall(r"^ {4}((?:import|from) .*)", shown.__doc__, re.MULTILINE)
-    imported = {}
+    text = inspect.getdoc(shown) or ""
+    imports = re.findall(r"^ {4}((?:import|from) .*)", text, re.MULTILINE)
+    imported: dict[str, object] = {}
     exec("\n".join(imports), imported)
     jax.config.update("jax_enable_x64", False)  # as a user has it
     try:
