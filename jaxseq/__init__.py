@@ -1,7 +1,14 @@
 """Recurrent networks for JAX: pure functions, exact, fast and complete.
 
 Layers take inputs `(..., T, D)`, time second to last, and return `(state, y)`. Weights
-and states are NamedTuples. All public names, by what they are for:
+and states are NamedTuples. The examples in docstrings run after these imports:
+
+    import jax
+    import jax.numpy as jnp
+
+    import jaxseq
+
+All public names, by what they are for:
 
 Cells: weights, a state of zeros, one step, and a whole sequence
     rnn_init, rnn_zeros, rnn_step, rnn

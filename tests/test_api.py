@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
 from flax import nnx
 
@@ -94,10 +93,12 @@ MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]
 
 @pytest.mark.parametrize("name", ["jaxseq", *MODULES])
 def test_examples_in_docstrings(name):
-    """They need the usual imports and no other."""
-    imported = {"jax": jax, "jnp": jnp, "jaxseq": jaxseq}
-    if name.startswith("jaxseq.nn"):
-        imported["nnx"] = nnx
+    """They need the imports that `help` shows and no other."""
+    shown = jaxseq.nn if name.startswith("jaxseq.nn") else jaxseq
+    text = inspect.getdoc(shown) or ""
+    imports = re.findall(r"^ {4}((?:import|from) .*)", text, re.MULTILINE)
+    imported: dict[str, object] = {}
+    exec("\n".join(imports), imported)
     jax.config.update("jax_enable_x64", False)  # as a user has it
     try:
         result = doctest.testmod(importlib.import_module(name), globs=imported)

@@ -52,6 +52,25 @@ def test_weights_of_pytorch():
     np.testing.assert_allclose(y, want, rtol=0, atol=1e-12)
 
 
+def test_freezing_and_decay_of_a_module():
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.lstm = jaxseq.nn.LSTM(3, 8, rngs=rngs)
+            self.head = nnx.Linear(8, 4, rngs=rngs)
+
+    model = Model(nnx.Rngs(0))
+    before = jax.tree.map(np.asarray, nnx.state(model, nnx.Param))
+    no_grads = jax.tree.map(np.zeros_like, before)  # so that only decay is left
+    page = run("docs/training.md")
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = nnx.Optimizer(model, page["part"], wrt=nnx.Param)
+        optimizer.update(model, no_grads)
+    after = jax.tree.leaves(nnx.state(model, nnx.Param))
+    pairs = zip(jax.tree.leaves_with_path(before), after, strict=True)
+    changed = [page["name"](path) for (path, old), new in pairs if (old != new).any()]
+    assert changed == ["head/kernel"]
+
+
 @pytest.mark.parametrize(("page", "most"), [("README.md", 26), ("docs/layers.md", 12)])
 def test_the_first_example_is_short(page, most):
     """No line but its imports and blank ones is left out of the count."""

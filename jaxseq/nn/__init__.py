@@ -1,5 +1,15 @@
 """Flax NNX modules over the functions of jaxseq: they hold weights, nothing else.
 
+The examples in docstrings run after these imports:
+
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    import jaxseq.nn
+
+All public names, by what they are for:
+
 Recurrent layers, stacked and in both directions
     RNN, LSTM, GRU, Cell
 

@@ -1,4 +1,4 @@
-"""Keys and values that are kept, of the encoder's outputs and of tokens so far."""
+"""Caches of keys and values: of the encoder's outputs and of the tokens so far."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from jaxseq._models.transformer.params import TransformerParams, decoder_of
 
 
 class Cache(NamedTuple):
-    """Keys and values of L positions at most, that of t at t.
+    """Keys and values of at most L positions; those of position t are at index t.
 
     Fields:
         k: keys by head, `(..., L, N, A)`.
@@ -26,7 +26,7 @@ class Cache(NamedTuple):
 
 
 class SlidingCache(NamedTuple):
-    """Keys and values of the last L positions, that of t at t mod L.
+    """Keys and values of the last L positions; those of t are at index t mod L.
 
     Fields:
         k: keys by head, `(..., L, N, A)`.
@@ -38,7 +38,7 @@ class SlidingCache(NamedTuple):
 
 
 def cached(a: Array, n: Array, L: Any) -> Array:
-    """Of keys or values (..., T, N, A), what a cache of L has after n of them (...)."""
+    """A cache of size L after n (...) of the keys or values (..., T, N, A)."""
     last, slots = n[..., None] - 1, jnp.arange(L, dtype=jnp.int32)
     at = last - (last - slots) % L  # the last position that belongs in each slot
     at = jnp.where(at < 0, a.shape[-3], at)[..., None, None]
@@ -46,7 +46,7 @@ def cached(a: Array, n: Array, L: Any) -> Array:
 
 
 def check_memory(params: TransformerParams, memory: Any) -> Memory | None:
-    """Checks what a decoder is to attend to, all but its batch."""
+    """Checks the memory that a decoder attends to, except for its batch."""
     layer = decoder_of(params).layers[0]
     if layer.cross is None:
         got = type(memory).__name__

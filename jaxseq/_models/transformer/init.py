@@ -62,16 +62,15 @@ def transformer_init(
             two share one vocabulary and its embeddings.
         num_encoder_layers: layers of the encoder; 0 for none (a language model).
         num_decoder_layers: layers of the decoder; 0 for none.
-        positions: "sinusoidal"; "learned"; or "rotary", in the attention of a
-            sequence to itself.
-        max_positions: how many positions are learned; longer sequences are refused,
-            or NaN beyond where a number of steps is symbolic.
-        pre_norm: whether norms stand before the sub-layers, or after them.
-        final_norm: whether one more norm stands behind the last layer of each stack;
+        positions: "sinusoidal", "learned", or "rotary", which acts in self-attention.
+        max_positions: number of learned positions. Longer sequences are refused; where
+            the number of steps is symbolic, what comes past them is NaN.
+        pre_norm: whether norms come before the sub-layers, or after them.
+        final_norm: whether one more norm comes after the last layer of each stack;
             `pre_norm` if None. `torch.nn.Transformer` has one in either layout.
-        epsilon: added to the variance by the norms; PyTorch has 1e-5, Flax 1e-6,
-            Keras 1e-3, BERT 1e-12.
-        tied: whether logits are read with the decoder's embeddings.
+        epsilon: added to the variance by the norms; 1e-5 in PyTorch, 1e-6 in Flax,
+            1e-3 in Keras, 1e-12 in BERT.
+        tied: whether the decoder's embeddings, transposed, are the output map.
         dtype: of the weights.
 
     Returns:

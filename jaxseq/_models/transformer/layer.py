@@ -1,4 +1,4 @@
-"""The layers of a stack, and what comes behind the last: a norm and logits."""
+"""The layers of a stack, and what comes after the last: a norm and logits."""
 
 from collections.abc import Callable
 from functools import partial
@@ -47,7 +47,7 @@ def run_layers(
 ) -> tuple[Array, tuple[Array | None, ...]]:
     """Outputs, and each layer's weights of its attention to the encoder's outputs.
 
-    `attend` is the attention of the sequence to itself, of a layer by its number.
+    `attend` is the self-attention of a layer, given its number.
     """
     weights = []
     for i, layer in enumerate(stack.layers):
@@ -79,13 +79,13 @@ def _run_layer(
 
 
 def _before(norm: NormParams, x: Array, common: Pass) -> Array:
-    """What a sub-layer reads."""
+    """The input of a sub-layer."""
     layout = common.layout
     return _normed(norm, x, layout.epsilon) if layout.pre_norm else x
 
 
 def _after(norm: NormParams, x: Array, y: Array, common: Pass) -> Array:
-    """What comes of a sub-layer that read x and gave y."""
+    """The result of a sub-layer with input x and output y."""
     x = x + common.dropped(y)
     layout = common.layout
     return x if layout.pre_norm else _normed(norm, x, layout.epsilon)

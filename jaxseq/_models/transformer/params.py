@@ -30,7 +30,7 @@ class TransformerLayer(NamedTuple):
     """Weights of one layer, of width D.
 
     Fields:
-        attention: of the sequence to itself.
+        attention: self-attention.
         attention_norm: its norm.
         cross: attention of a decoder to the encoder's outputs; None where there are
             none.
@@ -39,7 +39,7 @@ class TransformerLayer(NamedTuple):
         b_1: its bias, `(F,)`.
         w_2: second of the two maps, `(F, D)`.
         b_2: its bias, `(D,)`.
-        norm: that of the two maps.
+        norm: the norm of the two maps.
     """
 
     attention: MultiHeadParams
@@ -78,13 +78,13 @@ with suppress(ValueError):  # where this file is loaded again
 class TransformerStack(NamedTuple):
     """An encoder or a decoder.
 
-    Where the norms of the layers stand is `layout`; `norm` says only whether there is
-    one more behind the last layer. All four combinations are in use.
+    `layout` says where the norms of the layers are; `norm` says only whether there is
+    one more after the last layer. All four combinations are in use.
 
     Fields:
         embed: embeddings, `(V, D)` for V tokens; those of the encoder if None.
         layers: weights of each layer.
-        norm: behind the last layer; no norm if None.
+        norm: after the last layer; no norm if None.
         layout: how the norms are applied.
     """
 

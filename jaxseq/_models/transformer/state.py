@@ -52,15 +52,15 @@ class TransformerState(NamedTuple):
 
     @property
     def slides(self) -> bool:
-        """Whether the caches keep the last positions alone."""
+        """Whether the caches keep only the last positions."""
         return isinstance(self.caches[0], SlidingCache)
 
     @property
     def left(self) -> int | None:
         """How many more tokens the caches have room for; None where it is not known.
 
-        It is that of the sequence that is furthest, and known outside of `jax.jit`
-        alone. None too for caches that slide, which set no bound.
+        It is that of the longest sequence, and is known only outside `jax.jit`. It is
+        None too for caches that slide, which set no limit.
         """
         if self.slides:
             return None
@@ -87,18 +87,22 @@ def transformer_zeros(
 ) -> TransformerState:
     """Returns the decoder's state before its first token.
 
-    It has caches of either so many positions or, with `window`, of the last ones.
+    Its caches hold either `room` tokens or the last `window` tokens.
 
     Args:
         params: weights with a decoder.
         memory: what `transformer_encode` returns; None with no encoder.
         batch: batch dimensions, a tuple or one size; with an encoder those of the
             memory, and may be left out.
-        room: positions that the caches have. A search for `max_length` tokens behind
-            a prompt of P takes P - 1 + max_length of them: its last token is not
-            read. `state.left` tells how many are left.
-        window: keys that each token attends to, its own and those right before it;
-            decoding then goes on for any number of tokens, in the memory of so many.
+        room: number of tokens that the caches can hold. Generating `max_length`
+            tokens after a prompt of P takes P - 1 + max_length, as the last token is
+            not read. `state.left` tells how many are left.
+        window: each token attends to the last `window` tokens, including itself, and
+            the caches keep only these, so decoding continues for any number of tokens,
+            up to the end of learned positions; with others, in float32, the logits are
+            off by about 1e-3 at position 10^5, and ten times that at 10^6. Give the
+            `window` of training: another one, or `room`, gives other logits, and no
+            error.
 
     Returns:
         `TransformerState`, with the keys and values of the memory.
@@ -149,7 +153,7 @@ def state_of(
 def check_room(
     params: TransformerParams, room: Any, window: Any
 ) -> tuple[type[Cache] | type[SlidingCache], Any]:
-    """Checks one of the two and returns the kind of the caches, and their size."""
+    """Checks `room` or `window`, and returns the kind and size of the caches."""
     if window is None:
         check_sizes(room=room)
         check_positions(params.positions, room, "room")
@@ -168,7 +172,7 @@ def _as_batch(batch: Any) -> tuple[int, ...]:
 
 
 def check_state(params: TransformerParams, state: Any) -> TransformerState:
-    """Checks a state for these weights, and that it has room for a token if known."""
+    """Checks that a state fits the weights and, if known, has room for a token."""
     stack = decoder_of(params)
     check_kind(state, "state", TransformerState)
     state = as_arrays(state, "state")
@@ -204,7 +208,7 @@ def _caches_like(
     batch: tuple[int, ...],
     *kinds: type,
 ) -> tuple[Any, ...]:
-    """Of caches of any length, what they have to be for the heads of each layer."""
+    """What caches of any length have to be for the heads of each layer."""
     check_parts(caches, name, "caches", len(heads))
     kind: Any = type(caches[0])
     expected = " or ".join(k.__name__ for k in kinds)

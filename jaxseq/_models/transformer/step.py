@@ -1,4 +1,4 @@
-"""The decoder one token at a time, with what it keeps of those before."""
+"""The decoder one token at a time, with caches of the tokens before."""
 
 import jax
 import jax.numpy as jnp
@@ -27,23 +27,28 @@ def transformer_decode_step(
     *,
     activation: Activation = jax.nn.relu,
 ) -> tuple[TransformerState, Array]:
-    """Does one step of the decoder, as `partial(transformer_decode_step, params)`.
+    """Does one step of the decoder.
+
+    `partial(transformer_decode_step, params)` is a step that `greedy`, `sample`,
+    `beam_search` and `prefill` take. In a loop of your own, call it under `jax.jit`:
+    outside `jit` it reads positions and tokens to check them, and so waits for the
+    device.
 
     Args:
         params: weights with a decoder.
         state: the decoder's state, of `transformer_zeros` or `transformer_decode`.
-        token: the token before, or a start token, from 0 to V - 1, `(...)`. Another,
-            where only a run under `jit` knows it, has an embedding of NaN.
+        token: the previous token, or a start token, from 0 to V - 1, `(...)`. Under
+            `jit`, a token out of range has an embedding of NaN.
         activation: between the two maps of a layer.
 
     Returns:
-        `(state, logits)`: the new state, and logits of the next token, `(..., V)`;
-        NaN where the state has no more room, or learned positions end, if only a run
-        under `jit` knows it.
+        `(state, logits)`: the new state, and logits of the next token, `(..., V)`.
+        Under `jit`, they are NaN where the state is full, or past the end of learned
+        positions.
 
     Raises:
-        ValueError: if a shape, dtype or value does not fit, or the state is known to
-            have no more room, or to be where learned positions end.
+        ValueError: if a shape, dtype or value does not fit; outside `jit` also if the
+            state is full, or past the end of learned positions.
 
     Example:
         >>> params = jaxseq.transformer_init(

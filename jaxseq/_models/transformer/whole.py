@@ -59,8 +59,8 @@ def transformer_encode(
     Args:
         params: weights with an encoder.
         source: tokens, from 0 to the size of the vocabulary less 1, `(..., S)`; past
-            `source_lengths` they may be anything. Another, where only a run under
-            `jit` knows it, has an embedding of NaN.
+            `source_lengths` they may be anything. Under `jit`, a token out of range
+            has an embedding of NaN.
         source_lengths: valid tokens of each sequence, `(...)`; all S if None.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
@@ -69,8 +69,8 @@ def transformer_encode(
 
     Returns:
         `Memory`, as the decoder takes it: `memory.values` has a vector for each token,
-        `(..., S, D)`, zeros past `source_lengths`; `memory.valid` tells which these
-        are, `(..., S)`, None if all.
+        `(..., S, D)`, zeros past `source_lengths`; `memory.valid` tells which tokens
+        are valid, `(..., S)`, None if all.
 
     Raises:
         ValueError: if a shape, dtype or value does not fit.
@@ -119,26 +119,25 @@ def transformer_decode(
     Args:
         params: weights with a decoder.
         memory: what `transformer_encode` returns; None with no encoder.
-        inputs: tokens of each step, from 0 to V - 1, `(..., T)`: the target, a start
-            token before it. Another, where only a run under `jit` knows it, has an
-            embedding of NaN.
-        lengths: tokens of each sequence, which the returned state goes on from,
-            `(...)`; all T if None. Behind them `inputs` may be anything.
-        room: positions that the caches of the returned state have; T if None. A
-            search for `max_length` tokens takes that many more than T.
-        window: keys that each token attends to, its own and those right before it;
-            all if None. The caches then keep the last ones alone, and decoding goes on
-            for any number of tokens; no `room` is given.
+        inputs: tokens of each step, from 0 to V - 1, `(..., T)`: a start token, then
+            the target. Under `jit`, a token out of range has an embedding of NaN.
+        lengths: number of tokens in each sequence, after which the returned state
+            continues, `(...)`; all T if None. Past them `inputs` may be anything.
+        room: number of tokens that the caches of the returned state can hold; T if
+            None. Generating `max_length` tokens after these takes T + max_length.
+        window: each token attends to the last `window` tokens, including itself; to
+            all before it if None. The caches then keep only these, as those of
+            `transformer_zeros(window=)` do; no `room` is given.
         activation: between the two maps of a layer.
         dropout: probability in [0, 1) that a value of the embeddings or of a
             sub-layer's output is set to zero in training.
         key: random key of the dropout; needed only if `dropout` is not 0.
 
     Returns:
-        `(state, logits, weights)`: the state to go on from with
-        `transformer_decode_step`, logits of the token after each, `(..., T, V)`, zeros
-        past `lengths`, and of each layer the weights of its attention to the memory,
-        `(..., N, T, S)`; None with no encoder.
+        `(state, logits, weights)`: the state from which `transformer_decode_step`
+        continues; logits of the token after each input, `(..., T, V)`, zeros past
+        `lengths`; and for each layer the weights of its attention to the memory,
+        `(..., N, T, S)`, None with no encoder.
 
     Raises:
         ValueError: if a shape, dtype or value does not fit.
@@ -197,7 +196,7 @@ def _run(
     dropout: Any,
     key: Array | None,
 ) -> tuple[Array, tuple[Any, ...], tuple[Cache, ...]]:
-    """All layers: outputs, weights, keys and values; `seen` is (..., T, S)."""
+    """Outputs, weights, keys and values of all layers; `seen` is (..., T, S)."""
     dropped, caches = keep, []
     if key is not None:
         keys = iter(jax.random.split(key, 3 * len(stack.layers) + 1))
