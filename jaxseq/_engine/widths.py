@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
-from jaxseq._base.check import check, check_batch, check_state, is_whole
+from jaxseq._base.check import check, check_batch, check_state, check_value, is_whole
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._engine.update import Shapes, Update, described, traced, width_in
 
@@ -90,7 +90,7 @@ def check_widths(widths: Any, name: str) -> None:
     expected = "a width of at least 1, or a NamedTuple of widths"
     width: Any = widths
     ok = is_symbolic_dim(width) or (is_whole(width) and width >= 1)
-    check(ok, name, expected, repr(widths))
+    check_value(ok, name, expected, widths)
 
 
 def zeros_like_widths(widths: Any, batch: Any, dtype: Any) -> Any:

@@ -64,7 +64,7 @@ class Seq2Seq(DroppingWeights):
         feed: bool = False,
         attention_features: int | None = None,
         num_heads: int | None = None,
-        dropout: float = 0.0,
+        dropout: ArrayLike = 0.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
