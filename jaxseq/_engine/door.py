@@ -171,8 +171,8 @@ def _given(
     shapes = Shapes(maps.tree.unflatten(z_x), rows, w_h, extra)
     try:
         kept, constants = prepared(update, shapes, axes, owner)
-    except (TypeError, ValueError):
-        check_fit(update, shapes, decides)
+    except (AssertionError, TypeError, ValueError) as error:
+        check_fit(update, shapes, decides, error)
         raise
     if start is not None:
         start = start_of(start, rows, batch)
