@@ -35,7 +35,8 @@ class Transformer(DroppingWeights):
         tied: whether logits are read with the decoder's embeddings.
         activation: between the two maps of a layer.
         dropout: probability that a value of the embeddings or of a sub-layer's output
-            is set to zero in training.
+            is set to zero in training. It may be an array, to be changed under
+            `jit`.
         dtype: dtype of the computation; `param_dtype` if None.
         param_dtype: dtype of the stored weights.
         rngs: random keys: "params" for the weights, "dropout" for dropout.
