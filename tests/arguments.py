@@ -297,7 +297,7 @@ def model_modules() -> dict[str, Any]:
         **methods(
             "Transformer",
             {**PAIR, **dropped, "activation": jax.nn.relu},
-            __call__={**READ, **inputs},
+            __call__={**READ, **inputs, "lengths": ints(B) + T, "window": 3},
             encode=READ,
             decode={"memory": memory, **DECODED},
             zeros={"memory": memory, "batch": B, "room": None, "window": 3},

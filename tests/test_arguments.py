@@ -6,6 +6,7 @@ from itertools import chain
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -259,17 +260,49 @@ def shown(array):
     raise AssertionError("an array was shown that is not wrong")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_right_values_are_taken(name, monkeypatch):
-    f, given = right_values()[name]
-    assert set(given) == set(parameters_of(f))
-    # to show an array takes long and waits for its values: only what is wrong is shown
+@pytest.fixture
+def none_is_shown(monkeypatch):
+    """To show an array takes long and waits for its values: only what is wrong is."""
     for name in ("__repr__", "__str__"):
         monkeypatch.setattr(type(KEY), name, shown)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_right_values_are_taken(name, none_is_shown):
+    f, given = right_values()[name]
+    assert set(given) == set(parameters_of(f))
     if isinstance(f, type):  # keys are counted, which must not be in another trace
         nnx.eval_shape(lambda: f(**{**given, "rngs": nnx.Rngs(0)}))
     else:
         jax.eval_shape(lambda: f(**given))
+
+
+# quick ones that run for real, with the numbers that may be arrays too
+NUMBERS = {
+    "lstm_zeros": ["batch"],
+    "cell_zeros": ["widths", "batch"],
+    "transformer_zeros": ["room"],
+    "rnn_init": ["D", "H"],
+    "multi_head_init": ["num_heads", "bias"],
+    "lstm_step": [],
+    "cell_step": [],
+    "resets_from_dones": [],
+    "dot_attention": ["causal", "window", "scale"],
+    "cross_entropy": ["ignore", "label_smoothing"],
+    "crf_score": [],
+    "ctc_greedy": ["blank"],
+    "at_least": ["n", "end", "length"],
+    "penalize_repetition": ["n", "penalty"],
+    "no_repeat_ngrams": ["n", "size"],
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_arrays_are_taken_and_not_shown(name, none_is_shown):
+    f, given = right_values()[name]
+    is_array = lambda a: isinstance(a, np.ndarray)
+    arrays = jax.tree.map(lambda a: jnp.asarray(a) if is_array(a) else a, given)
+    f(**arrays | {number: jnp.asarray(given[number]) for number in NUMBERS[name]})
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of JAX and NumPy

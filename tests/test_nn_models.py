@@ -178,7 +178,10 @@ def test_transformer():
     sliding = {"lengths": [3, 1], "window": 2}
     want = jax.jit(partial(jaxseq.transformer_decode, **sliding, **how))
     found = nnx.jit(partial(jaxseq.nn.Transformer.decode, **sliding))
-    assert_close(found(model, memory, TARGETS), want(params, memory, TARGETS))
+    want = want(params, memory, TARGETS)
+    assert_close(found(model, memory, TARGETS), want)
+    found = nnx.jit(partial(jaxseq.nn.Transformer.__call__, **sliding))
+    assert_close(found(model, TOKENS, TARGETS, **lengths), want[1])
     state = jaxseq.transformer_zeros(params, memory, window=2)
     assert_close(model.zeros(memory, window=2), state)
     state = jaxseq.transformer_zeros(params, memory, room=4)

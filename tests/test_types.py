@@ -6,7 +6,7 @@ Here they are traced, and there `assert_type` holds for what they return.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple, assert_type
 
 import jax
@@ -70,6 +70,21 @@ def test_a_state_of_a_users_own_comes_back():
 
 
 @traced
+def test_both_directions_take_what_their_layers_take():
+    forward = partial(jaxseq.lstm, jaxseq.lstm_init(KEY, D, H))
+    backward = partial(jaxseq.gru, jaxseq.gru_init(KEY, D, H))
+    state, _ = jaxseq.bidirectional(forward, backward, X, lengths=LENGTHS)
+    assert_type(state, tuple[jaxseq.LSTMState, Array])
+    params = jaxseq.cell_init(KEY, D, H, (H, H))
+    params = params._replace(w_x=(params.w_x, params.w_x), b=None)
+    add = lambda z_x, h, w_h, _: jnp.tanh(sum(z_x) + w_h(h))
+    layer = partial(jaxseq.cell, add, params, zeros=H)
+    jaxseq.bidirectional(layer, layer, (X, X))  # a tree
+    with pytest.raises(ValueError, match=r"^x: .* list"):
+        jaxseq.bidirectional(forward, forward, [[1.0]])  # pyright: ignore[reportArgumentType]
+
+
+@traced
 def test_attention_search_and_losses_take_numpy_arrays():
     context, weights = jaxseq.dot_attention(X, X, lengths=LENGTHS, scale=np.float32(1))
     assert_type((context, weights), tuple[Array, Array])
@@ -113,16 +128,17 @@ def test_modules_of_models_take_numpy_arrays():
     attend = jaxseq.nn.GeneralAttention(D, D, rngs=rngs)
     assert_type(attend(X, X, lengths=LENGTHS), tuple[Array, Array])
     translate = jaxseq.nn.Seq2Seq(
-        source_vocab=4, embed_features=D, hidden_features=H, rngs=rngs
-    )
+        source_vocab=4, embed_features=D, hidden_features=H, dropout=np.float32(0),
+        rngs=rngs,
+    )  # fmt: skip
     assert_type(translate(tokens, tokens, source_lengths=LENGTHS), Array)
     state, logits = translate.decode_step(translate.encode(tokens), tokens[:, 0])
     assert_type((state, logits), tuple[jaxseq.Seq2SeqState, Array])
     model = jaxseq.nn.Transformer(
         features=4, num_heads=2, ff_features=5, target_vocab=4, num_decoder_layers=1,
-        rngs=rngs,
+        dropout=np.float32(0), rngs=rngs,
     )  # fmt: skip
-    assert_type(model(None, tokens), Array)
+    assert_type(model(None, tokens, lengths=LENGTHS, window=2), Array)
     state, logits = model.decode_step(model.zeros(batch=B, room=T), tokens[:, 0])
     assert_type((state, logits), tuple[jaxseq.TransformerState, Array])
 

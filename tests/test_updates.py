@@ -18,6 +18,7 @@ import pytest
 from jax import lax
 
 import jaxseq
+from jaxseq._engine import widths
 from jaxseq._engine.step import Step
 from tests.cells import assert_close, weighted_sum
 from tests.models import assert_second_derivatives
@@ -624,6 +625,66 @@ def test_a_wrong_argument(given, message):
     others = {k: v for k, v in wrong.items() if k not in weights}
     options = given | {"params": params} | others
     assert message_of(jaxseq.cell, **options) == message
+
+
+def error_of(call, *args, **options):
+    with pytest.raises((AssertionError, TypeError, ValueError)) as error:
+        call(*args, **options)
+    return error
+
+
+@pytest.mark.parametrize("kind", [AssertionError, ValueError])
+def test_an_error_that_an_update_raises_stays(given, kind):
+    def checks(z, h, w, _):
+        if h.shape != (4,):
+            raise kind("a state of 4, please")
+        return jnp.tanh(z + w(h))
+
+    error = error_of(jaxseq.cell, checks, given["params"], given["x"], zeros=5)
+    assert type(error.value) is kind and str(error.value) == "a state of 4, please"
+    assert error.traceback[-1].name == "checks"
+    assert f"zeros: {ROWS}float64[5]" in error.value.__notes__
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        (lambda z, h, w, _: jnp.tanh(z + h), "add got incompatible shapes"),
+        (lambda z, h, w, _: jnp.tanh(z), "update: expected a state float64[4], got "),
+        (lambda z, h, w, _: jnp.tanh(z + w(h)), "update: expected a state float64[4]"),
+    ],
+)
+def test_widths_that_a_matrix_does_not_have_are_not_named(given, update, message):
+    """These forget to split z_x, and would run on a state as wide as it is."""
+    params, _, _ = problem(Z=8, w_h=(4, 8))
+    error = error_of(jaxseq.cell, update, params, given["x"], zeros=4)
+    assert str(error.value).startswith(message)
+    assert not any("zeros" in note for note in getattr(error.value, "__notes__", ()))
+
+
+def test_how_often_a_wrong_update_is_tried(given, monkeypatch):
+    extra = [np.ones(n) for n in range(10, 40)]
+    params = given["params"]._replace(extra=extra)
+    state, calls = Pair(S, np.ones((B, 5))), []
+
+    def update(z, s, w, _):
+        calls.append(s)
+        return Pair(jnp.tanh(z + w(s.h)), s.c[:2])
+
+    for seconds, most in ((600, 17), (0, 1)):
+        calls.clear()
+        monkeypatch.setattr(widths, "MOST_SECONDS", seconds)
+        assert message_of(jaxseq.cell, update, params, given["x"], state).startswith(
+            "update: expected a state Pair(h=float64[4], c=float64[5]), got "
+        )
+        assert len(calls) == most
+
+
+def test_parts_of_one_width_are_tried_together(given):
+    update = lambda z, s, w, _: Pair(jnp.tanh(z + w(s.h)), s.c + z)
+    message = f"zeros: {PAIR}Pair(h=float64[5], c=float64[5])"
+    run = partial(jaxseq.cell, update, given["params"], given["x"])
+    assert message_of(run, zeros=Pair(5, 5)) == message
 
 
 def test_an_activation_that_is_no_function(given):

@@ -17,6 +17,12 @@ def check(ok: bool, name: str, expected: object, got: object) -> None:
         raise ValueError(f"{name}: expected {expected}, got {got}")
 
 
+def check_value(ok: bool, name: str, expected: object, value: Any) -> None:
+    """Like `check`; to show an array waits for its values, so only a wrong one is."""
+    if not ok:
+        check(False, name, expected, repr(value))
+
+
 def check_dtype(dtype: Any, name: str) -> None:
     try:
         known = dtype is not None and not isinstance(dtype, jax.Array)
@@ -36,7 +42,7 @@ def is_whole(n: Any) -> bool:
 def check_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         ok = is_symbolic_dim(size) or (is_whole(size) and size >= 1)
-        check(ok, name, "a size of at least 1", repr(size))
+        check_value(ok, name, "a size of at least 1", size)
 
 
 def check_batch(batch: Any) -> tuple[Any, ...]:
@@ -44,7 +50,7 @@ def check_batch(batch: Any) -> tuple[Any, ...]:
     sizes = batch if type(batch) is tuple else (batch,)
     for n in sizes:
         ok = is_symbolic_dim(n) or (is_whole(n) and n >= 0)
-        check(ok, "batch", "a size of at least 0, or a tuple of such", repr(batch))
+        check_value(ok, "batch", "a size of at least 0, or a tuple of such", batch)
     return sizes
 
 
@@ -52,7 +58,7 @@ def check_flag(flag: Any, name: str) -> bool:
     known = not isinstance(flag, jax.core.Tracer)
     array = getattr(flag, "dtype", None) == jnp.bool_ and flag.shape == ()
     ok = known and (isinstance(flag, bool) or array)
-    check(ok, name, "True or False", repr(flag))
+    check_value(ok, name, "True or False", flag)
     return bool(flag)
 
 
@@ -71,7 +77,7 @@ def check_number(
         check(ok, name, expected, f"{number.dtype} {tuple(number.shape)}")
     else:
         ok = isinstance(number, (int, float)) and not isinstance(number, bool)
-        check(ok, name, expected, repr(number))
+        check_value(ok, name, expected, number)
     if not isinstance(number, jax.core.Tracer):  # NaN is inside of nothing
         known = jax.device_get(number)
         every = getattr(inside(known), "all", lambda: inside(known))
@@ -80,19 +86,18 @@ def check_number(
 
 def check_choice(value: Any, name: str, choices: tuple[Any, ...]) -> None:
     ok = any(value is c or (type(value) is type(c) and value == c) for c in choices)
-    check(ok, name, f"one of {choices}", repr(value))
+    check_value(ok, name, f"one of {choices}", value)
 
 
 def check_key(key: Any, name: str = "key") -> None:
     dtype, ndim = getattr(key, "dtype", None), len(getattr(key, "shape", ()))
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not ((typed and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)):
-        check(False, name, "a random key", repr(key))
+    ok = (typed and ndim == 0) or (dtype == jnp.uint32 and ndim == 1)
+    check_value(ok, name, "a random key", key)
 
 
 def check_callable(f: Any, name: str) -> None:
-    if not callable(f):  # one that is may hold arrays, which take long to show
-        check(False, name, "a function", repr(f))
+    check_value(callable(f), name, "a function", f)  # which may hold arrays
 
 
 def check_array(a: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -118,7 +123,7 @@ def of_values(values: Any, name: str) -> Array:
             raise TypeError
         return as_jax(values)
     except (TypeError, ValueError, OverflowError):
-        check(False, name, "an array", repr(values))
+        check_value(False, name, "an array", values)
         raise
 
 
@@ -224,5 +229,5 @@ def check_mask(mask: Any, shape: tuple[int, ...], name: str) -> Array:
 
 def check_remat(remat: Any) -> int:
     ok = is_whole(remat) and remat >= 1
-    check(ok, "remat", "None or a number of steps", repr(remat))
+    check_value(ok, "remat", "None or a number of steps", remat)
     return int(remat)

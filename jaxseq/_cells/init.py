@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._base.buffers import apart
-from jaxseq._base.check import check, check_dtype, check_key, check_sizes
+from jaxseq._base.check import check, check_dtype, check_key, check_sizes, check_value
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._engine.params import CellParams
 from jaxseq._engine.widths import zeros_like_widths
@@ -96,7 +96,7 @@ def cell_init(
 
 def _recurrent(key: Array, shape: Any, dtype: Any) -> Array:
     ok = type(shape) is tuple and len(shape) in (2, 3)
-    check(ok, "w_h", "shapes (I, O) or (N, I / N, O / N)", repr(shape))
+    check_value(ok, "w_h", "shapes (I, O) or (N, I / N, O / N)", shape)
     check_sizes(**{f"w_h {shape}": n for n in shape})
     *N, I, O = shape
     orthogonal = jax.nn.initializers.orthogonal()

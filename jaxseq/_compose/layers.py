@@ -8,7 +8,7 @@ again: `partial(bidirectional, forward, backward)` is one of a stack, and
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Concatenate, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from jaxseq._base.check import check, check_choice, check_flag
 from jaxseq._base.dropout import check_dropout, check_rate, drop, is_zero
 
 Layer = Callable[..., tuple[Any, Any]]
+X = TypeVar("X")
+Forward = TypeVar("Forward")
+Backward = TypeVar("Backward")
 
 MERGES = {
     "concat": lambda forward, backward: jnp.concatenate([forward, backward], axis=-1),
@@ -136,9 +139,9 @@ def _backward(reverse: bool) -> dict[str, Any]:
 
 
 def bidirectional(
-    forward: Layer,
-    backward: Layer,
-    x: Any,
+    forward: Callable[Concatenate[X, ...], tuple[Forward, Any]],
+    backward: Callable[Concatenate[X, ...], tuple[Backward, Any]],
+    x: X,
     state: tuple[Any, Any] | None = None,
     *,
     lengths: ArrayLike | None = None,
@@ -147,7 +150,7 @@ def bidirectional(
     start: tuple[Any, Any] | None = None,
     reverse: bool = False,
     merge: str | None = "concat",
-) -> tuple[tuple[Any, Any], Any]:
+) -> tuple[tuple[Forward, Backward], Any]:
     """Runs two layers over one sequence, the second from its end to its start.
 
     Args:

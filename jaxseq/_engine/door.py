@@ -16,6 +16,7 @@ from jaxseq._base.check import (
     check_mask,
     check_remat,
     check_state,
+    check_value,
     of_values,
 )
 from jaxseq._base.dtypes import is_float, state_dtype
@@ -66,7 +67,7 @@ def sequence(
         resets = check_mask(resets, given.lead, "resets")
     ok = implementation in IMPLEMENTATIONS
     expected = "None, 'scan', 'loop' or 'pallas'"
-    check(ok, "implementation", expected, repr(implementation))
+    check_value(ok, "implementation", expected, implementation)
     limit = given.kept.limit
     ok = limit is None or implementation in (None, "scan")
     check(ok, "implementation", "None or 'scan' here", limit)
@@ -170,8 +171,8 @@ def _given(
     shapes = Shapes(maps.tree.unflatten(z_x), rows, w_h, extra)
     try:
         kept, constants = prepared(update, shapes, axes, owner)
-    except (TypeError, ValueError):
-        check_fit(update, shapes, decides)
+    except (AssertionError, TypeError, ValueError) as error:
+        check_fit(update, shapes, decides, error)
         raise
     if start is not None:
         start = start_of(start, rows, batch)

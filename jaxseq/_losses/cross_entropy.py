@@ -13,6 +13,7 @@ from jaxseq._base.check import (
     check_dtype,
     check_number,
     check_tokens,
+    check_value,
     is_whole,
     of_values,
 )
@@ -116,7 +117,7 @@ def _losses(
     check_number(smoothing, "label_smoothing", expected, inside)
     valid = valid_steps(lengths, mask, tuple(batch), T)
     if ignore is not None:
-        check(is_whole(ignore), "ignore", "None or an integer", repr(ignore))
+        check_value(is_whole(ignore), "ignore", "None or an integer", ignore)
         kept = _differ(labels, ignore)
         check(kept.shape == (*batch, T), "labels", f"shape {(*batch, T)}", kept.shape)
         valid = kept if valid is None else kept & valid

@@ -33,6 +33,7 @@ from jaxseq._base.check import (
     check_dtype,
     check_sizes,
     check_tokens,
+    check_value,
     is_whole,
     of_values,
 )
@@ -224,7 +225,7 @@ def _inputs(logits: Any, lengths: Any, blank: int) -> tuple[Array, Array]:
     check(ok, "logits", "shape (..., T, V)", logits.shape)
     *batch, T, V = logits.shape
     ok = is_whole(blank) and 0 <= blank < V
-    check(ok, "blank", f"a token from 0 to {V - 1}", repr(blank))
+    check_value(ok, "blank", f"a token from 0 to {V - 1}", blank)
     valid = valid_steps(lengths, None, tuple(batch), T)
     if valid is None:
         valid = jnp.ones((*batch, T), jnp.bool_)

@@ -20,6 +20,7 @@ from jaxseq._base.check import (
     check_number,
     check_sizes,
     check_tokens,
+    check_value,
 )
 from jaxseq._search.step import check_end, is_end
 
@@ -61,7 +62,7 @@ def at_least(
     ends = check_end(end, V)
     expected = "a whole number of at least 0"
     check_number(length, "length", expected, lambda a: a >= 0)
-    check(not _is_float(length), "length", expected, repr(length))
+    check_value(not _is_float(length), "length", expected, length)
     ending = is_end(jnp.arange(V, dtype=jnp.int32), ends)
     return jnp.where(ending & (n < jnp.asarray(length)), -jnp.inf, logits)
 
@@ -152,7 +153,7 @@ def _check(logits: Any, tokens: Any, n: Any) -> tuple[Array, Array, Array]:
     check(ok, "tokens", f"shape ({B}, L)", tokens.shape)
     expected = "a whole number of at least 0"
     check_number(n, "n", expected, lambda a: a >= 0)
-    check(not _is_float(n), "n", expected, repr(n))
+    check_value(not _is_float(n), "n", expected, n)
     return logits, tokens, jnp.asarray(n, jnp.int32)
 
 

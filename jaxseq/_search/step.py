@@ -14,6 +14,7 @@ from jaxseq._base.check import (
     check_callable,
     check_lengths,
     check_tokens,
+    check_value,
     extremes,
     is_whole,
     of_values,
@@ -85,10 +86,10 @@ def check_end(end: Any, V: int) -> Array:
     expected = f"None, a token from 0 to {V - 1}, or several of them"
     several = end if isinstance(end, (list, tuple)) else [end]
     is_token = lambda e: is_whole(e) or hasattr(e, "dtype")
-    check(all(map(is_token, several)), "end", expected, repr(end))
+    check_value(all(map(is_token, several)), "end", expected, end)
     ends = of_values(end, "end")
     ok = jnp.issubdtype(ends.dtype, jnp.integer) and ends.ndim <= 1 and ends.size > 0
-    check(ok, "end", expected, repr(end))
+    check_value(ok, "end", expected, end)
     for e in extremes(end):
         check(0 <= e < V, "end", expected, e)
     return as_int32(ends).reshape(-1)
@@ -117,7 +118,7 @@ def check_process(process: Any) -> tuple[Process, ...]:
     functions = process if isinstance(process, tuple) else (process,)
     if not all(map(callable, functions)):
         expected = "None, a function or a tuple of functions"
-        check(False, "process", expected, repr(process))
+        check_value(False, "process", expected, process)
     return functions
 
 

@@ -18,6 +18,7 @@ from jaxseq._base.check import (
     check_dtype,
     check_flag,
     check_sizes,
+    check_value,
 )
 from jaxseq._base.dropout import check_rate, is_zero
 from jaxseq._base.dtypes import is_float
@@ -55,7 +56,7 @@ class Recurrent(DroppingWeights):
         bidirectional = check_flag(bidirectional, "bidirectional")
         check_choice(merge, "merge", ("concat", "sum", "mean"))
         ok = bidirectional or merge == "concat"
-        check(ok, "merge", "'concat', or a bidirectional module", repr(merge))
+        check_value(ok, "merge", "'concat', or a bidirectional module", merge)
         check_choice(dropout_per, "dropout_per", ("step", "sequence"))
         check_rate(dropout)
         expected = "0 with a single layer, as it acts between layers"

@@ -28,7 +28,8 @@ class Seq2Seq(DroppingWeights):
         attention_features: width of the attention's output; `hidden_features` if None.
         num_heads: number of heads of the score "multi_head"; 4 if None.
         dropout: probability that a value of the embeddings, between layers or before
-            the logits is set to zero in training.
+            the logits is set to zero in training. It may be an array, to be changed
+            under `jit`.
         dtype: dtype of the computation; `param_dtype` if None.
         param_dtype: dtype of the stored weights.
         rngs: random keys: "params" for the weights, "dropout" for dropout.
@@ -64,7 +65,7 @@ class Seq2Seq(DroppingWeights):
         feed: bool = False,
         attention_features: int | None = None,
         num_heads: int | None = None,
-        dropout: float = 0.0,
+        dropout: ArrayLike = 0.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,

@@ -35,7 +35,8 @@ class Transformer(DroppingWeights):
         tied: whether logits are read with the decoder's embeddings.
         activation: between the two maps of a layer.
         dropout: probability that a value of the embeddings or of a sub-layer's output
-            is set to zero in training.
+            is set to zero in training. It may be an array, to be changed under
+            `jit`.
         dtype: dtype of the computation; `param_dtype` if None.
         param_dtype: dtype of the stored weights.
         rngs: random keys: "params" for the weights, "dropout" for dropout.
@@ -71,7 +72,7 @@ class Transformer(DroppingWeights):
         epsilon: float = 1e-5,
         tied: bool = True,
         activation: Callable[[Array], Array] = jax.nn.relu,
-        dropout: float = 0.0,
+        dropout: ArrayLike = 0.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -104,11 +105,15 @@ class Transformer(DroppingWeights):
         inputs: ArrayLike,
         *,
         source_lengths: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        window: int | None = None,
     ) -> Array:
         """Logits `(..., T, V)` of what follows each token of `inputs` `(..., T)`.
 
         `source` is `(..., S)`, of which `source_lengths` `(...)` are valid; all if
-        None. A decoder alone has no source: None.
+        None. A decoder alone has no source: None. Of `inputs` the first `lengths`
+        `(...)` are valid, all if None; past them logits are zeros. Each attends to the
+        last `window` up to its own, all if None.
         """
         reads = self.weights.encoder is not None
         expected, got = "None with no encoder", type(source_lengths).__name__
@@ -118,7 +123,7 @@ class Transformer(DroppingWeights):
         memory = None
         if source is not None:
             memory = self.encode(source, source_lengths=source_lengths)
-        return self.decode(memory, inputs)[1]
+        return self.decode(memory, inputs, lengths=lengths, window=window)[1]
 
     def encode(
         self, source: ArrayLike, *, source_lengths: ArrayLike | None = None

@@ -20,6 +20,7 @@ from jaxseq._base.check import (
     check_flag,
     check_key,
     check_sizes,
+    check_value,
 )
 from jaxseq._cells.any import LSTM, check_cell
 from jaxseq._cells.cell import Cell
@@ -180,7 +181,7 @@ def _check_attention(attention: Any, score: Any, feed: bool, A: Any) -> str | No
     check(ok, "feed", 'False without attention "luong"', feed)
     if attention is None:
         for name, option in (("score", score), ("attention_features", A)):
-            check(option is None, name, "None with no attention", repr(option))
+            check_value(option is None, name, "None with no attention", option)
         return None
     if score is None:
         return "additive" if attention == "bahdanau" else "general"
@@ -191,7 +192,7 @@ def _check_attention(attention: Any, score: Any, feed: bool, A: Any) -> str | No
 def _check_heads(num_heads: Any, score: str | None, A: int) -> int:
     if score != "multi_head":
         expected = 'None without score "multi_head"'
-        check(num_heads is None, "num_heads", expected, repr(num_heads))
+        check_value(num_heads is None, "num_heads", expected, num_heads)
         return 0
     N = 4 if num_heads is None else num_heads
     check_sizes(num_heads=N)

@@ -14,6 +14,7 @@ from jaxseq._base.check import (
     check_flag,
     check_key,
     check_sizes,
+    check_value,
     is_whole,
 )
 from jaxseq._models.transformer.params import (
@@ -118,7 +119,7 @@ def transformer_init(
         check_sizes(max_positions=max_positions)
     else:
         expected = f"None with {positions} positions"
-        check(max_positions is None, "max_positions", expected, repr(max_positions))
+        check_value(max_positions is None, "max_positions", expected, max_positions)
     where = embed(max_positions) if learned else _without_weights(positions)
     w_o = None
     if not tied:
@@ -174,7 +175,7 @@ def _check_layers(encoder: Any, decoder: Any) -> None:
     layers = {"num_encoder_layers": encoder, "num_decoder_layers": decoder}
     for name, n in layers.items():
         ok = is_whole(n) and n >= 0
-        check(ok, name, "a number of layers, 0 or more", repr(n))
+        check_value(ok, name, "a number of layers, 0 or more", n)
     some = encoder + decoder > 0
     check(some, "num_encoder_layers", "a layer in encoder or decoder", "none in both")
 
@@ -186,10 +187,10 @@ def _check_vocabularies(
         check_sizes(source_vocab=source)
     else:
         no = "None with no encoder layers"
-        check(source is None, "source_vocab", no, repr(source))
+        check_value(source is None, "source_vocab", no, source)
     if not decoder:
         no = "None with no decoder layers"
-        check(target is None, "target_vocab", no, repr(target))
+        check_value(target is None, "target_vocab", no, target)
         check(tied, "tied", "True with no decoder layers", tied)
     elif target is not None or not encoder:
         check_sizes(target_vocab=target)

@@ -10,7 +10,7 @@ import jax.export
 from jax import Array
 
 from jaxseq._attention.params import MultiHeadParams
-from jaxseq._base.check import check
+from jaxseq._base.check import check, check_value
 from jaxseq._models.transformer.positions import Positions
 
 
@@ -113,7 +113,7 @@ class TransformerParams(NamedTuple):
 def check_epsilon(epsilon: Any, name: str = "epsilon") -> float:
     known = isinstance(epsilon, (int, float)) and not isinstance(epsilon, bool)
     ok = known and 0 < epsilon < math.inf
-    check(ok, name, "a number above 0, and no array", repr(epsilon))
+    check_value(ok, name, "a number above 0, and no array", epsilon)
     return float(epsilon)
 
 

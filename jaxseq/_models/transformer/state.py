@@ -9,7 +9,14 @@ from jax import Array
 from jax.export import is_symbolic_dim
 
 from jaxseq._base.buffers import apart
-from jaxseq._base.check import as_array, check, check_sizes, extremes, is_whole
+from jaxseq._base.check import (
+    as_array,
+    check,
+    check_batch,
+    check_sizes,
+    check_value,
+    extremes,
+)
 from jaxseq._base.mesh import as_one_batch
 from jaxseq._models.check import (
     as_arrays,
@@ -125,7 +132,7 @@ def transformer_zeros(
     some = room is not None or window is not None
     check(some, "room", "a size of at least 1, or a window", room)
     kind, L = check_room(params, room, window)
-    batch = _as_batch(batch)
+    batch = check_batch(batch)
     if memory is not None:
         expected = memory.values.shape[:-2]
         ok = batch in ((), expected)
@@ -159,16 +166,8 @@ def check_room(
         check_positions(params.positions, room, "room")
         return Cache, room
     check_sizes(window=window)
-    check(room is None, "room", "None with a window", repr(room))
+    check_value(room is None, "room", "None with a window", room)
     return SlidingCache, window
-
-
-def _as_batch(batch: Any) -> tuple[int, ...]:
-    sizes = batch if isinstance(batch, tuple) else (batch,)
-    for n in sizes:
-        ok = is_symbolic_dim(n) or (is_whole(n) and n >= 0)
-        check(ok, "batch", "a size of at least 0, or a tuple of such", repr(batch))
-    return sizes
 
 
 def check_state(params: TransformerParams, state: Any) -> TransformerState:
