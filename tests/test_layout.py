@@ -173,7 +173,8 @@ def test_every_file_and_every_import_is_seen():
     for path, source in FILES.items():
         seen = {i.module for i in imports if i.user == module_of(path)}
         # each statement, found in another way
-        said = set(re.findall(r"^ *(?:from|import) ([\w.]+)", source, re.MULTILINE))
+        code = re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
+        said = set(re.findall(r"^ *(?:from|import) ([\w.]+)", code, re.MULTILINE))
         for name in said:
             assert any(f"{m}.".startswith(f"{name}.") for m in seen), (path, name)
 

@@ -29,13 +29,6 @@ def explain(body: Body, init: Any, xs: Any = None, length: int | None = None) ->
 
     Raises:
         ValueError: if an argument is of a wrong kind.
-
-    Example:
-        >>> w = jnp.ones((4, 4))
-        >>> body = lambda h, x: (jnp.tanh(x + h @ w), None)
-        >>> text = jaxseq.explain(body, jnp.zeros((2, 4)), jnp.ones((7, 2, 4)))
-        >>> text.splitlines()[0]
-        '1 product in the loop, its gradient after it'
     """
     check_callable(body, "body")
     found = given(body, init, xs, length)

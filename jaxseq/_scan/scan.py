@@ -47,13 +47,6 @@ def scan(
     Raises:
         ValueError: if an argument is of a wrong kind. What is wrong with the body is
             said by `jax.lax.scan`.
-
-    Example:
-        >>> params = jaxseq.gru_init(jax.random.key(0), 3, 4)
-        >>> body = lambda h, x: jaxseq.gru_step(params, h, x)
-        >>> h, ys = jaxseq.scan(body, jnp.zeros((2, 4)), jnp.ones((7, 2, 3)))
-        >>> h.shape, ys.shape
-        ((2, 4), (7, 2, 4))
     """
     check_callable(body, "body")
     reverse = check_flag(reverse, "reverse")
