@@ -29,15 +29,16 @@ test-defaults: $(VENV)/dev
 	XLA_FLAGS= $(BIN)/python $(PYTEST) --dist load tests/test_defaults.py
 
 # the library with the newest JAX, on a newer Python than the oldest that is supported;
-# with EVERY=8 the cases that test-fast runs
+# with EVERY=8 the cases that test-fast runs, with SOME=… those of some files
 EVERY ?= 1
+SOME ?= $(LIBRARY)
 test-newest:
 	@if python=$$(./scripts/newest-python); then \
 		./scripts/make-venv "$$python" $(NEWEST) && \
 		$(NEWEST)/bin/python -m pip install --quiet --editable '.[test]' && \
 		$(NEWEST)/bin/python -c 'import sys, jax; print("Python", \
 			sys.version.split()[0], "with jax", jax.__version__)' && \
-		$(NEWEST)/bin/python $(PYTEST) $(LIBRARY) --every $(EVERY); \
+		$(NEWEST)/bin/python $(PYTEST) $(SOME) --every $(EVERY); \
 	else \
 		echo "test-newest: no Python 3.12 or newer here; the tests did not run on one"; \
 	fi
