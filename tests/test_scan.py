@@ -210,6 +210,34 @@ def test_errors_are_those_of_lax_scan(body, state, xs):
     assert str(got.value) == str(want.value)
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("body", None),
+        ("length", 1.5),
+        ("length", True),
+        ("reverse", 1),
+        ("unroll", "all"),
+        ("unroll", -1),
+        ("init", "abc"),
+        ("init", object()),
+    ],
+)
+def test_wrong_arguments(name, value):
+    given = {"body": step, "init": STATE, "xs": XS, name: value}
+    with pytest.raises(ValueError, match=rf"^{name}\b"):
+        scan(**given)
+
+
+@pytest.mark.parametrize("unroll", [2, True])
+def test_unroll_is_handed_on(unroll):
+    """To `lax.scan`, where that runs the body."""
+    body = lambda h, x: (h + x.sum(), h)
+    jaxpr = jax.make_jaxpr(lambda h, xs: scan(body, h, xs, unroll=unroll))(STATE, XS)
+    want = jax.make_jaxpr(lambda h, xs: lax.scan(body, h, xs, unroll=unroll))(STATE, XS)
+    assert str(jaxpr) == str(want)
+
+
 def test_on_a_mesh():
     make, (w, state, xs) = problem("vanilla")
     two = lambda a: jnp.concatenate([a, a[..., :1, :]], -2)

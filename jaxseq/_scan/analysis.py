@@ -45,15 +45,15 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     if len(sizes) != 1 or None in sizes:
         return "the number of steps is not clear"  # lax.scan says so
     T: Any = sizes.pop()
-    if any(is_symbolic_dim(n) for a in (*state, *inputs) for n in jnp.shape(a)):
+    kinds = [kind_of(a) for a in (*state, *inputs)]
+    state = [unwrapped(a, "init") for a in state]
+    inputs = [unwrapped(a, "xs") for a in inputs]
+    if any(is_symbolic_dim(n) for a in (*state, *inputs) for n in a.shape):
         return "a size is symbolic"
     if T == 0:
         return "there are no steps"
     if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
         return "arrays are laid out on a mesh"
-    kinds = [kind_of(a) for a in (*state, *inputs)]
-    state = [unwrapped(a, "init") for a in state]
-    inputs = [unwrapped(a, "xs") for a in inputs]
     n = len(state)
     out: dict[str, Any] = {}
 

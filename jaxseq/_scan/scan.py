@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxseq._base.check import check, check_callable, check_flag, is_whole
+from jaxseq._base.check import check_callable, check_flag, check_value, is_whole
 from jaxseq._base.masks import Masks
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
@@ -52,9 +52,9 @@ def scan(
     reverse = check_flag(reverse, "reverse")
     if length is not None:
         ok = is_whole(length) and length >= 0
-        check(ok, "length", "a number of steps, 0 or more", repr(length))
+        check_value(ok, "length", "a number of steps, 0 or more", length)
     ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
-    check(ok, "unroll", "a number of steps or a bool", repr(unroll))
+    check_value(ok, "unroll", "a number of steps or a bool", unroll)
     found = given(body, init, xs, length)
     kept = None if isinstance(found, str) else _kept_of(body, found)
     if isinstance(found, str) or kept is None or kept.run is None:

@@ -5,7 +5,7 @@
     rotary  in self-attention, each pair of values of the queries and keys turned
             by t / 10000^(2i / A)
 
-In float32 the angles lose precision: logits of about 5 are off by up to about 1e-3 at
+In float32 the angles lose precision: logits of about 5 are off by roughly 1e-3 at
 position 10^5, 1e-2 at 10^6 and 1e-1 at 10^7. Positions are int32 and wrap at 2^31.
 
 Vaswani and others, "Attention Is All You Need", 2017,
