@@ -23,6 +23,9 @@ Cells as values, for `seq2seq_init` and `jaxseq.nn.Cell`, and the NamedTuples of
     RNN, LSTM, GRU, Cell
     RNNParams, LSTMParams, LSTMState, GRUParams, CellParams
 
+A scan of one's own, and what is made of it
+    scan, explain
+
 Layers put together, and the ends of episodes in reinforcement learning
     stack, bidirectional
     resets_from_dones
@@ -142,6 +145,8 @@ from jaxseq._models.transformer.step import (
 )
 from jaxseq._models.transformer.whole import transformer_decode as transformer_decode
 from jaxseq._models.transformer.whole import transformer_encode as transformer_encode
+from jaxseq._scan.explain import explain as explain
+from jaxseq._scan.scan import scan as scan
 from jaxseq._search.beam import beam_search as beam_search
 from jaxseq._search.ctc import ctc_beam_search as ctc_beam_search
 from jaxseq._search.ctc import ctc_greedy as ctc_greedy
@@ -207,6 +212,7 @@ __all__ = [
     "ctc_greedy",
     "ctc_steps",
     "dot_attention",
+    "explain",
     "general_attention",
     "greedy",
     "gru",
@@ -230,6 +236,7 @@ __all__ = [
     "rnn_step",
     "rnn_zeros",
     "sample",
+    "scan",
     "seq2seq_decode",
     "seq2seq_decode_step",
     "seq2seq_encode",
