@@ -7,13 +7,22 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import (
+    AxisType,
+    PartitionSpec,
+    auto_axes,
+    get_abstract_mesh,
+    use_abstract_mesh,
+)
 
 from jaxseq._base.check import check_callable, check_flag, check_value, is_whole
 from jaxseq._base.masks import Masks
+from jaxseq._base.mesh import has_axes, vary
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
 from jaxseq._scan.analysis import Body, Given, given, planned
-from jaxseq._scan.early import fixed_of, inputs_of
+from jaxseq._scan.early import fixed_of, inputs_of, same_of
+from jaxseq._scan.meshes import Layout
 from jaxseq._scan.plan import Plan
 
 
@@ -60,7 +69,10 @@ def scan(
     if isinstance(found, str) or kept is None or kept.run is None:
         return lax.scan(body, init, xs, length, reverse, unroll)
     sizes: Any = {"T": found.T, "reverse": reverse}
-    return found.as_given(*kept.run(found.consts, found.state, found.xs, **sizes))
+    mesh = found.layout.mesh if found.layout else get_abstract_mesh()
+    with use_abstract_mesh(mesh):
+        out = kept.run(found.consts, found.state, found.xs, **sizes)
+    return found.as_given(out)
 
 
 class Kept(NamedTuple):
@@ -82,19 +94,45 @@ def _kept_of(body: Body, found: Given) -> Kept:
     if kept is None or kept.text != found.text:
         plan, run = planned(found), None
         if not isinstance(plan, str):
-            run = jax.jit(partial(_run, plan), static_argnames=("T", "reverse"))
+            run = jax.jit(partial(_run, plan, found.layout), static_argnames=("T", "reverse"))
         kept = mine[found.key] = Kept(found.text, run)
     return kept
 
 
-def _run(plan: Plan, consts: Any, state: Any, xs: Any, *, T: int, reverse: bool) -> Any:
-    fixed = fixed_of(plan, consts)
-    x = inputs_of(plan, fixed, xs)
-    if not x:  # something has to tell how many steps there are
-        x = [jnp.zeros(T, bool)]
-    of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
-    none = (None,) * len(x)
-    weights = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
-    inputs = Inputs(tuple(x), tuple(state), None, Masks(None, None))
-    spec = Spec(plan.step, reverse, None, False, False, settings=settings())
-    return recurrence(spec, weights, inputs)
+def _run(
+    plan: Plan,
+    layout: Layout | None,
+    consts: Any,
+    state: Any,
+    xs: Any,
+    *,
+    T: int,
+    reverse: bool,
+) -> Any:
+    def run(consts: Any, state: Any, xs: Any) -> Any:
+        fixed = fixed_of(plan, consts)
+        x = inputs_of(plan, fixed, xs)
+        if not x:  # something has to tell how many steps there are
+            x = [jnp.zeros(T, bool)]
+        of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
+        none = (None,) * len(x)
+        weights = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
+        inputs = Inputs(tuple(x), tuple(state), None, Masks(None, None))
+        spec = Spec(plan.step, reverse, None, False, False, settings=settings())
+        weights, inputs = vary((weights, inputs), layout.axes if layout else NONE)
+        end, ys = recurrence(spec, weights, inputs)
+        out = [*end, *ys]
+        if layout is not None and layout.alike:
+            args = layout.alike, consts, state, xs, T, reverse
+            for i, a in same_of(plan, *args).items():
+                out[i] = a
+        return out
+
+    if has_axes(AxisType.Explicit) and layout is not None:
+        n = len(state)
+        over_time = (PartitionSpec(None, *spec) for spec in layout.outs[n:])
+        run = auto_axes(run, out_sharding=[*layout.outs[:n], *over_time])
+    return run(consts, state, xs)
+
+
+NONE: frozenset[Any] = frozenset()
