@@ -1,6 +1,8 @@
 """The products of a cell: of its inputs with `w_x`, of what an update reads with `w_h`.
 
-A matrix is `(I, O)`, or N blocks `(N, I / N, O / N)` along the diagonal of one.
+A matrix is `(I, O)`, or N blocks `(N, I, O)` along the diagonal of one, or N blocks
+`(N, P, I, Q, O)` of P by Q gates: what it reads is by gate, then by block `(P, N, I)`,
+and so is what it gives, `(Q, N, O)`.
 """
 
 import math
@@ -31,6 +33,13 @@ def times(
         N, I, _ = w.shape
         rows = a.reshape(*a.shape[:-1], N, 1, I)
         return dot(rows, w).reshape(*a.shape[:-1], width_out(w))
+    if w.ndim == 5:
+        N, P, I, Q, O = w.shape
+        batch = a.shape[:-1]
+        rows = jnp.moveaxis(a.reshape(*batch, P, N, I), -3, -2)
+        blocks = w.reshape(N, P * I, Q * O)
+        z = dot(rows.reshape(*batch, N, 1, P * I), blocks).reshape(*batch, N, Q, O)
+        return jnp.moveaxis(z, -2, -3).reshape(*batch, Q * N * O)
     *batch, I = a.shape
     # with more dimensions the gradient of `w` is a product that XLA turns round in
     # memory first, which took 2 to 3 times as long
@@ -40,7 +49,7 @@ def times(
 
 
 def transposed(w: Array) -> Array:
-    return jnp.swapaxes(w, -1, -2)
+    return w.transpose(0, 3, 4, 1, 2) if w.ndim == 5 else jnp.swapaxes(w, -1, -2)
 
 
 def project(

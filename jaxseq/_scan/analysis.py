@@ -14,9 +14,10 @@ from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
-from jaxseq._scan.plan import Plan, plan_of
+from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
+from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -90,6 +91,7 @@ def planned(given: Given) -> Plan | str:
         return given.why
     n_fixed, n_state = len(given.consts), len(given.state)
     program = normalised(inlined(given.program), n_fixed, n_state)
+    program = summed(program, n_fixed, n_state, is_map)
     plan = plan_of(program, n_fixed, n_state, given.tree)
     if not plan.step.called:
         return "no product with a fixed matrix reads the state"

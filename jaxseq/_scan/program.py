@@ -8,6 +8,8 @@ import jax
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+from jaxseq._engine.chain import needed
+
 # calls that only group equations
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"})
 
@@ -52,7 +54,8 @@ def traced_again(f: Callable[..., Any], like: Sequence[Var]) -> Program:
     """The program of `f` on arrays like these, which closes over none."""
     closed = jax.make_jaxpr(f)(*[aval(v) for v in like])
     assert not closed.consts
-    return program_of(closed.jaxpr)
+    jaxpr = closed.jaxpr
+    return program_of(jaxpr.replace(eqns=needed(jaxpr.eqns, jaxpr.outvars)))
 
 
 def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
