@@ -16,6 +16,8 @@ from jax import Array
 from jaxseq._engine.types import Weights
 from jaxseq._engine.update import width_out
 
+MANY_BLOCKS = 16  # from which on a product for each is too large a program
+
 
 def times(
     a: Array, w: Array, narrow: Any = None, alone: bool = True, precision: Any = None
@@ -46,6 +48,29 @@ def times(
     if len(batch) < 2 or not alone or not jax.typeof(a).sharding.mesh.empty:
         return dot(a, w)  # to merge a sharded axis would gather it first
     return dot(a.reshape(math.prod(batch), I), w).reshape(*batch, w.shape[1])
+
+
+def times_by_block(a: Array, w: Array, precision: Any = None) -> Array:
+    """`times`, with blocks one by one: a faster gradient of `w` over many steps.
+
+    As one product that is transposed first, which took up to 4 times as long.
+    """
+    if w.ndim == 2 or w.shape[0] > MANY_BLOCKS:
+        return times(a, w, precision=precision)
+    N, batch = w.shape[0], a.shape[:-1]
+    w = w[:, None, :, None] if w.ndim == 3 else w
+    _, P, I, Q, O = w.shape
+    a = a.reshape(*batch, P, N, I)
+    blocks = [
+        times(
+            a[..., n, :].reshape(*batch, P * I),
+            w[n].reshape(P * I, Q * O),
+            precision=precision,
+        )
+        for n in range(N)
+    ]
+    z = jnp.stack([z.reshape(*batch, Q, O) for z in blocks], -2)
+    return z.reshape(*batch, Q * N * O)
 
 
 def transposed(w: Array) -> Array:
