@@ -168,6 +168,12 @@ def halved(h, x):
     return lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2, step(h, x)[0]), None
 
 
+def turned(h, x):
+    """By complex numbers that it makes of weights."""
+    turn = lax.complex(jnp.cos(jnp.ones(H)), jnp.sin(jnp.ones(H)))
+    return (step(h, x)[0].astype(complex) * turn).real, h
+
+
 STATE, XS = jnp.ones((B, H)), jnp.ones((T, B, D))
 LEFT = {
     "an effect": (printed, STATE, XS, "effects"),
@@ -176,6 +182,7 @@ LEFT = {
     "no derivative": (halved, STATE, XS, "no derivative"),
     "integers": (lambda n, x: (n + 1, n), jnp.int32(0), XS, "no part of the state"),
     "complex": (lambda h, x: (1j * h, h), STATE.astype(complex), XS, "complex"),
+    "complex weights": (turned, STATE, XS, "the loop reads complex numbers"),
 }
 
 

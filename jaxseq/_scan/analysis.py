@@ -93,6 +93,8 @@ def planned(given: Given) -> Plan | str:
     plan = plan_of(program, n_fixed, n_state, given.tree)
     if not plan.step.called:
         return "no product with a fixed matrix reads the state"
+    if plan.step.is_complex:
+        return "the loop reads complex numbers"
     try:
         reads(plan.step)
     except Exception:
