@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -272,6 +273,22 @@ def _(rng: Any) -> Any:
     w, h, x = vanilla(rng)
     body = lambda w: lambda h, now: twice(core(w, h, now[0]) * _masked(now[1]))
     return body, w, h, (x, jax.random.split(jax.random.key(0, impl="rbg"), T))
+
+
+@named("a product of what such a key masks")
+def _(rng: Any) -> Any:
+    w, h, x = vanilla(rng)
+    body = lambda w: lambda h, now: twice(core(w, h * _masked(now[1]), now[0]))
+    return body, w, h, (x, jax.random.split(jax.random.key(0, impl="rbg"), T))
+
+
+@jax.custom_jvp
+def _called_back(a: Any) -> Any:
+    return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(a.shape, a.dtype), a)
+
+
+_called_back.defjvp(lambda p, t: (_called_back(*p), jnp.cos(*p) * t[0]))
+simple("callback", lambda w, h, x: twice(core(w, _called_back(h), _called_back(x))))
 
 
 @named("product of integers")
