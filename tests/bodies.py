@@ -108,6 +108,9 @@ def twice(h: Any) -> Any:
     return h, h
 
 
+_ramped = jax.jit(lambda h: h * np.linspace(0.5, 1.5, H))
+
+
 def _encoded(w: Any, x: Any) -> Any:
     return jnp.tanh(x @ w["x"])[:, :D]
 
@@ -130,6 +133,7 @@ simple("state read before", lambda w, h, x: twice(core(w, h, x) * h + jnp.sin(h)
 simple("stopped", lambda w, h, x: twice(core(w, lax.stop_gradient(h), x) + h))
 simple("checkpointed", lambda w, h, x: twice(jax.checkpoint(core)(w, h, x)))
 simple("jitted", lambda w, h, x: twice(jax.jit(core)(w, h, x)))
+simple("array of NumPy in a jit", lambda w, h, x: twice(core(w, _ramped(h), x)))
 simple("weight made in the body", lambda w, h, x: twice(core(w, h @ jnp.eye(H), x)))
 simple("an encoder first", lambda w, h, x: twice(core(w, h, _encoded(w, x))))
 simple("a head behind", lambda w, h, x: ((h := core(w, h, x)), h @ w["h"] + w["b"]))

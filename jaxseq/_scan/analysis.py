@@ -88,8 +88,9 @@ def planned(given: Given) -> Plan | str:
     """How the engine runs a body, or why it is left to `lax.scan`."""
     if given.why is not None:
         return given.why
-    n_fixed, n_state = len(given.consts), len(given.state)
-    program = normalised(inlined(given.program), n_fixed, n_state)
+    program, n_state = inlined(given.program), len(given.state)
+    n_fixed = len(program.held) + len(given.consts)
+    program = normalised(program, n_fixed, n_state)
     plan = plan_of(program, n_fixed, n_state, given.tree)
     if not plan.step.called:
         return "no product with a fixed matrix reads the state"
