@@ -192,6 +192,12 @@ def test_what_is_left_to_lax_scan(body, state, xs, why):
     assert_same(scan(body, state, xs), lax.scan(body, state, xs))
 
 
+def test_a_body_sees_values_where_jit_is_disabled():
+    body = lambda h, x: (step(h, x)[0] if h.sum() > 0 else h, h)
+    with jax.disable_jit():
+        assert_same(scan(body, STATE, XS), lax.scan(body, STATE, XS))
+
+
 TWO = STATE, STATE
 KEYED = STATE, jax.random.key(0)
 

@@ -52,6 +52,8 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
         return "a size is symbolic"
     if T == 0:
         return "there are no steps"
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        return "jit is disabled"
     if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
         return "arrays are laid out on a mesh"
     n = len(state)
