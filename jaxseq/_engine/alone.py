@@ -14,10 +14,6 @@ def runs_alone(e: JaxprEqn) -> bool:
         return True
     if any(runs_alone(e) for jaxpr in jaxprs_in_params(e.params) for e in jaxpr.eqns):
         return True
-    avals = [v.aval for v in (*e.invars, *e.outvars)]
-    keys = {
-        str(a.dtype)
-        for a in avals
-        if jnp.issubdtype(getattr(a, "dtype", bool), jax.dtypes.prng_key)
-    }
+    dtypes = [getattr(v.aval, "dtype", bool) for v in (*e.invars, *e.outvars)]
+    keys = {str(a) for a in dtypes if jnp.issubdtype(a, jax.dtypes.prng_key)}
     return bool(keys - {"key<fry>"})
