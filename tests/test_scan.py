@@ -168,6 +168,12 @@ def halved(h, x):
     return lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2, step(h, x)[0]), None
 
 
+def turned(h, x):
+    """By complex numbers that it makes of weights."""
+    turn = lax.complex(jnp.cos(jnp.ones(H)), jnp.sin(jnp.ones(H)))
+    return (step(h, x)[0].astype(complex) * turn).real, h
+
+
 STATE, XS = jnp.ones((B, H)), jnp.ones((T, B, D))
 LEFT = {
     "an effect": (printed, STATE, XS, "effects"),
@@ -176,6 +182,7 @@ LEFT = {
     "no derivative": (halved, STATE, XS, "no derivative"),
     "integers": (lambda n, x: (n + 1, n), jnp.int32(0), XS, "no part of the state"),
     "complex": (lambda h, x: (1j * h, h), STATE.astype(complex), XS, "complex"),
+    "complex weights": (turned, STATE, XS, "the loop reads complex numbers"),
 }
 
 
@@ -183,6 +190,12 @@ LEFT = {
 def test_what_is_left_to_lax_scan(body, state, xs, why):
     assert why in explain(body, state, xs)
     assert_same(scan(body, state, xs), lax.scan(body, state, xs))
+
+
+def test_a_body_sees_values_where_jit_is_disabled():
+    body = lambda h, x: (step(h, x)[0] if h.sum() > 0 else h, h)
+    with jax.disable_jit():
+        assert_same(scan(body, STATE, XS), lax.scan(body, STATE, XS))
 
 
 TWO = STATE, STATE

@@ -15,7 +15,7 @@ from jaxseq._engine.types import settings
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
 from jaxseq._scan.plan import Plan, is_map, plan_of
-from jaxseq._scan.products import normalised
+from jaxseq._scan.products import normalised, times_p
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
 from jaxseq._scan.sums import summed
 
@@ -53,6 +53,8 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
         return "a size is symbolic"
     if T == 0:
         return "there are no steps"
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        return "jit is disabled"
     if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
         return "arrays are laid out on a mesh"
     n = len(state)
@@ -85,23 +87,37 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     return Given(program, consts, state, inputs, T, why, tree, as_given, key, text)
 
 
-def planned(given: Given) -> Plan | str:
+class Plans(NamedTuple):
+    """Of one body, for its value alone, and for its derivatives."""
+
+    value: Plan
+    derivatives: Plan
+
+
+def planned(given: Given) -> Plans | str:
     """How the engine runs a body, or why it is left to `lax.scan`."""
     if given.why is not None:
         return given.why
-    n_fixed, n_state = len(given.consts), len(given.state)
-    program = normalised(inlined(given.program), n_fixed, n_state)
-    program = summed(program, n_fixed, n_state, is_map)
-    plan = plan_of(program, n_fixed, n_state, given.tree)
+    program, n_state = inlined(given.program), len(given.state)
+    sizes = len(program.held) + len(given.consts), n_state
+    program = normalised(program, *sizes)
+    plan = plan_of(program, *sizes, given.tree)
     if not plan.step.called:
         return "no product with a fixed matrix reads the state"
+    if plan.step.is_complex:
+        return "the loop reads complex numbers"
+    apart = summed(program, *sizes, is_map)
+    derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
+    products = lambda p: sum(e.primitive is times_p for e in p.eqns)
+    if products(apart) == products(program):
+        plan = derivatives
     try:
-        reads(plan.step)
+        reads(derivatives.step)
     except Exception:
         if _has_gradient(program):
             raise
         return "it has no derivative in reverse mode"
-    return plan
+    return Plans(plan, derivatives)
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

@@ -42,8 +42,8 @@ def moved(e: JaxprEqn, c: Columns) -> list[Columns] | None:
     find = _MOVES.get(e.primitive.name)
     if find is None or len(e.invars) != 1:
         return None
-    found = find(e, c)
-    return None if found is None or None in found else found
+    found = [each for each in find(e, c) or [None] if each is not None]
+    return found if len(found) == len(e.outvars) else None
 
 
 def move(e: JaxprEqn, a: Array, rows: int) -> list[Array]:

@@ -122,7 +122,7 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
                     env[out], turned[out] = lax.transpose(value, order), result
         return [read(env, v) for v in program.outs]
 
-    return traced_again(again, program.ins)
+    return traced_again(again, program)
 
 
 def _name(e: JaxprEqn) -> str:

@@ -146,7 +146,7 @@ def summed(
                 run([e], env)
         return list(map(value, program.outs))
 
-    return traced_again(again, program.ins)
+    return traced_again(again, program)
 
 
 def _may_be(v: Any) -> bool:
@@ -195,9 +195,11 @@ def _followed(
     root, columns = parts[some[0]]
     if e.primitive.name == "add":
         (b,) = (b for b in e.invars if b is not some[0])
-        rank, n = len(b.aval.shape), len(columns.rows)
-        alike = b.aval.shape[n:] == e.outvars[0].aval.shape[n:] and rank >= n
-        whole = some[0].aval.shape == e.outvars[0].aval.shape
+        atoms: Any = b, some[0], e.outvars[0]
+        added, before, after = (v.aval.shape for v in atoms)
+        n = len(columns.rows)
+        alike = len(added) == len(after) and added[n:] == after[n:]
+        whole = before == after
         return (
             [Part(root, columns)] if of(b) == Kind.FIXED and alike and whole else None
         )
