@@ -1,5 +1,6 @@
 """A body of a scan: what the engine can run of it, or why it is left to `lax.scan`."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,12 +11,13 @@ from jax.sharding import AxisType
 
 from jaxseq._base.dtypes import floats, is_float, with_floats
 from jaxseq._base.mesh import has_axes
+from jaxseq._engine.loop import MANY_ROWS
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
 from jaxseq._scan.plan import Plan, is_map, plan_of
-from jaxseq._scan.products import normalised, times_p
+from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
 from jaxseq._scan.sums import summed
 
@@ -88,9 +90,12 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
 
 
 class Plans(NamedTuple):
-    """Of one body, for its value alone, and for its derivatives."""
+    """Of one body, for its value alone, and for its derivatives.
 
-    value: Plan
+    The value is that of the program in a plain scan, if it has no plan.
+    """
+
+    value: Plan | Program
     derivatives: Plan
 
 
@@ -108,16 +113,25 @@ def planned(given: Given) -> Plans | str:
         return "the loop reads complex numbers"
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
-    products = lambda p: sum(e.primitive is times_p for e in p.eqns)
-    if products(apart) == products(program):
-        plan = derivatives
+    value: Plan | Program = derivatives
+    if _has_many_rows(plan):
+        # a product of few columns more costs less than another, and what is made of
+        # x_t is best made in the step that reads it
+        value = given.program if plan.early else plan
     try:
         reads(derivatives.step)
     except Exception:
         if _has_gradient(program):
             raise
         return "it has no derivative in reverse mode"
-    return Plans(plan, derivatives)
+    return Plans(value, derivatives)
+
+
+def _has_many_rows(plan: Plan) -> bool:
+    shapes = [a.shape[:-1] for a in plan.step.z]
+    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
+        return False
+    return min(map(math.prod, shapes)) >= MANY_ROWS
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

@@ -16,6 +16,7 @@ from jaxseq._scan.analysis import Body, Given, Plans, given, planned
 from jaxseq._scan.early import fixed_of, inputs_of
 from jaxseq._scan.forms import in_form
 from jaxseq._scan.plan import Plan
+from jaxseq._scan.program import Program, read, run
 
 
 def scan(
@@ -91,10 +92,25 @@ def _kept_of(body: Body, found: Given) -> Kept:
 def _run(
     plans: Plans, consts: Any, state: Any, xs: Any, *, T: int, reverse: bool
 ) -> Any:
-    value, derivatives = (partial(_by_engine, plan, T, reverse) for plan in plans)
+    value, derivatives = (
+        partial(_by_engine if isinstance(form, Plan) else _plainly, form, T, reverse)
+        for form in plans
+    )
     if plans.value is plans.derivatives:
         return value(consts, state, xs)
     return in_form(value, derivatives, consts, state, xs)
+
+
+def _plainly(
+    program: Program, T: int, reverse: bool, consts: Any, state: Any, xs: Any
+) -> Any:
+    def body(state: Any, x: Any) -> Any:
+        env = dict(zip(program.ins, (*consts, *state, *x), strict=True))
+        run(program.eqns, env)
+        out = tuple(read(env, v) for v in program.outs)
+        return out[: len(state)], out[len(state) :]
+
+    return lax.scan(body, tuple(state), tuple(xs), T, reverse)
 
 
 def _by_engine(
