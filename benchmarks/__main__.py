@@ -1,6 +1,7 @@
 """`python -m benchmarks`: jaxseq beside other libraries; see README.md."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from benchmarks.cases import BOTH, MODES, OPS, SETS, Case
 from benchmarks.errors import UsageError
 from benchmarks.options import Parser, positive, some_of, whole
 from benchmarks.progress import Progress, minutes, seconds
+from benchmarks.real import options as real_options
 from benchmarks.scan import options as scan_options
 
 HERE = Path(__file__).parent
@@ -55,6 +57,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     scan = add("scan", "jaxseq.scan beside lax.scan; rows to results/scan")
     scan_options.add(scan, HERE)
+    real = add("real", "training steps by both scans; rows to results/real")
+    real_options.add(real, HERE)
 
     compile_tpu = add("compile-tpu", "compile the TPU kernels for chips not here")
     compile_tpu.add_argument("--quick", action="store_true", help="one chip and width")
@@ -160,8 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks.tpu_compile import compile_all
 
             failed = compile_all(options.quick, options.results)
-        elif options.command == "scan":
-            failed = scan(options)
+        elif options.command in ("scan", "real"):
+            failed = scans(options)
         else:
             from benchmarks.gpu_check import check
 
@@ -178,18 +182,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def scan(options: argparse.Namespace) -> int:
+def scans(options: argparse.Namespace) -> int:
+    folder = f"benchmarks.{options.command}"
     if options.report:
-        from benchmarks.scan.report import report
-
+        report = importlib.import_module(f"{folder}.report").report
         report(options.results, options.page)
         return 0
     try:
-        from benchmarks.scan.run import run
+        return importlib.import_module(f"{folder}.run").run(options)
     except ModuleNotFoundError as error:
         reason = f"no module {error.name!r}; pip install 'jaxseq[benchmarks]'"
         raise UsageError(reason) from error
-    return run(options)
 
 
 def profile(options: argparse.Namespace) -> None:

@@ -15,6 +15,8 @@ from benchmarks.contender import Contender
 from benchmarks.problem import float_of
 
 SAMPLE_MS = 50.0  # of a sample; what takes less is called several times
+TURNS_S = 12.0  # of all rounds, if there are no fewer than these
+FEWEST = 3
 MOST_AHEAD = 16  # calls launched before the first is awaited
 
 
@@ -80,6 +82,23 @@ def calls_of(
 def calls_in(sample_ms: float, ms: float, ahead: bool) -> int:
     calls = max(1, math.ceil(sample_ms / ms))
     return min(calls, MOST_AHEAD) if ahead else calls
+
+
+def fitting(
+    contenders: Mapping[str, Contender], rounds: int, ahead: bool = False
+) -> tuple[dict[str, int], int]:
+    """How many calls of each make a sample, and as many rounds as fit into `TURNS_S`.
+
+    That is for contenders that have run already, and for calls that may be slow.
+    """
+    calls, turn = {}, 0.0
+    for name, contender in contenders.items():
+        ms = sample(contender, 1)
+        if ms < 4 * SAMPLE_MS:  # a hiccup of a call that is fast must not decide
+            ms = min(ms, sample(contender, 1), sample(contender, 1))
+        calls[name] = calls_in(SAMPLE_MS, ms, ahead)
+        turn += contender.pause + (1 + calls[name]) * ms / 1e3
+    return calls, min(rounds, max(FEWEST, int(TURNS_S / turn)))
 
 
 def median_iqr(times: list[float]) -> tuple[float, float]:

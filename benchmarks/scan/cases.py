@@ -45,17 +45,3 @@ def cases(
         for body in bodies
         for mode in ordered
     ]
-
-
-TURNS_S = 12.0  # of a case; one whose turns would take longer has fewer of them
-FEWEST = 3
-
-
-def seconds(case: Case, rounds: int) -> float:
-    """A rough guess: three contenders compiled, checked, and timed in turns."""
-    more = 3 if case.mode == "gradient" else 1
-    call = more * 8 * case.B * case.T * (case.D + case.H) * case.H / 1e11
-    call *= 2 if case.op == "two LSTM layers" else 1
-    turn = 3 * (0.05 + call + max(0.05, call))
-    turns = min(rounds * turn, max(TURNS_S, FEWEST * turn))
-    return 4 * more + 6 * call + turns

@@ -1,8 +1,6 @@
 """Checks and times `lax.scan` and `jaxseq.scan` on one body: a row for each."""
 
 import os
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,11 +11,12 @@ from benchmarks.contender import Contender, compile_call, temp_mb
 from benchmarks.contenders import version
 from benchmarks.device import cores
 from benchmarks.measure import error_text
+from benchmarks.program import program
 from benchmarks.right import TOLERANCE, precision, relative_error
 from benchmarks.rows import Row
 from benchmarks.scan.bodies import problem_of
-from benchmarks.scan.cases import AGAIN, BODIES, FEWEST, OURS, PLAIN, TURNS_S
-from benchmarks.timing import SAMPLE_MS, calls_in, median_iqr, sample, take_turns
+from benchmarks.scan.cases import AGAIN, BODIES, OURS, PLAIN
+from benchmarks.timing import fitting, median_iqr, take_turns
 
 SMALL = (3, 5, 8, 16)  # at which all is compared in float64
 EXACT = 1e-12
@@ -39,8 +38,7 @@ def measure(
         if rounds and PLAIN in right:
             right[AGAIN], rows[AGAIN] = right[PLAIN], rows[PLAIN]
             ahead = device.platform != "cpu"
-            calls, turn = speeds(right, ahead)
-            rounds = min(rounds, max(FEWEST, int(TURNS_S / turn)))
+            calls, rounds = fitting(right, rounds, ahead)
             times = take_turns(right, rounds, ahead, calls=calls)
             for name, found in times.items():
                 ms, iqr = median_iqr(found)
@@ -111,29 +109,3 @@ def exact(body: str) -> str | None:
             if reason is not None:
                 return f"{name} in float64: {reason}"
     return None
-
-
-def speeds(
-    contenders: Mapping[str, Contender], ahead: bool
-) -> tuple[dict[str, int], float]:
-    """How many calls make a sample of each, and the seconds that a round takes."""
-    calls, turn = {}, 0.0
-    for name, contender in contenders.items():
-        ms = sample(contender, 1)
-        if ms < 4 * SAMPLE_MS:  # a hiccup of a call that is fast must not decide
-            ms = min(ms, sample(contender, 1), sample(contender, 1))
-        calls[name] = calls_in(SAMPLE_MS, ms, ahead)
-        turn += contender.pause + (1 + calls[name]) * ms / 1e3
-    return calls, turn
-
-
-def program(compiled: Any) -> str:
-    """What XLA compiled, without what tells one program from its like.
-
-    That is names, lines of source, and the tables of these in front.
-    """
-    text = re.sub(r", metadata=\{[^{}]*\}", "", compiled.as_text())
-    tables = re.compile(r"\A.*?^(?=%|ENTRY)", re.DOTALL | re.MULTILINE)
-    names: dict[str, str] = {}
-    number = lambda match: names.setdefault(match[0], f"%{len(names)}")
-    return re.sub(r"%[\w.-]+|\bparam_[\w.]+", number, tables.sub("", text))

@@ -26,7 +26,8 @@ def report(results: Path, page: Path) -> None:
 
 def section(rows: list[Row]) -> str:
     """What the page says about one device."""
-    groups = grouped(rows)
+    order = [*BODIES]
+    groups = sorted(grouped(rows), key=lambda group: order.index(case(group).op))
     of = dict.fromkeys(f"{row['commit']} ({row['time'][:10]})" for row in rows)
     rounds = {row["rounds"] for row in rows}
     parts = [
@@ -53,12 +54,11 @@ def spoken(rounds: Iterable[int]) -> str:
 
 
 def grouped(rows: list[Row]) -> list[Group]:
-    """The rows of each case by contender, in order of bodies."""
-    found: dict[object, Group] = {}
+    """The rows of each case by contender."""
+    found: dict[Case, Group] = {}
     for row in rows:
         found.setdefault(case_of(row), {})[row["contender"]] = row
-    order = [*BODIES]
-    return sorted(found.values(), key=lambda group: order.index(case(group).op))
+    return [*found.values()]
 
 
 def case(group: Group) -> Case:

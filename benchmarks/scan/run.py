@@ -4,13 +4,15 @@ import argparse
 
 import jax
 
+from benchmarks.cases import Case
 from benchmarks.contender import compile_call
 from benchmarks.device import cores, device_name, find_device, refuse_busy
 from benchmarks.errors import UsageError
 from benchmarks.progress import Progress, minutes
 from benchmarks.rows import Row, append, begin
-from benchmarks.scan.cases import AGAIN, BLOCKS, PLAIN, cases, seconds
+from benchmarks.scan.cases import AGAIN, BLOCKS, PLAIN, cases
 from benchmarks.scan.measure import exact, measure
+from benchmarks.timing import FEWEST, TURNS_S
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,6 +46,16 @@ def run(options: argparse.Namespace) -> int:
         wrong += any(row["reason"] for row in rows)
     print(f"{minutes(progress.spent())} in all")
     return wrong
+
+
+def seconds(case: Case, rounds: int) -> float:
+    """A rough guess: three contenders compiled, checked, and timed in turns."""
+    more = 3 if case.mode == "gradient" else 1
+    call = more * 8 * case.B * case.T * (case.D + case.H) * case.H / 1e11
+    call *= 2 if case.op == "two LSTM layers" else 1
+    turn = 3 * (0.05 + call + max(0.05, call))
+    turns = min(rounds * turn, max(TURNS_S, FEWEST * turn))
+    return 4 * more + 6 * call + turns
 
 
 def show(rows: list[Row]) -> None:

@@ -6,16 +6,16 @@ import pytest
 from jax import lax
 
 import jaxseq
+from benchmarks import timing
 from benchmarks.__main__ import main
 from benchmarks.cases import Case
 from benchmarks.contender import Contender
 from benchmarks.rows import append, case_of, newest_run
-from benchmarks.scan import measure as measuring
 from benchmarks.scan import report, run
 from benchmarks.scan.bodies import MAKERS
 from benchmarks.scan.body import Body
 from benchmarks.scan.cases import AGAIN, BODIES, OURS, PLAIN, cases
-from benchmarks.scan.measure import exact, measure, speeds
+from benchmarks.scan.measure import exact, measure
 from tests.tools.commands import idle, one_line
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -86,10 +86,11 @@ def test_a_body_left_to_lax_scan_is_the_same_program(monkeypatch):
 def test_slow_calls_have_fewer_rounds(monkeypatch):
     contenders = dict.fromkeys((PLAIN, OURS), Contender(lambda: None, dict))
     times = iter([1000.0, 100.0, 10.0, 20.0])
-    monkeypatch.setattr(measuring, "sample", lambda *_: next(times))
-    calls, turn = speeds(contenders, ahead=False)
+    monkeypatch.setattr(timing, "sample", lambda *_: next(times))
+    turn = 2 * 1.0 + 6 * 0.01 + 2 * 0.05
+    calls, rounds = timing.fitting(contenders, 100)
     assert calls == {PLAIN: 1, OURS: 5}
-    assert turn == pytest.approx(2 * 1.0 + 6 * 0.01 + 2 * 0.05)
+    assert rounds == int(timing.TURNS_S / turn)
 
 
 def test_a_run_goes_on_and_is_reported(tmp_path, capsys, monkeypatch):
