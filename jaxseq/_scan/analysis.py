@@ -1,5 +1,6 @@
 """A body of a scan: what the engine can run of it, or why it is left to `lax.scan`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,16 +11,18 @@ from jax.export import is_symbolic_dim
 from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
 from jaxseq._base.dtypes import floats, is_float, with_floats
+from jaxseq._engine.loop import MANY_ROWS
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
-from jaxseq._scan.early import rule
 from jaxseq._scan.custom import NotFree
+from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
 from jaxseq._scan.meshes import Layout, freed, layout_of, mesh_of, of_one_step, varied
-from jaxseq._scan.plan import Plan, plan_of
+from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
+from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -54,6 +57,8 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     inputs = [unwrapped(a, "xs") for a in inputs]
     if T == 0:
         return "there are no steps"
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        return "jit is disabled"
     n = len(state)
     out: dict[str, Any] = {}
 
@@ -90,36 +95,71 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     )
 
 
-def planned(given: Given) -> Plan | str:
+class Plans(NamedTuple):
+    """Of one body, for its value alone, and for its derivatives.
+
+    The value is that of the program in a plain scan, if it has no plan.
+    """
+
+    value: Plan | Program
+    derivatives: Plan
+
+
+def planned(given: Given) -> Plans | str:
     """How the engine runs a body, or why it is left to `lax.scan`."""
     if given.why is not None:
         return given.why
     if given.layout is None:
         return _planned(given)
+    axes = given.layout.axes
     try:
         with use_abstract_mesh(NO_MESH):
-            plan = _planned(given._replace(program=freed(given.program)))
-        if isinstance(plan, str) or not given.layout.axes:
-            return plan
-        step = varied(plan.step, given.layout.axes)
+            plans = _planned(given._replace(program=freed(given.program)))
+        return (
+            plans if isinstance(plans, str) else Plans(*(_on(p, axes) for p in plans))
+        )
     except NotFree as error:
         return str(error)
-    return plan._replace(step=replace(plan.step, varied=step))
 
 
-def _planned(given: Given) -> Plan | str:
-    n_fixed, n_state = len(given.consts), len(given.state)
-    program = normalised(inlined(given.program), n_fixed, n_state)
-    plan = plan_of(program, n_fixed, n_state, given.tree)
+def _on(plan: Plan | Program, axes: frozenset[Any]) -> Any:
+    """A plan for values that vary over the axes of `shard_map`."""
+    if not axes or isinstance(plan, Program):
+        return plan
+    step = replace(plan.step, varied=varied(plan.step, axes))
+    return plan._replace(step=step)
+
+
+def _planned(given: Given) -> Plans | str:
+    program, n_state = inlined(given.program), len(given.state)
+    sizes = len(program.held) + len(given.consts), n_state
+    program = normalised(program, *sizes)
+    plan = plan_of(program, *sizes, given.tree)
     if not plan.step.called:
         return "no product with a fixed matrix reads the state"
+    if plan.step.is_complex:
+        return "the loop reads complex numbers"
+    apart = summed(program, *sizes, is_map)
+    derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
+    value: Plan | Program = derivatives
+    if _has_many_rows(plan):
+        # a product of few columns more costs less than another, and what is made of
+        # x_t is best made in the step that reads it
+        value = given.program if plan.early else plan
     try:
-        reads(plan.step)
+        reads(derivatives.step)
     except Exception:
         if _has_gradient(program):
             raise
         return "it has no derivative in reverse mode"
-    return plan
+    return Plans(value, derivatives)
+
+
+def _has_many_rows(plan: Plan) -> bool:
+    shapes = [a.shape[:-1] for a in plan.step.z]
+    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
+        return False
+    return min(map(math.prod, shapes)) >= MANY_ROWS
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

@@ -27,7 +27,8 @@ def rule(e: Any, values: Any) -> Sequence[Any]:
 def fixed_of(plan: Plan, consts: Sequence[Any]) -> dict[Any, Array]:
     """What the loop and the equations before it read of what is fixed."""
     n, _ = plan.sizes
-    env = dict(zip(plan.program.ins[:n], consts, strict=True))
+    values = [*plan.program.held, *consts]
+    env = dict(zip(plan.program.ins[:n], values, strict=True))
     run(needed(plan.program.eqns, plan.fixed), env, rule)
     return {v: env[v] for v in plan.fixed}
 
@@ -74,7 +75,8 @@ def same_of(
 
     def body(old: Any, x: Any) -> Any:
         now = [old.get(i, a) for i, a in enumerate(state)]
-        env = dict(zip(plan.program.ins, [*consts, *now, *x], strict=True))
+        args = *plan.program.held, *consts, *now, *x
+        env = dict(zip(plan.program.ins, args, strict=True))
         run(eqns, env, rule)
         new = [jnp.asarray(read(env, v), v.aval.dtype) for v in outs]
         return dict(zip(own, new, strict=False)), new[len(own) :]

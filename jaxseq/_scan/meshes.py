@@ -52,6 +52,9 @@ class Layout(NamedTuple):
     alike: tuple[int, ...]  # those of these that do not vary over all of the axes
 
 
+NO_LAYOUT = Layout(NO_MESH, frozenset(), (), ())
+
+
 def mesh_of(arrays: Sequence[Any]) -> AbstractMesh | None:
     """The mesh whose axes are in the types of these arrays, or of those made here."""
     meshes = [jax.typeof(a).sharding.mesh for a in arrays]
@@ -84,7 +87,9 @@ def layout_of(
     axes = frozenset().union(*(a.manual_axis_type.varying for a in kinds))
     outs: list[Any] = [v.aval for v in program.outs]
     alike = [i for i, a in enumerate(outs) if a.manual_axis_type.varying != axes]
-    if _has_product(needed(program.eqns, [program.outs[i] for i in alike])):
+    same = needed(program.eqns, [program.outs[i] for i in alike])
+    values: Any = [v for e in same for v in (*e.invars, *e.outvars)]
+    if _has_product(same) or axes in (v.aval.manual_axis_type.varying for v in values):
         return "a product is the same on several devices"
     return Layout(mesh, axes, tuple(a.sharding.spec for a in outs), tuple(alike))
 
@@ -98,7 +103,7 @@ def _has_product(eqns: Any) -> bool:
 def freed(program: Program) -> Program:
     """The same program on no mesh."""
     with use_abstract_mesh(NO_MESH):
-        free = traced_again(lambda *args: results(program, args, here), program.ins)
+        free = traced_again(lambda *args: results(program, args, here), program)
     atoms: Any = [v for e in free.eqns for v in (*e.invars, *e.outvars)]
     if any(_is_own(v.aval.sharding.mesh) for v in atoms):
         raise NotFree("an equation of it belongs to the mesh")

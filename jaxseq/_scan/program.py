@@ -8,6 +8,8 @@ import jax
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+from jaxseq._engine.chain import needed
+
 # calls that only group equations
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"})
 
@@ -18,6 +20,7 @@ class Program(NamedTuple):
     ins: list[Var]
     eqns: list[JaxprEqn]
     outs: list[Any]
+    held: tuple[Any, ...] = ()  # values of the first, which calls in it closed over
 
 
 Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
@@ -36,7 +39,7 @@ def inlined(program: Program) -> Program:
             return bound(e, values)
         return within(e, values, rule)
 
-    return traced_again(lambda *args: results(program, args, rule), program.ins)
+    return traced_again(lambda *args: results(program, args, rule), program)
 
 
 def within(e: JaxprEqn, values: Sequence[Any], rule: Rule) -> list[Any]:
@@ -47,11 +50,12 @@ def within(e: JaxprEqn, values: Sequence[Any], rule: Rule) -> list[Any]:
     return results(program_of(jaxpr), operands, rule)
 
 
-def traced_again(f: Callable[..., Any], like: Sequence[Var]) -> Program:
-    """The program of `f` on arrays like these, which closes over none."""
-    closed = jax.make_jaxpr(f)(*[aval(v) for v in like])
-    assert not closed.consts
-    return program_of(closed.jaxpr)
+def traced_again(f: Callable[..., Any], program: Program) -> Program:
+    """The program of `f`, which takes what a program takes."""
+    closed = jax.make_jaxpr(f)(*map(aval, program.ins))
+    held, jaxpr = (*closed.consts, *program.held), closed.jaxpr
+    eqns = needed(jaxpr.eqns, jaxpr.outvars)
+    return program_of(jaxpr.replace(eqns=eqns))._replace(held=held)
 
 
 def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
