@@ -82,7 +82,7 @@ def main():
     every = ("d", "m")
     for check_vma in (True, False):
 
-        def each(run, w, h, x):
+        def each(run, w, h, x, check_vma=check_vma):
             d, (end, y) = gradients(run, plain, w, h, x)
             if not check_vma:
                 d = lax.psum(d[0], every), d[1]

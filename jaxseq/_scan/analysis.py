@@ -115,9 +115,12 @@ def planned(given: Given) -> Plans | str:
     try:
         with use_abstract_mesh(NO_MESH):
             plans = _planned(given._replace(program=freed(given.program)))
-        return (
-            plans if isinstance(plans, str) else Plans(*(_on(p, axes) for p in plans))
-        )
+        if isinstance(plans, str):
+            return plans
+        derivatives = _on(plans.derivatives, axes)
+        if plans.value is plans.derivatives:
+            return Plans(derivatives, derivatives)
+        return Plans(_on(plans.value, axes), derivatives)
     except NotFree as error:
         return str(error)
 

@@ -81,7 +81,8 @@ def layout_of(
     program: Program, mesh: AbstractMesh, state: Any, xs: Any, consts: Any
 ) -> Layout | str:
     """The layout of what a body gives, or why it is none that is kept."""
-    if any(tuple(jax.typeof(a).sharding.spec)[0] is not None for a in xs):
+    over_time = [jax.typeof(a).sharding.spec for a in xs]
+    if any(tuple(spec)[:1] != (None,) for spec in over_time):
         return "the steps lie on several devices"
     kinds: Any = [jax.typeof(a) for a in (*state, *xs, *consts)]
     axes = frozenset().union(*(a.manual_axis_type.varying for a in kinds))

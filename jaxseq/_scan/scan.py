@@ -112,7 +112,7 @@ def _run(
     T: int,
     reverse: bool,
 ) -> Any:
-    def run(consts: Any, state: Any, xs: Any) -> Any:
+    def over_time(consts: Any, state: Any, xs: Any) -> Any:
         value, derivatives = (
             partial(_by_engine, form, layout, T, reverse)
             if isinstance(form, Plan)
@@ -123,10 +123,11 @@ def _run(
             return value(consts, state, xs)
         return in_form(value, derivatives, consts, state, xs)
 
+    run: Any = over_time
     if has_axes(AxisType.Explicit):
         n = len(state)
-        over_time = (PartitionSpec(None, *spec) for spec in layout.outs[n:])
-        run = auto_axes(run, out_sharding=[*layout.outs[:n], *over_time])
+        outs = (PartitionSpec(None, *spec) for spec in layout.outs[n:])
+        run = auto_axes(run, out_sharding=[*layout.outs[:n], *outs])
     return run(consts, state, xs)
 
 
