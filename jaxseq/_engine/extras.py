@@ -59,7 +59,9 @@ def _place(v: Any, wholes: Any, makers: Any) -> tuple[int, int, int] | None:
         return None
     width = v.aval.shape[-1]
     for i, whole in enumerate(wholes):
-        maker = None if type(whole) is Literal else makers.get(whole)
+        if type(whole) is Literal:  # zero
+            continue
+        maker = makers.get(whole)
         if v is whole or _joins_the_same(makers.get(v), maker):
             return i, 0, width
         if maker is None or maker.primitive.name != "concatenate":
