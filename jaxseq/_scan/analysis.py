@@ -1,22 +1,28 @@
 """A body of a scan: what the engine can run of it, or why it is left to `lax.scan`."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
-from jax.sharding import AxisType
+from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
 from jaxseq._base.dtypes import floats, is_float, with_floats
-from jaxseq._base.mesh import has_axes
+from jaxseq._engine.loop import MANY_ROWS
+from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
+from jaxseq._scan.custom import NotFree
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
-from jaxseq._scan.plan import Plan, plan_of
+from jaxseq._scan.meshes import Layout, freed, layout_of, mesh_of, of_one_step, varied
+from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
+from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -28,7 +34,8 @@ class Given(NamedTuple):
     consts: list[Any]  # arrays that it closes over
     state: list[Any]
     xs: list[Any]
-    T: int
+    T: Any
+    layout: Layout | None  # if the types of arrays say where they lie
     why: str | None  # it is left to `lax.scan`, if so
     tree: Any  # of the state
     as_given: Any  # from leaves of state and outputs to what the body gives
@@ -48,12 +55,10 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     kinds = [kind_of(a) for a in (*state, *inputs)]
     state = [unwrapped(a, "init") for a in state]
     inputs = [unwrapped(a, "xs") for a in inputs]
-    if any(is_symbolic_dim(n) for a in (*state, *inputs) for n in a.shape):
-        return "a size is symbolic"
     if T == 0:
         return "there are no steps"
-    if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
-        return "arrays are laid out on a mesh"
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        return "jit is disabled"
     n = len(state)
     out: dict[str, Any] = {}
 
@@ -67,39 +72,97 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
         out["alike"] = alike and out["kinds"][:n] == kinds[:n]
         return [unwrapped(a, "body") for a in leaves]
 
-    def as_given(state: Any, ys: Any) -> Any:
-        leaves = map(wrapped, (*state, *ys), out["kinds"])
+    def as_given(leaves: Any) -> Any:
+        leaves = map(wrapped, leaves, out["kinds"])
         return jax.tree.unflatten(out["tree"], list(leaves))
 
-    step = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-    avals = [*map(jax.typeof, state), *map(step, inputs)]
-    closed = jax.make_jaxpr(flat)(*avals)
+    closed = jax.make_jaxpr(flat)(*map(jax.typeof, state), *map(of_one_step, inputs))
     program, consts = program_of(closed.jaxpr), list(closed.consts)
     why = _why_not(program, len(consts), state)
     if not out["alike"]:
         why = "it does not give a state like the one it is given"
+    mesh, layout = mesh_of((*state, *inputs, *consts)), None
+    if why is None and mesh is not None:
+        layout = layout_of(program, mesh, state, inputs, consts)
+        if isinstance(layout, str):
+            layout, why = None, layout
     text = str(closed.jaxpr)
     shapes = tuple((a.shape, str(a.dtype)) for a in (*state, *inputs, *consts))
-    key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, settings()
-    return Given(program, consts, state, inputs, T, why, tree, as_given, key, text)
+    context = get_abstract_mesh(), layout, settings()
+    key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, context
+    return Given(
+        program, consts, state, inputs, T, layout, why, tree, as_given, key, text
+    )
 
 
-def planned(given: Given) -> Plan | str:
+class Plans(NamedTuple):
+    """Of one body, for its value alone, and for its derivatives.
+
+    The value is that of the program in a plain scan, if it has no plan.
+    """
+
+    value: Plan | Program
+    derivatives: Plan
+
+
+def planned(given: Given) -> Plans | str:
     """How the engine runs a body, or why it is left to `lax.scan`."""
     if given.why is not None:
         return given.why
-    n_fixed, n_state = len(given.consts), len(given.state)
-    program = normalised(inlined(given.program), n_fixed, n_state)
-    plan = plan_of(program, n_fixed, n_state, given.tree)
+    if given.layout is None:
+        return _planned(given)
+    axes = given.layout.axes
+    try:
+        with use_abstract_mesh(NO_MESH):
+            plans = _planned(given._replace(program=freed(given.program)))
+        if isinstance(plans, str):
+            return plans
+        derivatives = _on(plans.derivatives, axes)
+        if plans.value is plans.derivatives:
+            return Plans(derivatives, derivatives)
+        return Plans(_on(plans.value, axes), derivatives)
+    except NotFree as error:
+        return str(error)
+
+
+def _on(plan: Plan | Program, axes: frozenset[Any]) -> Any:
+    """A plan for values that vary over the axes of `shard_map`."""
+    if not axes or isinstance(plan, Program):
+        return plan
+    step = replace(plan.step, varied=varied(plan.step, axes))
+    return plan._replace(step=step)
+
+
+def _planned(given: Given) -> Plans | str:
+    program, n_state = inlined(given.program), len(given.state)
+    sizes = len(program.held) + len(given.consts), n_state
+    program = normalised(program, *sizes)
+    plan = plan_of(program, *sizes, given.tree)
     if not plan.step.called:
         return "no product with a fixed matrix reads the state"
+    if plan.step.is_complex:
+        return "the loop reads complex numbers"
+    apart = summed(program, *sizes, is_map)
+    derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
+    value: Plan | Program = derivatives
+    if _has_many_rows(plan):
+        # a product of few columns more costs less than another, and what is made of
+        # x_t is best made in the step that reads it
+        value = given.program if plan.early else plan
     try:
-        reads(plan.step)
+        reads(derivatives.step)
     except Exception:
         if _has_gradient(program):
             raise
         return "it has no derivative in reverse mode"
-    return plan
+    return Plans(value, derivatives)
+
+
+def _has_many_rows(plan: Plan) -> bool:
+    shapes = [a.shape[:-1] for a in plan.step.z]
+    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
+        return False
+    return min(map(math.prod, shapes)) >= MANY_ROWS
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
@@ -110,12 +173,17 @@ def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
         return "it has complex numbers"
     new = program.outs[: len(state)]
     old = program.ins[n_fixed : n_fixed + len(state)]
-    alike = lambda a, b: (a.aval.shape, a.aval.dtype) == (b.aval.shape, b.aval.dtype)
-    if not all(map(alike, new, old)):
-        return "the state changes its shapes or dtypes"
+    if [_kind(a) for a in new] != [_kind(a) for a in old]:
+        return "the state changes its shapes, dtypes or layout"
     if not any(is_float(a) for a in state):
         return "no part of the state is a float"
     return None
+
+
+def _kind(v: Any) -> Any:
+    """What `lax.scan` wants to be the same of a state and the next."""
+    a = v.aval
+    return a.shape, a.dtype, tuple(a.sharding.spec), a.manual_axis_type
 
 
 def _has_gradient(program: Program) -> bool:

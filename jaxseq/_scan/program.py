@@ -8,6 +8,8 @@ import jax
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+from jaxseq._engine.chain import needed
+
 # calls that only group equations
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"})
 
@@ -18,6 +20,7 @@ class Program(NamedTuple):
     ins: list[Var]
     eqns: list[JaxprEqn]
     outs: list[Any]
+    held: tuple[Any, ...] = ()  # values of the first, which calls in it closed over
 
 
 Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
@@ -34,25 +37,25 @@ def inlined(program: Program) -> Program:
     def rule(e: JaxprEqn, values: list[Any]) -> Sequence[Any]:
         if e.primitive.name not in CALLS:
             return bound(e, values)
-        inner: Any = e.params.get("jaxpr", e.params.get("call_jaxpr"))
-        jaxpr: Jaxpr = getattr(inner, "jaxpr", inner)
-        operands = [*getattr(inner, "consts", ()), *values]
-        variables = [*jaxpr.constvars, *jaxpr.invars]
-        env = run(jaxpr.eqns, dict(zip(variables, operands, strict=True)), rule)
-        return [read(env, v) for v in jaxpr.outvars]
+        return within(e, values, rule)
 
-    def again(*args: Any) -> list[Any]:
-        env = run(program.eqns, dict(zip(program.ins, args, strict=True)), rule)
-        return [read(env, v) for v in program.outs]
-
-    return traced_again(again, program.ins)
+    return traced_again(lambda *args: results(program, args, rule), program)
 
 
-def traced_again(f: Callable[..., Any], like: Sequence[Var]) -> Program:
-    """The program of `f` on arrays like these, which closes over none."""
-    closed = jax.make_jaxpr(f)(*[aval(v) for v in like])
-    assert not closed.consts
-    return program_of(closed.jaxpr)
+def within(e: JaxprEqn, values: Sequence[Any], rule: Rule) -> list[Any]:
+    """What a call gives, by its own equations."""
+    inner: Any = e.params.get("jaxpr", e.params.get("call_jaxpr"))
+    jaxpr: Jaxpr = getattr(inner, "jaxpr", inner)
+    operands = [*getattr(inner, "consts", ()), *values]
+    return results(program_of(jaxpr), operands, rule)
+
+
+def traced_again(f: Callable[..., Any], program: Program) -> Program:
+    """The program of `f`, which takes what a program takes."""
+    closed = jax.make_jaxpr(f)(*map(aval, program.ins))
+    held, jaxpr = (*closed.consts, *program.held), closed.jaxpr
+    eqns = needed(jaxpr.eqns, jaxpr.outvars)
+    return program_of(jaxpr.replace(eqns=eqns))._replace(held=held)
 
 
 def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
@@ -85,6 +88,12 @@ def run(
         values = rule(e, [read(env, v) for v in e.invars])
         env.update(zip(e.outvars, values, strict=True))
     return env
+
+
+def results(program: Program, args: Sequence[Any], rule: Rule = bound) -> list[Any]:
+    """What a program gives for these values of its variables."""
+    env = run(program.eqns, dict(zip(program.ins, args, strict=True)), rule)
+    return [read(env, v) for v in program.outs]
 
 
 def read_by(eqns: Iterable[JaxprEqn], outs: Sequence[Any] = ()) -> list[Var]:
