@@ -19,7 +19,8 @@ Given = dict[str, Any]
 @cache
 def right_values() -> dict[str, tuple[Callable[..., Any], Given]]:
     """Each by its name: what is called, and with what."""
-    functions = cells() | layers() | attention() | losses() | searches() | models()
+    functions = cells() | scans() | layers() | attention() | losses() | searches()
+    functions |= models()
     called = {name: (getattr(jaxseq, name), its) for name, its in functions.items()}
     return called | recurrent_modules() | attention_modules() | model_modules()
 
@@ -100,6 +101,14 @@ def cells() -> dict[str, Given]:
         "cell_states": {**sequence, "reverse": False},
         "cell": {**sequence, **RUN},
     }
+
+
+def scans() -> dict[str, Given]:
+    w = floats(D, D)
+    body = lambda h, x: (jnp.tanh(x + h @ w), x)
+    given: Given = {"body": body, "init": floats(B, D), "xs": floats(T, B, D)}
+    given |= {"length": T}
+    return {"scan": {**given, "reverse": False, "unroll": 1}, "explain": given}
 
 
 def layers() -> dict[str, Given]:

@@ -233,6 +233,23 @@ def cell_calls() -> dict[str, Call]:
     return calls
 
 
+def scan_calls() -> dict[str, Call]:
+    w = floats(D, H), floats(H, H, seed=2)
+
+    def run(w: Any, h: Any, xs: Any, reverse: bool) -> Any:
+        def body(h: Any, x: Any) -> Any:
+            h = jnp.tanh(x @ w[0] + h @ w[1])
+            return h, h
+
+        return jaxseq.scan(body, h, xs, reverse=reverse)
+
+    args = lambda B, T: (w, floats(B, H), floats(T, B, D))
+    return {
+        "scan": Call(partial(run, reverse=False), args),
+        "scan reverse": Call(partial(run, reverse=True), args),
+    }
+
+
 def attention_calls() -> dict[str, Call]:
     query, keys = (lambda B, T: floats(B, 3, H)), (lambda B, T: floats(B, T, H))
     additive = weights(jaxseq.additive_init, H, H, 3)
@@ -563,6 +580,7 @@ def module_calls() -> dict[str, Call]:
 
 CALLS = {
     **cell_calls(),
+    **scan_calls(),
     **attention_calls(),
     **loss_calls(),
     **model_calls(),

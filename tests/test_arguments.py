@@ -184,6 +184,7 @@ KINDS = {
     "rngs": "tree",
     "param_dtype": "dtype",
 }
+KINDS |= {"body": "function", "init": "any tree", "xs": "any tree", "unroll": "unroll"}
 OF_KIND["any tree"] = {}
 OF_KIND["share"] = {
     k: v for k, v in OF_KIND["rate"].items() if k not in ("one", "array")
@@ -192,6 +193,7 @@ OF_KIND["whole"] = {
     k: v for k, v in OF_KIND["size"].items() if k not in ("zero", "negative")
 }
 OF_KIND["count"] = {k: v for k, v in OF_KIND["size"].items() if k != "zero"}
+OF_KIND["unroll"] = {k: v for k, v in OF_KIND["count"].items() if k != "bool"}
 OF_KIND["token number"] = {
     **OF_KIND["whole"],
     "negative": lambda: -1,
@@ -215,6 +217,7 @@ OF_KIND["batch"] = {
 # what some of these mean where they are not wrong
 RIGHT = {
     ("w_h", "None"),
+    ("init", "None"),  # a state with no arrays
     ("merge", "None"),  # both outputs
     ("end", "None"),
     ("D", "None"),  # Z is named, which is not None
@@ -274,7 +277,8 @@ def test_the_right_values_are_taken(name, none_is_shown):
     if isinstance(f, type):  # keys are counted, which must not be in another trace
         nnx.eval_shape(lambda: f(**{**given, "rngs": nnx.Rngs(0)}))
     else:
-        jax.eval_shape(lambda: f(**given))
+        called = []  # which may be text
+        jax.eval_shape(lambda: called.append(f(**given)))
 
 
 # quick ones that run for real, with the numbers that may be arrays too
