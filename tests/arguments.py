@@ -70,6 +70,7 @@ DROPPED: Given = {"dropout": 0.5, "key": KEY}
 VALID: Given = {"lengths": ints(B) + T, "mask": ~flags(B, T)}
 OVER_TIME: Given = {"x": floats(B, T, D), **VALID, "resets": flags(B, T)}
 RUN: Given = {"reverse": False, "remat": 2, "implementation": "scan"}
+LAYOUT: Given = {"reverse": False, "time_major": False}
 ONE_STEP: Given = {"x": floats(B, D), "resets": flags(B)}
 
 
@@ -275,7 +276,9 @@ def recurrent_modules() -> dict[str, Any]:
             f"nn.{kind}.step": (layer.step, {**ONE_STEP, **given}),
             f"nn.{kind}.zeros": (layer.zeros, {"batch": B}),
         }
-    return found
+    cell = nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
+    given = {"cell": cell, "state": floats(B, H), **OVER_TIME, **LAYOUT}
+    return {**found, "nn.over_time": (jaxseq.nn.over_time, given)}
 
 
 def attention_modules() -> dict[str, Any]:

@@ -553,6 +553,17 @@ def module_calls() -> dict[str, Call]:
         "nn.LSTM": module(nn.LSTM, (D, H), both, *over),
         "nn.GRU": module(nn.GRU, (D, H), {}, *over),
         "nn.Cell": module(nn.Cell, (OWN, D, H), {}, *over),
+        "nn.over_time": module(
+            nnx.LSTMCell,
+            (D, H),
+            {},
+            lambda m, x, lengths, resets: nn.over_time(
+                m, x, lengths=lengths, resets=resets
+            ),
+            X,
+            lengths,
+            FLAGS,
+        ),
         "nn.LSTM step": module(
             nn.LSTM,
             (D, H),

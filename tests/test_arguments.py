@@ -174,6 +174,7 @@ KINDS = {
     **dict.fromkeys(("in_features", "num_tags"), "size"),
     **dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), "count"),
     **dict.fromkeys(("bidirectional", "feed", "tied", "pre_norm"), "flag"),
+    "time_major": "flag",
     "final_norm": "flag",
     **dict.fromkeys(("attention", "score", "positions", "dropout_per"), "choice"),
     "epsilon": "number",
@@ -214,6 +215,7 @@ OF_KIND["batch"] = {
     "negative": lambda: -1,
     "nan": lambda: nan,
 }
+DTYPES = "ints", "complex"
 # what some of these mean where they are not wrong
 RIGHT = {
     ("w_h", "None"),
@@ -228,6 +230,12 @@ RIGHT = {
     ("sample", "None"),
     ("beam_search", "None"),
     ("prefill", "None"),
+    # the cell says what dtypes it takes
+    *(
+        (f"{package}.over_time", dtype)
+        for package in ("nn", "linen")
+        for dtype in DTYPES
+    ),
 }
 
 
@@ -235,8 +243,10 @@ FUNCTIONS = [n for n in jaxseq.__all__ if inspect.isfunction(getattr(jaxseq, n))
 
 
 def of_module(name):
-    """A module as it is made, and each method that is not Flax's."""
+    """A function, or a module as it is made, and each method that is not Flax's."""
     kind, flax = getattr(jaxseq.nn, name), dir(nnx.Module)
+    if inspect.isfunction(kind):
+        return [f"nn.{name}"]
     own = [n for n in dir(kind) if n not in flax and callable(getattr(kind, n))]
     methods = [n for n in own if n == "__call__" or not n.startswith("_")]
     return [f"nn.{name}", *(f"nn.{name}.{method}" for method in methods)]
