@@ -1,5 +1,6 @@
 """What cells give over time, by a loop over rows and steps, and what runs a loop."""
 
+import math
 import re
 
 import jax
@@ -46,13 +47,13 @@ def total(tree):
 
 
 def rows_summed(loss, weights):
-    """How many rows those products have that make gradients of matrices.
+    """Over how many rows products sum in the gradient of a loss.
 
-    They are those of all steps after a loop, and of one step inside of it.
+    Those that make gradients of matrices sum over the rows of all steps, after a loop,
+    or over those of one step inside of it.
     """
     text = jax.jit(jax.grad(loss)).lower(weights).as_text()
-    shape = r"tensor<([x\d]+)xf64>"
-    found = re.findall(rf"dot_general.*: \({shape}, {shape}\) -> {shape}", text)
-    shapes = {a.shape for a in jax.tree.leaves(weights) if a.ndim == 2}
-    sizes = [[[int(n) for n in each.split("x")] for each in pair] for pair in found]
-    return {a[0] for a, _, out in sizes if {tuple(out), tuple(out[::-1])} & shapes}
+    line = r"dot_general.* contracting_dims = \[(.*)\] x .*: \(tensor<([x\d]+)xf64>"
+    numbers = lambda text: [int(n) for n in re.findall(r"\d+", text)]
+    found = [map(numbers, pair) for pair in re.findall(line, text)]
+    return {math.prod(sizes[i] for i in axes) for axes, sizes in found if 0 in axes}

@@ -15,10 +15,16 @@ from jaxseq._base.mesh import as_it_comes_out
 from jaxseq.linen._draws import copied, put_back
 
 DEFAULTS: dict[str, Any] = {
+    "variable_axes": {},
+    "variable_broadcast": False,
+    "variable_carry": False,
+    "split_rngs": {},
     "in_axes": 0,
     "out_axes": 0,
     "length": None,
+    "reverse": False,
     "unroll": 1,
+    "data_transform": None,
     "check_constancy_invariants": True,
 }
 
@@ -28,8 +34,12 @@ def scan(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
     Flax names the class that it makes of a module by the name of this function.
     """
-    shared = options["variable_broadcast"]
-    made, theirs = scan_of_made(fn, **options), lift.scan(fn, **options)
+    theirs = lift.scan(fn, **options)
+    options = DEFAULTS | options
+    over_time = options["variable_axes"] or options["data_transform"] is not None
+    if over_time or broadcast in jax.tree.leaves(options["out_axes"]):
+        return theirs
+    made, shared = scan_of_made(fn, **options), options["variable_broadcast"]
 
     def run(scopes: Any, carry: Any, *args: Any) -> Any:
         may = [intersect_filters(s.mutable, shared) for s in jax.tree.leaves(scopes)]
@@ -44,7 +54,7 @@ def scan_of_made(
 ) -> Callable[..., Any]:
     """A scan of scopes whose variables are there; what it writes is kept if `written`.
 
-    The options are those of `flax.core.lift.scan`.
+    The options are those of `flax.core.lift.scan`, but for what that alone does.
     """
     options = DEFAULTS | options
     in_axes, out_axes = options["in_axes"], options["out_axes"]

@@ -3,9 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import flax.linen as nn
-import jax
-from flax.core import broadcast
 from flax.linen.transforms import lift_transform
 
 from jaxseq._base.check import check_callable, check_flag
@@ -90,9 +87,5 @@ def scan(
         "metadata_params": metadata_params or {},
         "check_constancy_invariants": check_constancy_invariants,
     }
-    fixed = any(axis is broadcast for axis in jax.tree.leaves(out_axes))
-    left = variable_axes or data_transform is not None or fixed
-    if left:
-        return nn.scan(target, methods=methods, **options)
     lifted: Any = lift_transform(lifted_scan, target, methods=methods, **options)
     return lifted
