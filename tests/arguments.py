@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import jaxseq
+import jaxseq.linen
 import jaxseq.nn
 
 B, T, D, H, V = 2, 5, 3, 4, 6
@@ -22,7 +24,8 @@ def right_values() -> dict[str, tuple[Callable[..., Any], Given]]:
     functions = cells() | scans() | layers() | attention() | losses() | searches()
     functions |= models()
     called = {name: (getattr(jaxseq, name), its) for name, its in functions.items()}
-    return called | recurrent_modules() | attention_modules() | model_modules()
+    called |= recurrent_modules() | attention_modules() | model_modules()
+    return called | flax_cells()
 
 
 def floats(*shape: int) -> jax.Array:
@@ -276,9 +279,21 @@ def recurrent_modules() -> dict[str, Any]:
             f"nn.{kind}.step": (layer.step, {**ONE_STEP, **given}),
             f"nn.{kind}.zeros": (layer.zeros, {"batch": B}),
         }
-    cell = nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
-    given = {"cell": cell, "state": floats(B, H), **OVER_TIME, **LAYOUT}
-    return {**found, "nn.over_time": (jaxseq.nn.over_time, given)}
+    return found
+
+
+def flax_cells() -> dict[str, Any]:
+    cell = nn.GRUCell(H)
+    weights = zeros_of(cell.init, KEY, floats(B, H), floats(B, D))
+    cells = nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), cell.bind(weights)
+    over = {"state": floats(B, H), **OVER_TIME, **LAYOUT}
+    return {
+        f"{package.__name__.partition('.')[2]}.over_time": (
+            package.over_time,
+            {"cell": cell, **over},
+        )
+        for package, cell in zip((jaxseq.nn, jaxseq.linen), cells, strict=True)
+    }
 
 
 def attention_modules() -> dict[str, Any]:

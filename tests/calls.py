@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import jaxseq
+import jaxseq.linen
 import jaxseq.nn
 
 Array = jax.Array | np.ndarray
@@ -589,6 +591,32 @@ def module_calls() -> dict[str, Call]:
     }
 
 
+def linen_calls() -> dict[str, Call]:
+    cell = flax.linen.GRUCell(H)
+    weights = drawn_like(lambda: cell.init(jax.random.key(0), floats(H), floats(D)))
+
+    class Scanned(flax.linen.Module):
+        @partial(jaxseq.linen.scan, variable_broadcast="params")
+        @flax.linen.compact
+        def __call__(self, h: Any, x: Any) -> Any:
+            return flax.linen.GRUCell(H)(h, x)
+
+    def over_time(weights: Any, x: Any, lengths: Any) -> Any:
+        return jaxseq.linen.over_time(cell.bind(weights), x, lengths=lengths)
+
+    def scan(weights: Any, h: Any, x: Any) -> Any:
+        params = {"params": {"GRUCell_0": weights["params"]}}
+        return Scanned().apply(params, h, x)
+
+    by_time = lambda B, T: (weights, floats(B, H), floats(T, B, D))
+    return {
+        "linen.over_time": Call(
+            over_time, lambda B, T: (weights, X(B, T), lengths(B, T))
+        ),
+        "linen.scan": Call(scan, by_time),
+    }
+
+
 CALLS = {
     **cell_calls(),
     **scan_calls(),
@@ -596,4 +624,5 @@ CALLS = {
     **loss_calls(),
     **model_calls(),
     **module_calls(),
+    **linen_calls(),
 }

@@ -253,6 +253,7 @@ def of_module(name):
 
 
 NAMES = [*FUNCTIONS, *chain.from_iterable(map(of_module, jaxseq.nn.__all__))]
+NAMES += ["linen.over_time"]
 
 
 def parameters_of(f):
