@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -107,6 +108,9 @@ def twice(h: Any) -> Any:
     return h, h
 
 
+_ramped = jax.jit(lambda h: h * np.linspace(0.5, 1.5, H))
+
+
 def _encoded(w: Any, x: Any) -> Any:
     return jnp.tanh(x @ w["x"])[:, :D]
 
@@ -129,6 +133,7 @@ simple("state read before", lambda w, h, x: twice(core(w, h, x) * h + jnp.sin(h)
 simple("stopped", lambda w, h, x: twice(core(w, lax.stop_gradient(h), x) + h))
 simple("checkpointed", lambda w, h, x: twice(jax.checkpoint(core)(w, h, x)))
 simple("jitted", lambda w, h, x: twice(jax.jit(core)(w, h, x)))
+simple("array of NumPy in a jit", lambda w, h, x: twice(core(w, _ramped(h), x)))
 simple("weight made in the body", lambda w, h, x: twice(core(w, h @ jnp.eye(H), x)))
 simple("an encoder first", lambda w, h, x: twice(core(w, h, _encoded(w, x))))
 simple("a head behind", lambda w, h, x: ((h := core(w, h, x)), h @ w["h"] + w["b"]))
@@ -272,6 +277,22 @@ def _(rng: Any) -> Any:
     w, h, x = vanilla(rng)
     body = lambda w: lambda h, now: twice(core(w, h, now[0]) * _masked(now[1]))
     return body, w, h, (x, jax.random.split(jax.random.key(0, impl="rbg"), T))
+
+
+@named("a product of what such a key masks")
+def _(rng: Any) -> Any:
+    w, h, x = vanilla(rng)
+    body = lambda w: lambda h, now: twice(core(w, h * _masked(now[1]), now[0]))
+    return body, w, h, (x, jax.random.split(jax.random.key(0, impl="rbg"), T))
+
+
+@jax.custom_jvp
+def _called_back(a: Any) -> Any:
+    return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(a.shape, a.dtype), a)
+
+
+_called_back.defjvp(lambda p, t: (_called_back(*p), jnp.cos(*p) * t[0]))
+simple("callback", lambda w, h, x: twice(core(w, _called_back(h), _called_back(x))))
 
 
 @named("product of integers")

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._scan.explain import explain
 from jaxseq._scan.scan import scan
-from tests.bodies import BODIES, B, D, H, T
+from tests.bodies import BODIES, B, D, H, T, drawn
 
 
 def problem(name):
@@ -168,6 +168,12 @@ def halved(h, x):
     return lax.while_loop(lambda h: h.sum() > 1, lambda h: h / 2, step(h, x)[0]), None
 
 
+def turned(h, x):
+    """By complex numbers that it makes of weights."""
+    turn = lax.complex(jnp.cos(jnp.ones(H)), jnp.sin(jnp.ones(H)))
+    return (step(h, x)[0].astype(complex) * turn).real, h
+
+
 STATE, XS = jnp.ones((B, H)), jnp.ones((T, B, D))
 LEFT = {
     "an effect": (printed, STATE, XS, "effects"),
@@ -176,6 +182,7 @@ LEFT = {
     "no derivative": (halved, STATE, XS, "no derivative"),
     "integers": (lambda n, x: (n + 1, n), jnp.int32(0), XS, "no part of the state"),
     "complex": (lambda h, x: (1j * h, h), STATE.astype(complex), XS, "complex"),
+    "complex weights": (turned, STATE, XS, "the loop reads complex numbers"),
 }
 
 
@@ -183,6 +190,12 @@ LEFT = {
 def test_what_is_left_to_lax_scan(body, state, xs, why):
     assert why in explain(body, state, xs)
     assert_same(scan(body, state, xs), lax.scan(body, state, xs))
+
+
+def test_a_body_sees_values_where_jit_is_disabled():
+    body = lambda h, x: (step(h, x)[0] if h.sum() > 0 else h, h)
+    with jax.disable_jit():
+        assert_same(scan(body, STATE, XS), lax.scan(body, STATE, XS))
 
 
 TWO = STATE, STATE
@@ -261,3 +274,36 @@ def test_explained():
     assert "summed in the loop: the gradient of float64[4]" in text
     make, (w, state, xs) = problem("vanilla")
     assert "kept in a sum with an input" in explain(make(w), state, xs)
+
+
+def _split_gates(w, h, x):
+    r, n = jnp.split(h @ w["h"], [H], -1)
+    s, m = jnp.split(x @ w["x"], [H], -1)
+    return jnp.tanh(m + jax.nn.sigmoid(r + s) * n)
+
+
+def _deep_input(w, h, x):
+    return jnp.tanh(jnp.tanh(x @ w["x"])[:, H:] + h @ w["h"][:, :H])
+
+
+@pytest.mark.parametrize("new", [_split_gates, _deep_input])
+def test_many_rows(new):
+    """With them a value alone is computed in another form than a gradient."""
+    rng = np.random.default_rng(0)
+    w = {"h": drawn(rng, H, 2 * H), "x": drawn(rng, D, 2 * H)}
+    state, xs = drawn(rng, 130, H), drawn(rng, T, 130, D)
+    f = lambda run: lambda w, xs: run(lambda h, x: (h := new(w, h, x), h), state, xs)
+    tangents = jax.tree.map(jnp.ones_like, (w, xs))
+
+    def results(run):
+        g = lambda w, xs: total(f(run)(w, xs))
+        return (
+            f(run)(w, xs),
+            jax.grad(g)(w, xs),  # by weights alone, by inputs, by both
+            jax.grad(g, 1)(w, xs),
+            jax.grad(g, (0, 1))(w, xs),
+            jax.jvp(f(run), (w, xs), tangents),
+            jax.vmap(f(run), (None, 0))(w, pair(xs)),
+        )
+
+    assert_same(*(jax.jit(partial(results, run))() for run in (scan, lax.scan)))

@@ -65,7 +65,10 @@ def forward(
     put_x = [k and b is not None for k, b in zip(keep_x, weights.b, strict=save)]
     x, state, start, masks = inputs
     T, batch = x[0].shape[-2 if spec.batch_first else 0], batch_of(step, state)
+    halves = in_halves(step, batch) if on.halves and not save else [WHOLE]
     size = None if save else block_of(T, batch, weights, step.z_x)
+    if on.halves and not save and halves == [WHOLE] and on_one_core(step, batch):
+        size = 1  # so that input maps are made beside the products
     # many rows are read and written where they are, a few are turned to time first
     in_place = spec.batch_first and size == 1
     if spec.batch_first and not in_place:
@@ -74,7 +77,6 @@ def forward(
         x = select(masks.valid, x)
     axis = -2 if in_place else 0
     narrow = spec.dtype if on.narrow else None
-    halves = in_halves(step, batch) if on.halves and not save else [WHOLE]
     place = [None if k is None else step.called.index(k) for k in step.sums]
     # biases are added in the steps: all at once they cost a pass over the maps
     bare = weights._replace(b=(None,) * len(x))
@@ -310,15 +312,21 @@ def in_halves(step: Step, batch: tuple[int, ...]) -> list[slice]:
     another core has work too; a large product takes all cores by itself, and for
     a tiny one handing over costs more than the work.
     """
-    if not batch or any(map(is_symbolic_dim, batch)):
-        return [WHOLE]
-    rows = math.prod(batch)
-    widths = [step.widths[k] for k in step.called]
-    flops = 2 * rows * sum(I * O for I, O in widths)
-    if rows < 32 or batch[0] % 2 or not 3e6 <= flops <= 6.4e7:
+    if not batch or not on_one_core(step, batch) or batch[0] % 2:
         return [WHOLE]
     half = batch[0] // 2
     return [slice(0, half), slice(half, batch[0])]
+
+
+def on_one_core(step: Step, batch: tuple[int, ...]) -> bool:
+    """Whether XLA runs each product of a step on one core, and another has time."""
+    shapes = [(*batch, *a.shape[:-1]) for a in step.z]
+    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
+        return False
+    rows = list(map(math.prod, shapes))
+    widths = [step.widths[k] for k in step.called]
+    flops = sum(2 * n * I * O for n, (I, O) in zip(rows, widths, strict=True))
+    return min(rows, default=0) >= 32 and 3e6 <= flops <= 6.4e7
 
 
 def block_of(

@@ -22,7 +22,7 @@ from jaxseq._engine import backends
 from jaxseq._engine.extras import summed_part
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import plain
-from jaxseq._engine.products import project, round_to, times
+from jaxseq._engine.products import project, round_to, times, times_by_block
 from jaxseq._engine.recall import complete, is_recalled, only_recalled, told_by
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import (
@@ -76,7 +76,7 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
         lefts.append(left)
 
     d_z_x = tuple(
-        _total(z, [_product(d, w), _product(a, d_w), d_b])
+        _total(z, [_product(d, w), _product(a, d_w, by=times_by_block), d_b])
         if w is not None
         else instantiate(z, d)
         for z, a, w, d, d_w, d_b in zip(
@@ -85,7 +85,7 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
         )
     )  # fmt: skip
     shifts: Any = tuple(
-        _total(z, [_product(a, d_weights.w_h[k], step.precisions[k])])
+        _total(z, [_product(a, d_weights.w_h[k], step.precisions[k], times_by_block)])
         for k, a, z in zip(step.called, lefts, saved.z, strict=True)
     )
     d_extra = tuple(map(instantiate, floats(weights.extra), d_weights.extra))
@@ -208,11 +208,11 @@ def _summed(spec: Spec, weights: Weights, d: Any) -> tuple[Array | None, ...]:
     return tuple(one(*each) for each in zip(*parts, strict=True))
 
 
-def _product(x: Any, w: Any, precision: Any = None) -> Any:
+def _product(x: Any, w: Any, precision: Any = None, by: Any = times) -> Any:
     """`x w`, where one of the two is a tangent; None for zero."""
     if isinstance(x, Zero) or isinstance(w, Zero):
         return None
-    return times(x, w, precision=precision)
+    return by(x, w, precision=precision)
 
 
 def _total(like: Array | None, terms: list[Any]) -> Array | None:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from jaxseq._engine.chain import Chain, chain_of, product_p
+from jaxseq._engine.alone import runs_alone
+from jaxseq._engine.chain import Chain, chain_of, needed, product_p
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Step:
     precisions: tuple[Any, ...]  # of the product with each matrix
     jaxpr: Jaxpr
     has_effects: bool
+    alone: bool  # whether `recall` has to run step by step
     held: int = 0  # how many of `extra`, at its end, the update closes over
     native: bool = False  # these belong to the mesh where it was traced
     varied: "Step | None" = None  # the same on rows that vary over axes of `shard_map`
@@ -90,6 +92,7 @@ def step_from(jaxpr: Jaxpr, z_x: Any, state: Any, extra: Any, **more: Any) -> St
         lefts=tuple(map(of, lefts)),
         jaxpr=jaxpr,
         has_effects=bool(jaxpr.effects),
+        alone=any(map(runs_alone, needed(eqns, lefts))),
         **more,
     )
 

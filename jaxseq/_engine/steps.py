@@ -212,4 +212,8 @@ def lefts_of(
         known = lambda k, a: z[step.called.index(k)]
         return tuple(run(step.recall, [*z_x, *state, *extra], known))
 
-    return over_rows(on_row, batch, (0, 0, 0, None))(z_x, z, state, extra)
+    over = partial(over_rows, on_row, in_axes=(0, 0, 0, None))
+    if step.alone:
+        one = lambda now: over(batch - 1)(*now, extra)
+        return lax.map(one, (z_x, z, state))
+    return over(batch)(z_x, z, state, extra)

@@ -32,12 +32,22 @@ class Shapes(NamedTuple):
 
 
 def width_in(w: Any) -> int:
-    """I of a matrix `(I, O)` or of N blocks `(N, I / N, O / N)`."""
-    return w.shape[0] if len(w.shape) == 2 else w.shape[0] * w.shape[1]
+    """I of a matrix; see `products`."""
+    return _widths(w)[0]
 
 
 def width_out(w: Any) -> int:
-    return w.shape[-1] if len(w.shape) == 2 else w.shape[0] * w.shape[2]
+    return _widths(w)[1]
+
+
+def _widths(w: Any) -> tuple[int, int]:
+    if len(w.shape) == 2:
+        return w.shape
+    if len(w.shape) == 3:
+        N, I, O = w.shape
+        return N * I, N * O
+    N, P, I, Q, O = w.shape
+    return N * P * I, N * Q * O
 
 
 def traced(

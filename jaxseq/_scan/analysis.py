@@ -1,5 +1,6 @@
 """A body of a scan: what the engine can run of it, or why it is left to `lax.scan`."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,13 +12,15 @@ from jax.sharding import AxisType
 from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
 from jaxseq._base.mesh import has_axes
+from jaxseq._engine.loop import MANY_ROWS
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
-from jaxseq._scan.plan import Plan, plan_of
+from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
+from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -56,6 +59,8 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
         return "a size is symbolic"
     if T == 0:
         return "there are no steps"
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        return "jit is disabled"
     if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
         return "arrays are laid out on a mesh"
     n = len(state)
@@ -88,22 +93,49 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     return Given(program, consts, state, inputs, T, why, tree, as_given, key, text)
 
 
-def planned(given: Given) -> Plan | str:
+class Plans(NamedTuple):
+    """Of one body, for its value alone, and for its derivatives.
+
+    The value is that of the program in a plain scan, if it has no plan.
+    """
+
+    value: Plan | Program
+    derivatives: Plan
+
+
+def planned(given: Given) -> Plans | str:
     """How the engine runs a body, or why it is left to `lax.scan`."""
     if given.why is not None:
         return given.why
-    n_fixed, n_state = len(given.consts), len(given.state)
-    program = normalised(inlined(given.program), n_fixed, n_state)
-    plan = plan_of(program, n_fixed, n_state, given.tree)
+    program, n_state = inlined(given.program), len(given.state)
+    sizes = len(program.held) + len(given.consts), n_state
+    program = normalised(program, *sizes)
+    plan = plan_of(program, *sizes, given.tree)
     if not plan.step.called:
         return "no product with a fixed matrix reads the state"
+    if plan.step.is_complex:
+        return "the loop reads complex numbers"
+    apart = summed(program, *sizes, is_map)
+    derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
+    value: Plan | Program = derivatives
+    if _has_many_rows(plan):
+        # a product of few columns more costs less than another, and what is made of
+        # x_t is best made in the step that reads it
+        value = given.program if plan.early else plan
     try:
-        reads(plan.step)
+        reads(derivatives.step)
     except Exception:
         if _has_gradient(program):
             raise
         return "it has no derivative in reverse mode"
-    return plan
+    return Plans(value, derivatives)
+
+
+def _has_many_rows(plan: Plan) -> bool:
+    shapes = [a.shape[:-1] for a in plan.step.z]
+    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
+        return False
+    return min(map(math.prod, shapes)) >= MANY_ROWS
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

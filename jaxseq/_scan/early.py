@@ -23,7 +23,8 @@ def rule(e: Any, values: Any) -> Sequence[Any]:
 def fixed_of(plan: Plan, consts: Sequence[Any]) -> dict[Any, Array]:
     """What the loop and the equations before it read of what is fixed."""
     n, _ = plan.sizes
-    env = dict(zip(plan.program.ins[:n], consts, strict=True))
+    values = [*plan.program.held, *consts]
+    env = dict(zip(plan.program.ins[:n], values, strict=True))
     run(needed(plan.program.eqns, plan.fixed), env, rule)
     return {v: env[v] for v in plan.fixed}
 

@@ -38,8 +38,10 @@ def explain(body: Body, init: Any, xs: Any = None, length: int | None = None) ->
     """
     check_callable(body, "body")
     found = given(body, init, xs, length)
-    plan = found if isinstance(found, str) else planned(found)
-    return f"run by lax.scan: {plan}" if isinstance(plan, str) else _described(plan)
+    plans = found if isinstance(found, str) else planned(found)
+    if isinstance(plans, str):
+        return f"run by lax.scan: {plans}"
+    return _described(plans.derivatives)
 
 
 def _described(plan: Plan) -> str:

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax.extend.core import JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import JaxprEqn, Literal
 
+from jaxseq._engine.alone import runs_alone
 from jaxseq._scan.program import Program
 
 
@@ -15,26 +14,6 @@ class Kind(IntEnum):
     FIXED = 0  # the same at every step: computed once
     INPUT = 1  # of x_t too: computed for many steps at a time
     LOOP = 2  # of the state
-
-
-def _draws_by_step(e: JaxprEqn) -> bool:
-    """Whether it draws random bits that are others for many steps at a time.
-
-    Under `vmap` only those of Threefry are the same.
-    """
-    if e.primitive.name == "rng_bit_generator":
-        return True
-    if any(
-        map(_draws_by_step, (e for j in jaxprs_in_params(e.params) for e in j.eqns))
-    ):
-        return True
-    atoms: Any = [*e.invars, *e.outvars]
-    keys = {
-        str(v.aval.dtype)
-        for v in atoms
-        if jnp.issubdtype(v.aval.dtype, jax.dtypes.prng_key)
-    }
-    return bool(keys - {"key<fry>"})
 
 
 def kinds_of(program: Program, n_fixed: int, n_state: int) -> Callable[[Any], Kind]:
@@ -49,7 +28,7 @@ def kinds_of(program: Program, n_fixed: int, n_state: int) -> Callable[[Any], Ki
     def of(v: Any) -> Kind:
         if isinstance(v, JaxprEqn):
             kind = max(map(of, v.invars), default=Kind.FIXED)
-            return Kind.LOOP if kind == Kind.INPUT and _draws_by_step(v) else kind
+            return Kind.LOOP if kind == Kind.INPUT and runs_alone(v) else kind
         return Kind.FIXED if type(v) is Literal else kinds[v]
 
     for e in program.eqns:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import JaxprEqn, Literal
+from jax.extend.core import JaxprEqn
 
 from jaxseq._engine.chain import needed
 from jaxseq._engine.chain import product as chain_product
@@ -14,7 +14,6 @@ from jaxseq._engine.update import width_in, width_out
 from jaxseq._scan.kinds import Kind, kinds_of
 from jaxseq._scan.products import times_p
 from jaxseq._scan.program import Program, aval, read, read_by, run
-from jaxseq._scan.sums import sums_of
 
 # cheap to compute, and large: computed anew where they are read
 SPREAD = frozenset({"broadcast_in_dim", "iota"})
@@ -42,11 +41,16 @@ class Plan(NamedTuple):
     step: Step  # (maps, state, extra) -> (state, ys)
 
 
+def is_map(e: JaxprEqn) -> bool:
+    """Whether an equation of x_t alone runs for many steps at a time."""
+    return _name(e) not in CHEAP
+
+
 def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
-    """The plan of a program whose products are normalised."""
+    """The plan of a program whose products are normalised, and their sums."""
     of = kinds_of(program, n_fixed, n_state)
     spread = [e for e in program.eqns if of(e) == Kind.FIXED and _name(e) in SPREAD]
-    heavy = [e for e in program.eqns if of(e) == Kind.INPUT and _name(e) not in CHEAP]
+    heavy = [e for e in program.eqns if of(e) == Kind.INPUT and is_map(e)]
     anew = set(map(id, spread))
     mine = [e for e in program.eqns if of(e) == Kind.INPUT or id(e) in anew]
     early = needed(mine, [v for e in heavy for v in e.outvars])
@@ -114,32 +118,16 @@ def _step(
 ) -> Step:
     state = program.ins[n_fixed : n_fixed + n_state]
     number = {e.outvars[0]: k for k, e in enumerate(products)}
-    pairs = sums_of(loop, list(number), hoisted, program.outs)
-    waits = {x: z for z, x in pairs.items()}
 
     def on(*args: Any) -> list[Any]:
-        """The loop's equations, with sums of a product and x as one value."""
         env = dict(zip(names, args, strict=True))
-        given = {x: env.pop(x) for x in waits}
-        left = list(loop)
-        while left:
-            late = []
-            for e in left:
-                out = e.outvars[0]
-                needs = e.invars[:1] if out in number else e.invars
-                if any(type(v) is not Literal and v not in env for v in needs):
-                    late.append(e)
-                    continue
-                if out not in number:
-                    run([e], env)
-                    continue
-                value = chain_product(number[out], read(env, e.invars[0]), _width(e))
-                x = pairs.get(out)
-                if x is not None:
-                    env[x], value = given[x] + value, jnp.zeros_like(value)
-                env[out] = value
-            assert len(late) < len(left)
-            left = late
+        for e in loop:
+            out = e.outvars[0]
+            if out in number:
+                left, w = read(env, e.invars[0]), e.invars[1].aval
+                env[out] = chain_product(number[out], left, width_out(w))
+            else:
+                run([e], env)
         return [jnp.asarray(read(env, v), v.aval.dtype) for v in program.outs]
 
     # with nothing hoisted, something else tells how many steps there are
@@ -161,7 +149,3 @@ def _step(
 
 def _factor(e: JaxprEqn) -> Any:
     return e.invars[1].aval
-
-
-def _width(e: JaxprEqn) -> int:
-    return width_out(_factor(e))

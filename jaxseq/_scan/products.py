@@ -41,7 +41,7 @@ class Sides(NamedTuple):
 def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
     """The same program, its products with fixed factors as those of `times`."""
     of = kinds_of(program, n_fixed, n_state)
-    parts = {e.outvars[0]: e for e in program.eqns if _name(e) == "concatenate"}
+    made = {v: e for e in program.eqns for v in e.outvars}
     sides: dict[Any, Sides] = {}
     groups: dict[Any, list[Any]] = {}
     for e in program.eqns:
@@ -52,8 +52,8 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
 
     def split(x: Any, axis: int) -> list[Any]:
         """The parts of a concatenation along `axis` of unlike kinds, or `x` alone."""
-        e = parts.get(x)
-        if e is None or e.params["dimension"] != axis:
+        e = made.get(x)
+        if e is None or _name(e) != "concatenate" or e.params["dimension"] != axis:
             return [x]
         return list(e.invars) if len({of(v) for v in e.invars}) > 1 else [x]
 
@@ -74,7 +74,14 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
                     w = lax.slice_in_dim(w, at, at + size, axis=axis)
                 matrices.append(_matrix(w, sides[z]))
             w = matrices[0] if len(group) == 1 else lax.concatenate(matrices, 1)
-            part = times_p.bind(_rows(value, s), w, precision=s.precision)
+            rows = _rows(value, s)
+            e = made.get(x)
+            if e is not None and _name(e) == "reshape":  # moved there and back
+                before = read(env, e.invars[0])
+                order = _order(s, value.ndim)
+                if before.shape == rows.shape and order == tuple(range(value.ndim)):
+                    rows = before
+            part = times_p.bind(rows, w, precision=s.precision)
             whole, at = part if whole is None else whole + part, at + (size or 0)
         assert whole is not None
         widths = [_width(sides[z], w) for z, w in ws.items()]
@@ -115,7 +122,7 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
                     env[out], turned[out] = lax.transpose(value, order), result
         return [read(env, v) for v in program.outs]
 
-    return traced_again(again, program.ins)
+    return traced_again(again, program)
 
 
 def _name(e: JaxprEqn) -> str:
@@ -156,13 +163,19 @@ def _free(rank: int, *axes: tuple[int, ...]) -> list[int]:
     return [i for i in range(rank) if all(i not in some for some in axes)]
 
 
+def _order(s: Sides, rank: int) -> tuple[int, ...]:
+    """The axes of `x`: free, of the batch, contracted."""
+    free = _free(rank, s.contract_x, s.batch_x)
+    return (*free, *s.batch_x, *s.contract_x)
+
+
 def _rows(x: Array, s: Sides) -> Array:
     """`x` as (free..., I)."""
-    free = _free(x.ndim, s.contract_x, s.batch_x)
-    order = (*free, *s.batch_x, *s.contract_x)
+    order = _order(s, x.ndim)
+    n = x.ndim - len(s.batch_x) - len(s.contract_x)
     if order != tuple(range(x.ndim)):
         x = lax.transpose(x, order)
-    return x.reshape(*x.shape[: len(free)], math.prod(x.shape[len(free) :]))
+    return x.reshape(*x.shape[:n], math.prod(x.shape[n:]))
 
 
 def _matrix(w: Array, s: Sides) -> Array:

@@ -8,6 +8,8 @@ import jax
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
+from jaxseq._engine.chain import needed
+
 # calls that only group equations
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"})
 
@@ -18,6 +20,7 @@ class Program(NamedTuple):
     ins: list[Var]
     eqns: list[JaxprEqn]
     outs: list[Any]
+    held: tuple[Any, ...] = ()  # values of the first, which calls in it closed over
 
 
 Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
@@ -45,14 +48,15 @@ def inlined(program: Program) -> Program:
         env = run(program.eqns, dict(zip(program.ins, args, strict=True)), rule)
         return [read(env, v) for v in program.outs]
 
-    return traced_again(again, program.ins)
+    return traced_again(again, program)
 
 
-def traced_again(f: Callable[..., Any], like: Sequence[Var]) -> Program:
-    """The program of `f` on arrays like these, which closes over none."""
-    closed = jax.make_jaxpr(f)(*[aval(v) for v in like])
-    assert not closed.consts
-    return program_of(closed.jaxpr)
+def traced_again(f: Callable[..., Any], program: Program) -> Program:
+    """The program of `f`, which takes what a program takes."""
+    closed = jax.make_jaxpr(f)(*map(aval, program.ins))
+    held, jaxpr = (*closed.consts, *program.held), closed.jaxpr
+    eqns = needed(jaxpr.eqns, jaxpr.outvars)
+    return program_of(jaxpr.replace(eqns=eqns))._replace(held=held)
 
 
 def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:

@@ -12,9 +12,11 @@ from jaxseq._base.check import check_callable, check_flag, check_value, is_whole
 from jaxseq._base.masks import Masks
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
-from jaxseq._scan.analysis import Body, Given, given, planned
+from jaxseq._scan.analysis import Body, Given, Plans, given, planned
 from jaxseq._scan.early import fixed_of, inputs_of
+from jaxseq._scan.forms import in_form
 from jaxseq._scan.plan import Plan
+from jaxseq._scan.program import Program, read, run
 
 
 def scan(
@@ -86,14 +88,40 @@ def _kept_of(body: Body, found: Given) -> Kept:
         mine = {}
     kept = mine.get(found.key)
     if kept is None or kept.text != found.text:
-        plan, run = planned(found), None
-        if not isinstance(plan, str):
-            run = jax.jit(partial(_run, plan), static_argnames=("T", "reverse"))
+        plans, run = planned(found), None
+        if not isinstance(plans, str):
+            run = jax.jit(partial(_run, plans), static_argnames=("T", "reverse"))
         kept = mine[found.key] = Kept(found.text, run)
     return kept
 
 
-def _run(plan: Plan, consts: Any, state: Any, xs: Any, *, T: int, reverse: bool) -> Any:
+def _run(
+    plans: Plans, consts: Any, state: Any, xs: Any, *, T: int, reverse: bool
+) -> Any:
+    value, derivatives = (
+        partial(_by_engine if isinstance(form, Plan) else _plainly, form, T, reverse)
+        for form in plans
+    )
+    if plans.value is plans.derivatives:
+        return value(consts, state, xs)
+    return in_form(value, derivatives, consts, state, xs)
+
+
+def _plainly(
+    program: Program, T: int, reverse: bool, consts: Any, state: Any, xs: Any
+) -> Any:
+    def body(state: Any, x: Any) -> Any:
+        env = dict(zip(program.ins, (*consts, *state, *x), strict=True))
+        run(program.eqns, env)
+        out = tuple(read(env, v) for v in program.outs)
+        return out[: len(state)], out[len(state) :]
+
+    return lax.scan(body, tuple(state), tuple(xs), T, reverse)
+
+
+def _by_engine(
+    plan: Plan, T: int, reverse: bool, consts: Any, state: Any, xs: Any
+) -> Any:
     fixed = fixed_of(plan, consts)
     x = inputs_of(plan, fixed, xs)
     if not x:  # something has to tell how many steps there are
