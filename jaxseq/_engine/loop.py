@@ -7,6 +7,7 @@ maps are made apart, for many steps at a time; the gradients of the matrices are
 products over all steps, after the loop.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -338,7 +339,7 @@ def block_of(
     """
     pairs = zip(z_x, weights.w_x, strict=True)
     shapes = [(*batch, *a.shape[:-1]) for a, w in pairs if w is not None]
-    if not shapes or any(map(is_symbolic_dim, (T, *batch))):
+    if not shapes or any(map(is_symbolic_dim, (T, *itertools.chain(*shapes)))):
         return None
     rows = min(map(math.prod, shapes))
     size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))

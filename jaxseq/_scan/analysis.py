@@ -2,21 +2,24 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
-from jax.sharding import AxisType
+from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
 from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
-from jaxseq._base.mesh import has_axes
 from jaxseq._engine.loop import MANY_ROWS
+from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
+from jaxseq._scan.custom import NotFree
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
+from jaxseq._scan.meshes import Layout, freed, layout_of, mesh_of, of_one_step, varied
 from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
@@ -32,7 +35,8 @@ class Given(NamedTuple):
     consts: list[Any]  # arrays that it closes over
     state: list[Any]
     xs: list[Any]
-    T: int
+    T: Any
+    layout: Layout | None  # if the types of arrays say where they lie
     why: str | None  # it is left to `lax.scan`, if so
     tree: Any  # of the state
     as_given: Any  # from leaves of state and outputs to what the body gives
@@ -55,14 +59,10 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     if len(sizes) != 1 or None in sizes:
         return "the number of steps is not clear"  # lax.scan says so
     T: Any = sizes.pop()
-    if any(is_symbolic_dim(n) for a in (*state, *inputs) for n in a.shape):
-        return "a size is symbolic"
     if T == 0:
         return "there are no steps"
     if jax.config.jax_disable_jit:  # pyright: ignore
         return "jit is disabled"
-    if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
-        return "arrays are laid out on a mesh"
     n = len(state)
     out: dict[str, Any] = {}
 
@@ -76,21 +76,27 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
         out["alike"] = alike and out["kinds"][:n] == kinds[:n]
         return [unwrapped(a, "body") for a in leaves]
 
-    def as_given(state: Any, ys: Any) -> Any:
-        leaves = map(wrapped, (*state, *ys), out["kinds"])
+    def as_given(leaves: Any) -> Any:
+        leaves = map(wrapped, leaves, out["kinds"])
         return jax.tree.unflatten(out["tree"], list(leaves))
 
-    step = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-    avals = [*map(jax.typeof, state), *map(step, inputs)]
-    closed = jax.make_jaxpr(flat)(*avals)
+    closed = jax.make_jaxpr(flat)(*map(jax.typeof, state), *map(of_one_step, inputs))
     program, consts = program_of(closed.jaxpr), list(closed.consts)
     why = _why_not(program, len(consts), state)
     if not out["alike"]:
         why = "it does not give a state like the one it is given"
+    mesh, layout = mesh_of((*state, *inputs, *consts)), None
+    if why is None and mesh is not None:
+        layout = layout_of(program, mesh, state, inputs, consts)
+        if isinstance(layout, str):
+            layout, why = None, layout
     text = str(closed.jaxpr)
     shapes = tuple((a.shape, str(a.dtype)) for a in (*state, *inputs, *consts))
-    key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, settings()
-    return Given(program, consts, state, inputs, T, why, tree, as_given, key, text)
+    context = get_abstract_mesh(), layout, settings()
+    key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, context
+    return Given(
+        program, consts, state, inputs, T, layout, why, tree, as_given, key, text
+    )
 
 
 class Plans(NamedTuple):
@@ -107,6 +113,31 @@ def planned(given: Given) -> Plans | str:
     """How the engine runs a body, or why it is left to `lax.scan`."""
     if given.why is not None:
         return given.why
+    if given.layout is None:
+        return _planned(given)
+    axes = given.layout.axes
+    try:
+        with use_abstract_mesh(NO_MESH):
+            plans = _planned(given._replace(program=freed(given.program)))
+        if isinstance(plans, str):
+            return plans
+        derivatives = _on(plans.derivatives, axes)
+        if plans.value is plans.derivatives:
+            return Plans(derivatives, derivatives)
+        return Plans(_on(plans.value, axes), derivatives)
+    except NotFree as error:
+        return str(error)
+
+
+def _on(plan: Plan | Program, axes: frozenset[Any]) -> Any:
+    """A plan for values that vary over the axes of `shard_map`."""
+    if not axes or isinstance(plan, Program):
+        return plan
+    step = replace(plan.step, varied=varied(plan.step, axes))
+    return plan._replace(step=step)
+
+
+def _planned(given: Given) -> Plans | str:
     program, n_state = inlined(given.program), len(given.state)
     sizes = len(program.held) + len(given.consts), n_state
     program = normalised(program, *sizes)
@@ -146,12 +177,17 @@ def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
         return "it has complex numbers"
     new = program.outs[: len(state)]
     old = program.ins[n_fixed : n_fixed + len(state)]
-    alike = lambda a, b: (a.aval.shape, a.aval.dtype) == (b.aval.shape, b.aval.dtype)
-    if not all(map(alike, new, old)):
-        return "the state changes its shapes or dtypes"
+    if [_kind(a) for a in new] != [_kind(a) for a in old]:
+        return "the state changes its shapes, dtypes or layout"
     if not any(is_float(a) for a in state):
         return "no part of the state is a float"
     return None
+
+
+def _kind(v: Any) -> Any:
+    """What `lax.scan` wants to be the same of a state and the next."""
+    a = v.aval
+    return a.shape, a.dtype, tuple(a.sharding.spec), a.manual_axis_type
 
 
 def _has_gradient(program: Program) -> bool:
