@@ -156,7 +156,7 @@ def test_scans():
     def body(h: Array, x: Array) -> tuple[Array, Array]:
         return h + x, h
 
-    assert_type(jaxseq.scan(body, jnp.zeros((B, D)), X.swapaxes(0, 1)), tuple[Any, Any])
+    assert_type(jaxseq.scan(body, ZEROS[:, :D], X.swapaxes(0, 1)), tuple[Any, Any])
     cell = nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
     assert_type(
         jaxseq.nn.over_time(cell, X, lengths=LENGTHS, mask=MASK, resets=RESETS),
