@@ -12,7 +12,7 @@ from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
 from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
-from jaxseq._engine.loop import MANY_ROWS
+from jaxseq._engine.loop import MANY_ROWS, on_one_core
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
@@ -23,6 +23,7 @@ from jaxseq._scan.meshes import Layout, freed, layout_of, mesh_of, of_one_step, 
 from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
+from jaxseq._scan.rows import are_alike, are_independent
 from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -31,6 +32,7 @@ Body = Callable[[Any, Any], tuple[Any, Any]]
 class Given(NamedTuple):
     """A body, traced for its arguments."""
 
+    flat: Callable[..., Any]  # the body, from leaves to leaves
     program: Program  # (constants..., state..., x...) -> (state..., ys...)
     consts: list[Any]  # arrays that it closes over
     state: list[Any]
@@ -95,7 +97,7 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     context = get_abstract_mesh(), layout, settings()
     key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, context
     return Given(
-        program, consts, state, inputs, T, layout, why, tree, as_given, key, text
+        flat, program, consts, state, inputs, T, layout, why, tree, as_given, key, text
     )
 
 
@@ -138,8 +140,7 @@ def _on(plan: Plan | Program, axes: frozenset[Any]) -> Any:
 
 
 def _planned(given: Given) -> Plans | str:
-    program, n_state = inlined(given.program), len(given.state)
-    sizes = len(program.held) + len(given.consts), n_state
+    program, sizes = _inlined(given.program, given)
     program = normalised(program, *sizes)
     plan = plan_of(program, *sizes, given.tree)
     if not plan.step.called:
@@ -148,7 +149,8 @@ def _planned(given: Given) -> Plans | str:
         return "the loop reads complex numbers"
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
-    value: Plan | Program = derivatives
+    half = _of_half(given) if on_one_core(plan.step, ()) else None
+    value: Plan | Program = half or derivatives
     if _has_many_rows(plan):
         # a product of few columns more costs less than another, and what is made of
         # x_t is best made in the step that reads it
@@ -160,6 +162,40 @@ def _planned(given: Given) -> Plans | str:
             raise
         return "it has no derivative in reverse mode"
     return Plans(value, derivatives)
+
+
+def _inlined(program: Program, given: Given) -> tuple[Program, tuple[int, int]]:
+    """Without calls, and how many of its variables are fixed, and of the state."""
+    program = inlined(program)
+    return program, (len(program.held) + len(given.consts), len(given.state))
+
+
+def _of_half(given: Given) -> Plan | None:
+    """The plan for half the rows, if they are independent and two cores have work."""
+    arrays = [*given.state, *given.xs]
+    if given.layout is not None or not given.xs:
+        return None
+    program, sizes = _inlined(given.program, given)
+    if program.held or not are_independent(program, sizes[0]):
+        return None
+    rows = given.state[0].shape[0]
+    if is_symbolic_dim(rows) or rows % 2:
+        return None
+    shapes = [a.shape for a in given.state] + [a.shape[1:] for a in given.xs]
+    halves = [
+        jax.ShapeDtypeStruct((rows // 2, *shape[1:]), a.dtype)
+        for shape, a in zip(shapes, arrays, strict=True)
+    ]
+    try:
+        closed = jax.make_jaxpr(given.flat)(*halves)
+    except Exception:  # whatever a body raises that is written for its number of rows
+        return None
+    same = [id(a) for a in closed.consts] == [id(a) for a in given.consts]
+    half, _ = _inlined(program_of(closed.jaxpr), given)
+    if not same or not are_alike(program, half, rows, rows // 2):
+        return None
+    half = summed(normalised(half, *sizes), *sizes, is_map)
+    return plan_of(half, *sizes, given.tree)._replace(halves=True)
 
 
 def _has_many_rows(plan: Plan) -> bool:

@@ -26,6 +26,7 @@ from jaxseq._scan.forms import in_form
 from jaxseq._scan.meshes import NO_LAYOUT, Layout
 from jaxseq._scan.plan import Plan
 from jaxseq._scan.program import Program, results
+from jaxseq._scan.rows import in_halves, joined
 
 
 def scan(
@@ -153,7 +154,13 @@ def _by_engine(
     plan: Plan, layout: Layout, T: int, reverse: bool, consts: Any, state: Any, xs: Any
 ) -> Any:
     fixed = fixed_of(plan, consts)
-    x = inputs_of(plan, fixed, xs)
+    if plan.halves:
+        state = [in_halves(a, 0) for a in state]
+        xs = [in_halves(a, 1) for a in xs]
+        x = inputs_of(plan, fixed, [a.reshape(2 * T, *a.shape[2:]) for a in xs])
+        x = [a.reshape(T, 2, *a.shape[1:]) for a in x]
+    else:
+        x = inputs_of(plan, fixed, xs)
     if not x:  # something has to tell how many steps there are
         x = [jnp.zeros(T, bool)]
     of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
@@ -163,6 +170,8 @@ def _by_engine(
     weights, inputs = vary((weights, inputs), layout.axes)
     spec = Spec(plan.step, reverse, None, False, False, settings=settings())
     end, ys = recurrence(spec, weights, inputs)
+    if plan.halves:
+        return [*(joined(a, 0) for a in end), *(joined(a, 1) for a in ys)]
     out = [*end, *ys]
     if layout.alike:
         args = layout.alike, consts, state, xs, T, reverse
