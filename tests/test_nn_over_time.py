@@ -173,11 +173,14 @@ def test_a_tree_of_inputs():
         def __init__(self):
             self.gru = CELLS["GRUCell"]()
 
+        def initialize_carry(self, shape, rngs):
+            return jnp.ones((*shape["a"][:-1], H))
+
         def __call__(self, state, x):
             return self.gru(state, x["a"] + x["b"])
 
     cell, state = Two(), jnp.ones((B, H))
-    got = over_time(cell, {"a": X, "b": 2 * X}, state, mask=MASK)
+    got = over_time(cell, {"a": X, "b": 2 * X}, mask=MASK)
     assert_close(got, over_time(cell.gru, 3 * X, state, mask=MASK))
 
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from jaxseq._base.check import as_array, check, check_lengths, check_mask
 from jaxseq._base.masks import Masks, make_masks, select
@@ -107,8 +106,7 @@ def check_like(state: Any, like: Any) -> Any:
 
 def shape_of_step(x: Any) -> Any:
     """Of inputs `(T, ..., F)` the shape `(..., F)`, or a tree of such."""
-    one = lambda a: a.shape[1:]
-    return one(x) if isinstance(x, Array) else jax.tree.map(one, x)
+    return jax.tree.map(lambda a: a.shape[1:], x)
 
 
 def one_step(over: Any) -> Any:
