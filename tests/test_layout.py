@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "nn": "_base jaxseq",
     "linen": "_base jaxseq",
     "convert": "_base jaxseq",
-    "jaxseq": "_base _engine _cells _compose _attention _search _losses _models",
+    "jaxseq": "_base _engine _cells _scan _compose _attention _search _losses _models",
 }
 # what a file or package may import too, but inside a function only
 LATE = {"_engine.backends": "_kernels", "convert": "numpy safetensors"}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
+from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
 from jaxseq._engine.loop import MANY_FLOPS, MANY_ROWS, on_one_core, work_of
 from jaxseq._engine.mesh import NO_MESH
@@ -48,14 +49,17 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     """A body and its arguments, or why `lax.scan` is given them as they are."""
     state, tree = jax.tree.flatten(init)
     inputs, xs_tree = jax.tree.flatten(xs)
-    sizes = {a.shape[0] if getattr(a, "ndim", 0) else None for a in inputs}
+    if length is not None:
+        ok = is_whole(length) and length >= 0
+        check_value(ok, "length", "a number of steps, 0 or more", length)
+    kinds = [kind_of(a) for a in (*state, *inputs)]
+    state = [unwrapped(a, "init") for a in state]
+    inputs = [unwrapped(a, "xs") for a in inputs]
+    sizes = {a.shape[0] if a.ndim else None for a in inputs}
     sizes |= set() if length is None else {length}
     if len(sizes) != 1 or None in sizes:
         return "the number of steps is not clear"  # lax.scan says so
     T: Any = sizes.pop()
-    kinds = [kind_of(a) for a in (*state, *inputs)]
-    state = [unwrapped(a, "init") for a in state]
-    inputs = [unwrapped(a, "xs") for a in inputs]
     if T == 0:
         return "there are no steps"
     if jax.config.jax_disable_jit:  # pyright: ignore

@@ -29,6 +29,12 @@ def explain(body: Body, init: Any, xs: Any = None, length: int | None = None) ->
 
     Raises:
         ValueError: if an argument is of a wrong kind.
+
+    Example:
+        >>> def body(h, x_t):
+        ...     return 0.9 * h + x_t, h
+        >>> print(jaxseq.explain(body, jnp.zeros(8), jnp.ones((20, 8))))
+        run by lax.scan: no product with a fixed matrix reads the state
     """
     check_callable(body, "body")
     found = given(body, init, xs, length)

@@ -59,12 +59,18 @@ def scan(
     Raises:
         ValueError: if an argument is of a wrong kind. What is wrong with the body is
             said by `jax.lax.scan`.
+
+    Example:
+        >>> w = jnp.ones((3, 8)), jnp.eye(8)
+        >>> def body(h, x_t):
+        ...     h = jnp.tanh(x_t @ w[0] + h @ w[1])
+        ...     return h, h
+        >>> h, y = jaxseq.scan(body, jnp.zeros((5, 8)), jnp.ones((20, 5, 3)))
+        >>> y.shape
+        (20, 5, 8)
     """
     check_callable(body, "body")
     reverse = check_flag(reverse, "reverse")
-    if length is not None:
-        ok = is_whole(length) and length >= 0
-        check_value(ok, "length", "a number of steps, 0 or more", length)
     ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
     check_value(ok, "unroll", "a number of steps or a bool", unroll)
     found = given(body, init, xs, length)
