@@ -297,7 +297,6 @@ SYMBOLIC = [
     "counter in the state",
     "branch",
     "scan inside",
-    "two layers",
     "ensemble",
 ]
 
@@ -307,18 +306,41 @@ SYMBOLIC = [
 @pytest.mark.parametrize("free", ["bt", "b", "t"])
 def test_export_with_symbolic_sizes(name, free, monkeypatch):
     """Values and gradients at two sizes, through bytes."""
-    axes = sizes_of(name, monkeypatch)
-    b, t = jax.export.symbolic_shape("b, t")
-    monkeypatch.setattr(bodies, "B", b if "b" in free else 3)
-    monkeypatch.setattr(bodies, "T", t if "t" in free else 4)
-    make, given = problem_of_shapes(name, axes)
-    told = []
-    run = jax.jit(partial(gradients, explained(told), make))
-    exported = jax.export.deserialize(jax.export.export(run)(given).serialize())
+    sizes, told = sizes_of(name, monkeypatch), []
+    symbols = dict(zip(free, jax.export.symbolic_shape(", ".join(free)), strict=True))
+
+    def of_size(b, t):
+        monkeypatch.setattr(bodies, "B", b if "b" in free else 3)
+        monkeypatch.setattr(bodies, "T", t if "t" in free else 4)
+        return problem(name)
+
+    def symbolic(a, names):
+        shape = tuple(map(symbols.get, names, a.shape))
+        return jax.ShapeDtypeStruct(shape, a.dtype)
+
+    make, given = of_size(3, 4)
+    monkeypatch.setattr(bodies, "B", symbols.get("b", 3))
+
+    def both(run):
+        value = lambda given: total(run(make(given[0]), *given[1:], steps_of(given[2])))
+        return jax.jit(lambda given: (value(given), gradients(run, make, given)))
+
+    run = both(explained(told))
+    exported = jax.export.export(run)(jax.tree.map(symbolic, given, sizes))
+    exported = jax.export.deserialize(exported.serialize())
     assert "in the loop" in told[0]
-    for n, steps in ((2, 7), (130, 1)):
-        monkeypatch.setattr(bodies, "B", n if "b" in free else 3)
-        monkeypatch.setattr(bodies, "T", steps if "t" in free else 4)
-        make, given = problem(name)
-        want = jax.jit(partial(gradients, lax.scan, make))(given)
-        assert_same(exported.call(given), want)
+    for b, t in ((2, 7), (130, 1)):
+        make, given = of_size(b, t)
+        assert_same(exported.call(given), both(lax.scan)(given))
+
+
+def test_a_body_exported_twice():
+    """Its sizes are symbols of two scopes."""
+    body = lambda h, x: (jnp.tanh(h @ jnp.eye(3) + x), h)
+    run = jax.jit(partial(jaxseq.scan, body))
+    for _ in range(2):
+        (b,) = jax.export.symbolic_shape("b")
+        shapes = [jax.ShapeDtypeStruct(s, float) for s in ((b, 3), (5, b, 3))]
+        exported = jax.export.export(run)(*shapes)
+        given = jnp.ones((2, 3)), jnp.ones((5, 2, 3))
+        assert_same(exported.call(*given), lax.scan(body, *given))
