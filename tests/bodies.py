@@ -143,6 +143,12 @@ simple(
     lambda w, h, x: twice(jnp.tanh(h @ w["h"] + jnp.exp(x))),
     lambda h, x: (h, x[:, 0, 0]),
 )
+simple("bias of one number", lambda w, h, x: twice(jnp.tanh(h @ w["h"] + w["b"][0])))
+simple(
+    "a number with no gradient",
+    lambda w, h, x: twice(jnp.tanh(h @ w["h"] + w["b"] * jnp.sign(jnp.exp(x) - 1))),
+    lambda h, x: (h, x[:, 0, 0]),
+)
 simple("one row", lambda w, h, x: twice(core(w, h, x)), lambda h, x: (h[0], x[:, 0]))
 simple("rows by vmap", lambda w, h, x: twice(jax.vmap(core, (None, 0, 0))(w, h, x)))
 simple("rows mixed", lambda w, h, x: twice(core(w, h - h.mean(0), x)))

@@ -292,7 +292,10 @@ def test_many_rows(new):
     rng = np.random.default_rng(0)
     w = {"h": drawn(rng, H, 2 * H), "x": drawn(rng, D, 2 * H)}
     state, xs = drawn(rng, 130, H), drawn(rng, T, 130, D)
-    f = lambda run: lambda w, xs: run(lambda h, x: (h := new(w, h, x), h), state, xs)
+    body = lambda w: lambda h, x: (h := new(w, h, x), h)
+    is_deep = "run by lax.scan" in explain(body(w), state, xs)
+    assert is_deep == (new is _deep_input)
+    f = lambda run: lambda w, xs: run(body(w), state, xs)
     tangents = jax.tree.map(jnp.ones_like, (w, xs))
 
     def results(run):

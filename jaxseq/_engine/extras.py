@@ -48,9 +48,10 @@ def part_of(d: Any, wholes: Any, jaxpr: Jaxpr) -> Part | None:
 
 
 def _sums_in_front(e: JaxprEqn) -> int:
-    """Over how many axes in front an equation sums, if it does nothing else."""
+    """Over how many axes in front of the last an equation sums, and over no other."""
     axes = e.params["axes"] if e.primitive.name == "reduce_sum" else ()
-    return len(axes) if tuple(sorted(axes)) == tuple(range(len(axes))) else 0
+    n, rank = len(axes), len(e.invars[0].aval.shape)  # pyright: ignore
+    return n if n < rank and tuple(sorted(axes)) == tuple(range(n)) else 0
 
 
 def _place(v: Any, wholes: Any, makers: Any) -> tuple[int, int, int] | None:
@@ -58,6 +59,8 @@ def _place(v: Any, wholes: Any, makers: Any) -> tuple[int, int, int] | None:
         return None
     width = v.aval.shape[-1]
     for i, whole in enumerate(wholes):
+        if type(whole) is Literal:  # zero
+            continue
         maker = makers.get(whole)
         if v is whole or _joins_the_same(makers.get(v), maker):
             return i, 0, width

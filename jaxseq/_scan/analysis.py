@@ -1,6 +1,5 @@
 """A body of a scan: what the engine can run of it, or why it is left to `lax.scan`."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,8 +9,9 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
+from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
-from jaxseq._engine.loop import MANY_ROWS
+from jaxseq._engine.loop import MANY_FLOPS, MANY_ROWS, on_one_core, work_of
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
@@ -22,6 +22,7 @@ from jaxseq._scan.meshes import Layout, freed, layout_of, mesh_of, of_one_step, 
 from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
+from jaxseq._scan.rows import are_alike, are_independent
 from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -30,6 +31,7 @@ Body = Callable[[Any, Any], tuple[Any, Any]]
 class Given(NamedTuple):
     """A body, traced for its arguments."""
 
+    flat: Callable[..., Any]  # the body, from leaves to leaves
     program: Program  # (constants..., state..., x...) -> (state..., ys...)
     consts: list[Any]  # arrays that it closes over
     state: list[Any]
@@ -55,12 +57,15 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     """A body and its arguments, or why `lax.scan` is given them as they are."""
     state, tree = jax.tree.flatten(init)
     inputs, xs_tree = jax.tree.flatten(xs)
-    T = steps_of(inputs, length)
-    if T is None:
-        return "the number of steps is not clear"  # lax.scan says so
+    if length is not None:
+        ok = is_symbolic_dim(length) or (is_whole(length) and length >= 0)
+        check_value(ok, "length", "a number of steps, 0 or more", length)
     kinds = [kind_of(a) for a in (*state, *inputs)]
     state = [unwrapped(a, "init") for a in state]
     inputs = [unwrapped(a, "xs") for a in inputs]
+    T = steps_of(inputs, length)
+    if T is None:
+        return "the number of steps is not clear"  # lax.scan says so
     if T == 0:
         return "there are no steps"
     if jax.config.jax_disable_jit:  # pyright: ignore
@@ -97,7 +102,7 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     context = get_abstract_mesh(), layout, settings()
     key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, context
     return Given(
-        program, consts, state, inputs, T, layout, why, tree, as_given, key, text
+        flat, program, consts, state, inputs, T, layout, why, tree, as_given, key, text
     )
 
 
@@ -140,8 +145,7 @@ def _on(plan: Plan | Program, axes: frozenset[Any]) -> Any:
 
 
 def _planned(given: Given) -> Plans | str:
-    program, n_state = inlined(given.program), len(given.state)
-    sizes = len(program.held) + len(given.consts), n_state
+    program, sizes = _inlined(given.program, given)
     program = normalised(program, *sizes)
     plan = plan_of(program, *sizes, given.tree)
     if not plan.step.called:
@@ -150,11 +154,14 @@ def _planned(given: Given) -> Plans | str:
         return "the loop reads complex numbers"
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
+    rows, flops = work_of(plan.step, ())
     value: Plan | Program = derivatives
-    if _has_many_rows(plan):
-        # a product of few columns more costs less than another, and what is made of
-        # x_t is best made in the step that reads it
-        value = given.program if plan.early else plan
+    if rows >= MANY_ROWS and plan.early:
+        value = given.program  # what is made of x_t, in the step that reads it
+    elif rows == 1 or rows >= MANY_ROWS or flops > MANY_FLOPS:
+        value = plan  # one product for all that reads a value
+    elif on_one_core(plan.step, ()):
+        value = _of_half(given) or derivatives
     try:
         reads(derivatives.step)
     except Exception:
@@ -164,11 +171,38 @@ def _planned(given: Given) -> Plans | str:
     return Plans(value, derivatives)
 
 
-def _has_many_rows(plan: Plan) -> bool:
-    shapes = [a.shape[:-1] for a in plan.step.z]
-    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
-        return False
-    return min(map(math.prod, shapes)) >= MANY_ROWS
+def _inlined(program: Program, given: Given) -> tuple[Program, tuple[int, int]]:
+    """Without calls, and how many of its variables are fixed, and of the state."""
+    program = inlined(program)
+    return program, (len(program.held) + len(given.consts), len(given.state))
+
+
+def _of_half(given: Given) -> Plan | None:
+    """The plan for half the rows, if they are independent and two cores have work."""
+    arrays = [*given.state, *given.xs]
+    if given.layout is not None or not given.xs:
+        return None
+    program, sizes = _inlined(given.program, given)
+    if program.held or not are_independent(program, sizes[0]):
+        return None
+    rows = given.state[0].shape[0]
+    if is_symbolic_dim(rows) or rows % 2:
+        return None
+    shapes = [a.shape for a in given.state] + [a.shape[1:] for a in given.xs]
+    halves = [
+        jax.ShapeDtypeStruct((rows // 2, *shape[1:]), a.dtype)
+        for shape, a in zip(shapes, arrays, strict=True)
+    ]
+    try:
+        closed = jax.make_jaxpr(given.flat)(*halves)
+    except Exception:  # whatever a body raises that is written for its number of rows
+        return None
+    same = [id(a) for a in closed.consts] == [id(a) for a in given.consts]
+    half, _ = _inlined(program_of(closed.jaxpr), given)
+    if not same or not are_alike(program, half, rows, rows // 2):
+        return None
+    half = summed(normalised(half, *sizes), *sizes, is_map)
+    return plan_of(half, *sizes, given.tree)._replace(halves=True)
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

@@ -30,11 +30,11 @@ from jaxseq._engine.types import Inputs, Spec, Weights, settings
 from jaxseq._scan.analysis import Body, Given, Plans, given, planned, steps_of
 from jaxseq._scan.early import fixed_of, inputs_of, rule, same_of
 from jaxseq._scan.forms import in_form
-from jaxseq._scan.keys import unwrapped
 from jaxseq._scan.meshes import NO_LAYOUT, Layout
 from jaxseq._scan.pieces import over_pieces
 from jaxseq._scan.plan import Plan
 from jaxseq._scan.program import Program, results
+from jaxseq._scan.rows import in_halves, joined
 
 
 def scan(
@@ -72,22 +72,26 @@ def scan(
     Raises:
         ValueError: if an argument is of a wrong kind. What is wrong with the body is
             said by `jax.lax.scan`.
+
+    Example:
+        >>> w = jnp.ones((3, 8)), jnp.eye(8)
+        >>> def body(h, x_t):
+        ...     h = jnp.tanh(x_t @ w[0] + h @ w[1])
+        ...     return h, h
+        >>> h, y = jaxseq.scan(body, jnp.zeros((5, 8)), jnp.ones((20, 5, 3)))
+        >>> y.shape
+        (20, 5, 8)
     """
     check_callable(body, "body")
     reverse = check_flag(reverse, "reverse")
-    if length is not None:
-        ok = is_symbolic_dim(length) or (is_whole(length) and length >= 0)
-        check_value(ok, "length", "a number of steps, 0 or more", length)
     ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
     check_value(ok, "unroll", "a number of steps or a bool", unroll)
-    if remat is not None:
-        remat, T = check_remat(remat), steps_of(xs, length)
-        if T is not None and (is_symbolic_dim(T) or remat < T):
-            for a in jax.tree.leaves(init):
-                unwrapped(a, "init")
-            run: Any = partial(scan, reverse=reverse, unroll=unroll)
-            return over_pieces(run, body, init, xs, T, remat, reverse)
+    remat = None if remat is None else check_remat(remat)
     found = given(body, init, xs, length)
+    T = steps_of(xs, length)
+    if remat is not None and T is not None and (is_symbolic_dim(T) or remat < T):
+        run: Any = partial(scan, reverse=reverse, unroll=unroll)
+        return over_pieces(run, body, init, xs, T, remat, reverse)
     kept = None if isinstance(found, str) else _kept_of(body, found)
     if isinstance(found, str) or kept is None or kept.run is None:
         return lax.scan(body, init, xs, length, reverse, unroll)
@@ -168,7 +172,13 @@ def _by_engine(
     plan: Plan, layout: Layout, T: int, reverse: bool, consts: Any, state: Any, xs: Any
 ) -> Any:
     fixed = fixed_of(plan, consts)
-    x = inputs_of(plan, fixed, xs)
+    if plan.halves:
+        state = [in_halves(a, 0) for a in state]
+        xs = [in_halves(a, 1) for a in xs]
+        x = inputs_of(plan, fixed, [a.reshape(2 * T, *a.shape[2:]) for a in xs])
+        x = [a.reshape(T, 2, *a.shape[1:]) for a in x]
+    else:
+        x = inputs_of(plan, fixed, xs)
     if not x:  # something has to tell how many steps there are
         x = [jnp.zeros(T, bool)]
     of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
@@ -178,6 +188,8 @@ def _by_engine(
     weights, inputs = vary((weights, inputs), layout.axes)
     spec = Spec(plan.step, reverse, None, False, False, settings=settings())
     end, ys = recurrence(spec, weights, inputs)
+    if plan.halves:
+        return [*(joined(a, 0) for a in end), *(joined(a, 1) for a in ys)]
     out = [*end, *ys]
     if layout.alike:
         args = layout.alike, consts, state, xs, T, reverse
