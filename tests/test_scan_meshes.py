@@ -431,7 +431,7 @@ def test_export_with_symbolic_sizes(name, free, monkeypatch):
     exported = jax.export.export(run)(jax.tree.map(symbolic, given, sizes))
     exported = jax.export.deserialize(exported.serialize())
     assert "in the loop" in told[0]
-    for b, t in ((2, 7), (130, 1)):
+    for b, t in ((2, 7), (130, 2)):
         make, given = of_size(b, t)
         assert_same(exported.call(given), both(lax.scan)(given))
 
@@ -446,3 +446,15 @@ def test_a_body_exported_twice():
         exported = jax.export.export(run)(*shapes)
         given = jnp.ones((2, 3)), jnp.ones((5, 2, 3))
         assert_same(exported.call(*given), lax.scan(body, *given))
+
+
+@pytest.mark.parametrize("rows, name", [(1, "vanilla"), (128, "an encoder first")])
+def test_symbolic_steps_of_few_and_of_many_rows(rows, name, monkeypatch):
+    """Whose values alone are computed in other forms."""
+    monkeypatch.setattr(bodies, "B", rows)
+    make, (w, h, x) = problem(name)
+    (t,) = jax.export.symbolic_shape("t")
+    run = jax.jit(lambda w, h, x: jaxseq.scan(make(w), h, x))
+    shape = lambda a, *lead: jax.ShapeDtypeStruct((*lead, *a.shape[len(lead) :]), float)
+    exported = jax.export.export(run)(jax.tree.map(shape, w), shape(h), shape(x, t))
+    assert_same(exported.call(w, h, x[:3]), lax.scan(make(w), h, x[:3]))

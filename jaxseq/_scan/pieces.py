@@ -50,7 +50,8 @@ def _run(
     if R and reverse:
         state, last = piece(R)(state, rest)
     whole = jax.tree.map(lambda a: a.reshape(N, K, *a.shape[1:]), whole)
-    state, ys = lax.scan(piece(K), state, whole, N, reverse)
+    number = None if jax.tree.leaves(whole) else N  # it may not be symbolic
+    state, ys = lax.scan(piece(K), state, whole, number, reverse)
     ys = jax.tree.map(lambda a: a.reshape(N * K, *a.shape[2:]), ys)
     if R and not reverse:
         state, last = piece(R)(state, rest)

@@ -164,7 +164,8 @@ def _plainly(
         out = tuple(results(program, args, rule))
         return out[: len(state)], out[len(state) :]
 
-    end, ys = lax.scan(body, tuple(state), tuple(xs), T, reverse)
+    length = None if xs else T  # it may not be symbolic
+    end, ys = lax.scan(body, tuple(state), tuple(xs), length, reverse)
     return [*end, *ys]
 
 
