@@ -310,3 +310,64 @@ def test_many_rows(new):
         )
 
     assert_same(*(jax.jit(partial(results, run))() for run in (scan, lax.scan)))
+
+
+REMAT = ["nnx OptimizedLSTMCell", "concatenation", "no input", "counter in the state"]
+REMAT += ["random key in the state", "attention", "two layers"]
+
+
+@pytest.mark.every(2)
+@pytest.mark.parametrize("name", REMAT)
+@pytest.mark.parametrize(
+    "remat, reverse", [(1, False), (2, True), (3, False), (3, True)]
+)
+def test_remat(name, remat, reverse):
+    """In pieces of that many steps, some of them fewer."""
+    make, given = problem(name)
+    in_pieces = partial(scan, remat=remat)
+
+    @jax.jit
+    def compared(moving):
+        both = partial(both_ways, make=make, moving=moving, given=given)
+        return [both(run, reverse=reverse) for run in (in_pieces, lax.scan)]
+
+    assert_same(*compared(floats(given)))
+
+
+def test_remat_of_all_steps_is_none():
+    run = lambda **more: jax.make_jaxpr(partial(scan, step, **more))(STATE, XS)
+    assert str(run(remat=T)) == str(run()) != str(run(remat=2))
+
+
+@pytest.mark.parametrize("body", [lambda h, x: (h * jnp.sin(x).sum(), h), printed])
+def test_remat_of_what_is_left_to_lax_scan(body):
+    assert "run by lax.scan" in explain(body, STATE, XS)
+    loss = lambda run: jax.grad(lambda *a: total(run(body, *a)), argnums=(0, 1))
+    got, want = (loss(run)(STATE, XS) for run in (partial(scan, remat=3), lax.scan))
+    assert_same(got, want)
+
+
+LONG = 4096
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_remat_saves_memory(multiplies):
+    """Of a gradient, compiled and not run, whether the engine runs the body or not."""
+    w, h, x = jnp.eye(16), jnp.ones((4, 16)), jnp.ones((LONG, 4, 16))
+
+    def memory(remat):
+        def loss(w, h, x):
+            of = lambda h: h @ w if multiplies else h * w[0]
+            run = lambda h, x: (h := jnp.tanh(of(h) + jnp.sin(h) * x), None)
+            return scan(run, h, x, remat=remat)[0].sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(w, h, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert 20 * memory(64) < memory(None)
+
+
+@pytest.mark.parametrize("remat", [0, -1, 2.5, True, "8"])
+def test_wrong_remat(remat):
+    with pytest.raises(ValueError, match=r"^remat: expected None or a number"):
+        scan(step, STATE, XS, remat=remat)

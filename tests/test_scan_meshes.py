@@ -273,6 +273,108 @@ def test_on_eight_devices():
     assert ran.stdout.splitlines()[-1] == "all are as those of lax.scan"
 
 
+def test_remat_on_devices(monkeypatch):
+    """On an explicit mesh, and in shards."""
+    make, given = problem("vanilla")
+    in_pieces = partial(jaxseq.scan, remat=3)
+    specs = over_devices("vanilla", monkeypatch)
+    mesh = mesh_of(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        placed = put(given, specs, mesh)
+        got, want = (
+            jax.jit(partial(gradients, run, make))(placed)
+            for run in (in_pieces, lax.scan)
+        )
+    assert jax.tree.map(jax.typeof, got) == jax.tree.map(jax.typeof, want)
+    assert_same(got, want)
+
+    def loss(run, *given):
+        each = lambda w, h, x: lax.psum(total(run(make(w), h, x)), "d")
+        more = {"mesh": mesh_of(AxisType.Auto), "in_specs": specs, "out_specs": P()}
+        return jax.shard_map(each, **more)(*given)
+
+    assert_same(
+        *(
+            jax.jit(jax.value_and_grad(partial(loss, run)))(*given)
+            for run in (in_pieces, lax.scan)
+        )
+    )
+
+
+def test_vmap_over_devices():
+    """With a name for the axis, as `jax.pmap` had it, of plain and explicit meshes."""
+    w, h, x = vanilla(np.random.default_rng(3))
+    h, x = jnp.stack([h, 2 * h]), jnp.stack([x, 3 * x])
+    for kind in (AxisType.Auto, AxisType.Explicit):
+
+        def both(run, kind=kind):
+            one = lambda h, x: total(run(lambda h, x: (core(w, h, x), h), h, x))
+            name = None if kind == AxisType.Explicit else "d"
+            return lambda h, x: jax.vmap(one, spmd_axis_name=name)(h, x).sum()
+
+        mesh = mesh_of(kind)
+        with jax.set_mesh(mesh):
+            rows = put((h, x), (P("d"), P("d")), mesh)
+            got, want = (
+                jax.jit(jax.value_and_grad(both(run), argnums=(0, 1)))(*rows)
+                for run in (jaxseq.scan, lax.scan)
+            )
+        assert_same(got, want)
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint])
+def test_donated(wrap):
+    """The state and the inputs, to a function that differentiates the scan."""
+    w, h, x = vanilla(np.random.default_rng(3))
+    body = lambda w: lambda h, x: (core(w, h, x), h)
+
+    def step(run, w, h, x):
+        loss = wrap(lambda w: (lambda out: (total(out), out[0]))(run(body(w), h, x)))
+        d, h = jax.grad(loss, has_aux=True)(w)
+        return d, h, 2 * x
+
+    want = jax.jit(partial(step, lax.scan))(w, h, x)
+    kept = jax.tree.map(jnp.copy, (h, x))
+    got = jax.jit(partial(step, jaxseq.scan), donate_argnums=(1, 2))(w, *kept)
+    assert kept[0].is_deleted() and kept[1].is_deleted()
+    assert_same(got, want)
+
+
+def test_a_body_with_static_arguments():
+    w, h, x = vanilla(np.random.default_rng(3))
+
+    @partial(jax.jit, static_argnums=0)
+    def named(activation, h, x):
+        return getattr(jnp, activation)(h @ w["h"] + x @ w["x"] + w["b"])
+
+    for activation in ("tanh", "sin"):
+        body = lambda h, x, name=activation: (named(name, h, x), h)
+        told = jaxseq.explain(body, h, x)
+        assert "1 product in the loop" in told
+        assert_same(jaxseq.scan(body, h, x), lax.scan(body, h, x))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_remat_of_symbolic_steps(reverse):
+    """Some of the last piece stand still."""
+    w, h, x = vanilla(np.random.default_rng(3))
+    (t,) = jax.export.symbolic_shape("t")
+
+    def both(run):
+        def loss(w, h, x):
+            out = run(lambda h, x: (core(w, h, x), h), h, x, reverse=reverse)
+            return total(out)
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+
+    shape = lambda a, *lead: jax.ShapeDtypeStruct((*lead, *a.shape[len(lead) :]), float)
+    args = jax.tree.map(shape, w), shape(h), shape(x, t)
+    exported = jax.export.export(both(partial(jaxseq.scan, remat=3)))(*args)
+    for steps in (1, 3, 4):
+        given = w, h, x[:steps]
+        assert_same(exported.call(*given), both(lax.scan)(*given))
+
+
 def sizes_of(name, monkeypatch):
     """Of each array the names of its sizes: "b" or "t" where that changes it."""
     shapes = []
@@ -329,7 +431,7 @@ def test_export_with_symbolic_sizes(name, free, monkeypatch):
     exported = jax.export.export(run)(jax.tree.map(symbolic, given, sizes))
     exported = jax.export.deserialize(exported.serialize())
     assert "in the loop" in told[0]
-    for b, t in ((2, 7), (130, 1)):
+    for b, t in ((2, 7), (130, 2)):
         make, given = of_size(b, t)
         assert_same(exported.call(given), both(lax.scan)(given))
 
@@ -344,3 +446,15 @@ def test_a_body_exported_twice():
         exported = jax.export.export(run)(*shapes)
         given = jnp.ones((2, 3)), jnp.ones((5, 2, 3))
         assert_same(exported.call(*given), lax.scan(body, *given))
+
+
+@pytest.mark.parametrize("rows, name", [(1, "vanilla"), (128, "an encoder first")])
+def test_symbolic_steps_of_few_and_of_many_rows(rows, name, monkeypatch):
+    """Whose values alone are computed in other forms."""
+    monkeypatch.setattr(bodies, "B", rows)
+    make, (w, h, x) = problem(name)
+    (t,) = jax.export.symbolic_shape("t")
+    run = jax.jit(lambda w, h, x: jaxseq.scan(make(w), h, x))
+    shape = lambda a, *lead: jax.ShapeDtypeStruct((*lead, *a.shape[len(lead) :]), float)
+    exported = jax.export.export(run)(jax.tree.map(shape, w), shape(h), shape(x, t))
+    assert_same(exported.call(w, h, x[:3]), lax.scan(make(w), h, x[:3]))

@@ -45,21 +45,27 @@ class Given(NamedTuple):
     text: str
 
 
+def steps_of(xs: Any, length: Any) -> Any:
+    """The number of steps, that may be symbolic; None if it is not clear."""
+    leaves = jax.tree.leaves(xs)
+    sizes = {a.shape[0] if getattr(a, "ndim", 0) else None for a in leaves}
+    sizes |= set() if length is None else {length}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     """A body and its arguments, or why `lax.scan` is given them as they are."""
     state, tree = jax.tree.flatten(init)
     inputs, xs_tree = jax.tree.flatten(xs)
     if length is not None:
-        ok = is_whole(length) and length >= 0
+        ok = is_symbolic_dim(length) or (is_whole(length) and length >= 0)
         check_value(ok, "length", "a number of steps, 0 or more", length)
     kinds = [kind_of(a) for a in (*state, *inputs)]
     state = [unwrapped(a, "init") for a in state]
     inputs = [unwrapped(a, "xs") for a in inputs]
-    sizes = {a.shape[0] if a.ndim else None for a in inputs}
-    sizes |= set() if length is None else {length}
-    if len(sizes) != 1 or None in sizes:
+    T = steps_of(inputs, length)
+    if T is None:
         return "the number of steps is not clear"  # lax.scan says so
-    T: Any = sizes.pop()
     if T == 0:
         return "there are no steps"
     if jax.config.jax_disable_jit:  # pyright: ignore

@@ -82,5 +82,6 @@ def same_of(
         return dict(zip(own, new, strict=False)), new[len(own) :]
 
     first = {i: state[i] for i in own}
-    end, ys = lax.scan(body, first, list(xs), T, reverse)
+    length = None if xs else T  # it may not be symbolic
+    end, ys = lax.scan(body, first, list(xs), length, reverse)
     return end | dict(zip(which[len(own) :], ys, strict=True))

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 from jax.sharding import (
     AxisType,
     PartitionSpec,
@@ -15,15 +16,22 @@ from jax.sharding import (
     use_abstract_mesh,
 )
 
-from jaxseq._base.check import check_callable, check_flag, check_value, is_whole
+from jaxseq._base.check import (
+    check_callable,
+    check_flag,
+    check_remat,
+    check_value,
+    is_whole,
+)
 from jaxseq._base.masks import Masks
 from jaxseq._base.mesh import has_axes, vary
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
-from jaxseq._scan.analysis import Body, Given, Plans, given, planned
+from jaxseq._scan.analysis import Body, Given, Plans, given, planned, steps_of
 from jaxseq._scan.early import fixed_of, inputs_of, rule, same_of
 from jaxseq._scan.forms import in_form
 from jaxseq._scan.meshes import NO_LAYOUT, Layout
+from jaxseq._scan.pieces import over_pieces
 from jaxseq._scan.plan import Plan
 from jaxseq._scan.program import Program, results
 from jaxseq._scan.rows import in_halves, joined
@@ -36,6 +44,8 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     unroll: int | bool = 1,
+    *,
+    remat: int | None = None,
 ) -> tuple[Any, Any]:
     """`jax.lax.scan`, with faster gradients of bodies that multiply by weights.
 
@@ -52,6 +62,9 @@ def scan(
         length: the number of steps; that of `xs` if None.
         reverse: whether to run from the last step to the first.
         unroll: as of `jax.lax.scan`, where that runs the body; else of no effect.
+        remat: for long inputs, how many steps lie between two states that are kept
+            for the backward pass; the steps between are run again in it, whatever
+            runs the body. Memory is least near √T. None keeps all steps.
 
     Returns:
         `(state, ys)`: the last state, and the outputs of all steps, time in front.
@@ -73,7 +86,12 @@ def scan(
     reverse = check_flag(reverse, "reverse")
     ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
     check_value(ok, "unroll", "a number of steps or a bool", unroll)
+    remat = None if remat is None else check_remat(remat)
     found = given(body, init, xs, length)
+    T = steps_of(xs, length)
+    if remat is not None and T is not None and (is_symbolic_dim(T) or remat < T):
+        run: Any = partial(scan, reverse=reverse, unroll=unroll)
+        return over_pieces(run, body, init, xs, T, remat, reverse)
     kept = None if isinstance(found, str) else _kept_of(body, found)
     if isinstance(found, str) or kept is None or kept.run is None:
         return lax.scan(body, init, xs, length, reverse, unroll)
@@ -146,7 +164,8 @@ def _plainly(
         out = tuple(results(program, args, rule))
         return out[: len(state)], out[len(state) :]
 
-    end, ys = lax.scan(body, tuple(state), tuple(xs), T, reverse)
+    length = None if xs else T  # it may not be symbolic
+    end, ys = lax.scan(body, tuple(state), tuple(xs), length, reverse)
     return [*end, *ys]
 
 
