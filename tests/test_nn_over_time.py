@@ -162,10 +162,16 @@ def test_no_steps():
     assert y.shape == (B, 0, H)
 
 
-def test_a_cell_without_initialize_carry():
-    cell, state = Wave(nnx.Rngs(1)), begun(CELLS["own"]())
+class OwnBegin(Wave):
+    def initialize_carry(self, rows):
+        return jnp.zeros((rows, H))
+
+
+@pytest.mark.parametrize("kind", [Wave, OwnBegin])
+def test_a_cell_without_initialize_carry_or_with_one_of_its_own(kind):
+    state = begun(CELLS["own"]())
     want = over_time(CELLS["own"](), X, state, lengths=LENGTHS)
-    assert_close(over_time(cell, X, state, lengths=LENGTHS), want)
+    assert_close(over_time(kind(nnx.Rngs(1)), X, state, lengths=LENGTHS), want)
 
 
 def test_a_tree_of_inputs():
