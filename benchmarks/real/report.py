@@ -24,18 +24,27 @@ def report(results: Path, page: Path) -> None:
 def section(rows: list[Row]) -> str:
     of = dict.fromkeys(f"{row['commit']} ({row['time'][:10]})" for row in rows)
     about = f"{title(rows)}. Commit {', '.join(of)}; {rows[0]['steps']} steps."
-    lines = []
+    times, agreement = [], []
     for group in grouped(rows):
-        row = group[PLAIN]
-        times = number(row["median_ms"]), number(row["iqr_ms"])
+        row, of = group[PLAIN], [case(group).op, case(group).shape]
         found = [ratio(group), ratio(group, AGAIN)]
         found += [ratio(group, key=key) for key in ("compile_ms", "temp_mb")]
         ratios = ["–" if r is None else f"{r:.2f}" for r in found]
-        loss = f"{row['first_loss']:.3f} to {row['last_loss']:.3f}"
-        off = [f"{row[key]:.0e}" for key in ("off64", "off")]
-        lines.append([case(group).op, case(group).shape, *times, *ratios, loss, *off])
+        times.append([*of, number(row["median_ms"]), number(row["iqr_ms"]), *ratios])
+        for dtype in ("float64", "float32"):
+            made = row[dtype]
+            loss = f"{made['first_loss']:.3f} to {made['last_loss']:.3f}"
+            off = [f"{made[key]:.0e}" for key in ("same_start", "alone", "rounded")]
+            agreement.append([*of, dtype, loss, *off])
     head = ["lax.scan ms", "± iqr", "jaxseq.scan", "lax.scan again"]
-    head += ["compile time", "memory", "loss", "float64", "float32"]
-    return f"### {rows[0]['device']}, training\n\n{about}\n\n" + markdown(
-        ["model", "B,T,D,H"], head, lines
-    )
+    head += ["compile time", "memory"]
+    off = ["loss", "each step", "whole trainings", "after one rounding"]
+    parts = [
+        f"### {rows[0]['device']}, training",
+        about,
+        "A step's time, and `lax.scan` over `jaxseq.scan`:",
+        markdown(["model", "B,T,D,H"], head, times),
+        "How far both are apart:",
+        markdown(["model", "B,T,D,H", "dtype"], off, agreement),
+    ]
+    return "\n\n".join(parts)

@@ -35,14 +35,13 @@ def run(options: argparse.Namespace) -> int:
         base = rows[0]["median_ms"]
         for row in rows:
             name, ms = row["contender"], row["median_ms"]
-            loss = f"loss {row['first_loss']:.4f} to {row['last_loss']:.4f}"
             if row["reason"]:
-                print(f"    {name:14} {loss}; not timed: {row['reason']}")
-            elif ms is None:
-                print(f"    {name:14} {loss}")
-            else:
-                over = f"{ms:.3f} ms a step, {PLAIN} over it {base / ms:.2f}"
-                print(f"    {name:14} {loss}; {over}")
+                print(f"    {name:14} not timed: {row['reason']}")
+            elif ms is not None:
+                over = f"{PLAIN} over it {base / ms:.2f}"
+                print(
+                    f"    {name:14} {ms:9.3f} ms a step ± {row['iqr_ms']:.3f}, {over}"
+                )
         wrong += rows[0]["reason"] is not None
     print(f"{minutes(progress.spent())} in all")
     return wrong

@@ -43,6 +43,8 @@ from jaxseq._engine.types import (
 PROJECTED_ROWS = 64
 # rows of a step from which on its own product is as fast, and its result still in cache
 MANY_ROWS = 128
+# operations of a step above which XLA runs its products on all cores
+MANY_FLOPS = 6.4e7
 
 WHOLE = slice(None)
 Rows = slice | int  # of the first axis of the batch; without that axis, if a number
@@ -326,13 +328,18 @@ def in_halves(step: Step, batch: tuple[int, ...]) -> list[Rows]:
 
 def on_one_core(step: Step, batch: tuple[int, ...]) -> bool:
     """Whether XLA runs each product of a step on one core, and another has time."""
+    rows, flops = work_of(step, batch)
+    return rows >= 32 and 3e6 <= flops <= MANY_FLOPS
+
+
+def work_of(step: Step, batch: tuple[int, ...]) -> tuple[int, int]:
+    """How many rows a product of a step has at least, and the operations of all."""
     shapes = [(*batch, *a.shape[:-1]) for a in step.z]
-    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
-        return False
+    if not shapes or any(is_symbolic_dim(n) for shape in shapes for n in shape):
+        return 0, 0
     rows = list(map(math.prod, shapes))
     widths = [step.widths[k] for k in step.called]
-    flops = sum(2 * n * I * O for n, (I, O) in zip(rows, widths, strict=True))
-    return min(rows, default=0) >= 32 and 3e6 <= flops <= 6.4e7
+    return min(rows), sum(2 * n * I * O for n, (I, O) in zip(rows, widths, strict=True))
 
 
 def block_of(

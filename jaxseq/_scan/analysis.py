@@ -1,6 +1,5 @@
 """A body of a scan: what the engine can run of it, or why it is left to `lax.scan`."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
 from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
-from jaxseq._engine.loop import MANY_ROWS, on_one_core
+from jaxseq._engine.loop import MANY_FLOPS, MANY_ROWS, on_one_core, work_of
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
@@ -149,12 +148,14 @@ def _planned(given: Given) -> Plans | str:
         return "the loop reads complex numbers"
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
-    half = _of_half(given) if on_one_core(plan.step, ()) else None
-    value: Plan | Program = half or derivatives
-    if _has_many_rows(plan):
-        # a product of few columns more costs less than another, and what is made of
-        # x_t is best made in the step that reads it
-        value = given.program if plan.early else plan
+    rows, flops = work_of(plan.step, ())
+    value: Plan | Program = derivatives
+    if rows >= MANY_ROWS and plan.early:
+        value = given.program  # what is made of x_t, in the step that reads it
+    elif rows == 1 or rows >= MANY_ROWS or flops > MANY_FLOPS:
+        value = plan  # one product for all that reads a value
+    elif on_one_core(plan.step, ()):
+        value = _of_half(given) or derivatives
     try:
         reads(derivatives.step)
     except Exception:
@@ -196,13 +197,6 @@ def _of_half(given: Given) -> Plan | None:
         return None
     half = summed(normalised(half, *sizes), *sizes, is_map)
     return plan_of(half, *sizes, given.tree)._replace(halves=True)
-
-
-def _has_many_rows(plan: Plan) -> bool:
-    shapes = [a.shape[:-1] for a in plan.step.z]
-    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
-        return False
-    return min(map(math.prod, shapes)) >= MANY_ROWS
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

@@ -40,6 +40,8 @@ from jaxseq._scan.program import (
 
 # they say where a value lies, and give it as it is
 PLACES = frozenset({"pvary", "reshard", "mesh_cast", "sharding_constraint"})
+# they are lowered in another way on each mesh
+BOUND = frozenset({"shard_map", "pure_callback"})
 OWN = {AxisType.Explicit, AxisType.Manual}
 
 
@@ -124,8 +126,8 @@ def here(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     values = vary(values, axes)
     if name in CUSTOM:
         return with_own_derivative(e, here)(*values)
-    if name == "shard_map":
-        raise NotFree("it has a shard_map")
+    if name in BOUND:
+        raise NotFree(f"it has a {name}")
     params = dict(e.params)
     if any(True for _ in jaxprs_in_params(params)):
         again = lambda a: _again(a, axes) if isinstance(a, Jaxpr | ClosedJaxpr) else a

@@ -12,8 +12,9 @@ import jaxseq
 from benchmarks.__main__ import main
 from benchmarks.real import characters, ppo, recall, report, rssm
 from benchmarks.real.cases import MODELS, SIZES, cases
-from benchmarks.real.measure import both, difference, measure
-from benchmarks.real.training import Sizes
+from benchmarks.real.compare import Compared, apart, compare
+from benchmarks.real.measure import both, measure, trainings
+from benchmarks.real.training import Sizes, Training
 from benchmarks.rows import append, case_of, newest_run
 from benchmarks.scan.cases import AGAIN, OURS, PLAIN
 from tests.tools.commands import idle, one_line
@@ -23,12 +24,35 @@ CPU = jax.devices("cpu")[0]
 
 
 @pytest.mark.parametrize("case", cases(size="tiny"), ids=lambda case: case.op)
-def test_both_scans_have_the_same_losses(case):
+def test_both_scans_train_alike(case):
     with jax.enable_x64(True):
-        runs = both(case, np.float64)
-        off, losses = difference(runs, 6)
-    assert off < 1e-13
-    assert losses[OURS].dtype == np.float64 and len({*losses[OURS]}) == 6
+        plain, ours = trainings(both(case, np.float64))
+        assert {a.dtype for a in jax.tree.leaves(plain.state)} >= {np.dtype("float64")}
+        found = compare(plain, ours, 6)
+    assert found.same_start < 1e-10 and found.alone < 1e-12 and found.rounded < 1e-12
+    assert found.first_loss != found.last_loss
+
+
+def test_what_differs_is_seen():
+    def training(scale):
+        def step(state, key):
+            x, n = state
+            return (x * scale + 1, n + 1), x.sum()
+
+        return Training(step, (jnp.array([1.0, -3.0]), jnp.int32(0)))
+
+    one, other = training(2.0), training(2.0 + 1e-3)
+    assert compare(one, one, 5)[:2] == (0, 0)
+    assert 0 < compare(one, one, 5).rounded < 1e-5
+    found = compare(one, other, 5)
+    # that of one step does not grow with their number, that of all steps does
+    assert 1e-4 < found.same_start < 1e-3 < found.alone
+    losses = [-2.0, -2.0, -2.0]
+    assert found[3:] == (losses[0], losses[-1])
+    assert (
+        apart(jnp.nan, jnp.ones(1)) == apart(jnp.ones(1), jnp.array(jnp.nan)) == jnp.inf
+    )
+    assert apart(jnp.zeros(2), jnp.zeros(2)) == 0
 
 
 def test_advantages_are_sums_of_errors():
@@ -132,13 +156,13 @@ def forgets(body, init, xs):
     return lax.scan(lambda s, x: body(lax.stop_gradient(s), x), init, xs)
 
 
-def test_other_losses_are_not_timed(monkeypatch):
+def test_other_steps_are_not_timed(monkeypatch):
     monkeypatch.setattr(jaxseq, "scan", forgets)
     (case,) = cases(["characters"], "tiny")
     rows = measure(case, CPU, 3, 2)
     assert [row["contender"] for row in rows] == [PLAIN, OURS]
     assert all(row["median_ms"] is None for row in rows)
-    assert all("other losses in float64, by" in row["reason"] for row in rows)
+    assert all("other steps in float64, by" in row["reason"] for row in rows)
 
 
 def test_a_run_and_its_table(tmp_path, capsys, monkeypatch):
@@ -153,8 +177,9 @@ def test_a_run_and_its_table(tmp_path, capsys, monkeypatch):
     assert [row["contender"] for row in rows] == [PLAIN, OURS, AGAIN]
     for row in rows:
         assert row["reason"] is None and row["median_ms"] > 0 and row["steps"] == 3
-        assert row["off64"] < 1e-12 and row["off"] < 1e-5 and not row["same"]
-        assert row["first_loss"] > row["last_loss"] > 0 and row["compile_ms"] > 0
+        assert row["float64"]["same_start"] < 1e-10 and not row["same"]
+        assert 0 < row["float32"]["last_loss"] < row["float32"]["first_loss"]
+        assert row["compile_ms"] > 0 and row["temp_mb"] > 0
         assert {"jax", "jaxseq", "flax", "optax"} == set(row["versions"])
     before = path.read_text()
     assert main([*args, *some, "--models", "characters", "--resume"]) == 0
@@ -171,10 +196,10 @@ def test_a_run_and_its_table(tmp_path, capsys, monkeypatch):
     )
 
 
-def test_wrong_losses_are_exit_code_1(tmp_path, monkeypatch):
+def test_wrong_steps_are_exit_code_1(tmp_path, monkeypatch):
     run = importlib.import_module("benchmarks.real.run")
-    row = {"contender": PLAIN, "median_ms": None, "first_loss": 1.0, "last_loss": 1.0}
-    for reason, code in (("other losses in float64", 1), (None, 0)):
+    row = {"contender": PLAIN, "median_ms": None}
+    for reason, code in (("other steps in float64", 1), (None, 0)):
         rows = lambda case, *_, r=reason: [row | case._asdict() | {"reason": r}]
         monkeypatch.setattr(run, "measure", rows)
         args = ["real", "--rounds", "0", "--results", str(tmp_path)]
@@ -184,8 +209,9 @@ def test_wrong_losses_are_exit_code_1(tmp_path, monkeypatch):
 def test_the_table_has_the_ratios(tmp_path):
     (case,) = cases(["ppo"], "tiny")
     row = {**case._asdict(), "reason": None, "same": False, "iqr_ms": 1.0}
-    row |= {"first_loss": 2.0, "last_loss": 1.0, "steps": 9, "off64": 2e-13}
-    row |= {"off": 3e-7, "versions": {"jax": "1"}, "commit": "c0ffee"}
+    row |= {"float64": Compared(2e-13, 3e-9, 4e-8, 2.0, 1.0)._asdict(), "steps": 9}
+    row |= {"float32": Compared(3e-7, 0.5, 0.6, 2.0, 1.0)._asdict()}
+    row |= {"versions": {"jax": "1"}, "commit": "c0ffee"}
     times = {PLAIN: 6.0, OURS: 4.0, AGAIN: 5.0}
     rows = [
         row | {"contender": name, "median_ms": ms, "compile_ms": ms**2, "temp_mb": 3}
@@ -197,5 +223,8 @@ def test_the_table_has_the_ratios(tmp_path):
     page.write_text(f"{report.START}\n{report.END}\n")
     args = ["real", "--report", "--results", str(tmp_path), "--page", str(page)]
     assert main(args) == 0
-    want = "| ppo | 8,6,8,8 | 6 | 1 | 1.50 | 1.20 | 2.25 | 1.00 | 2.000 to 1.000 |"
-    assert f"{want} 2e-13 | 3e-07 |" in page.read_text()
+    text = page.read_text()
+    assert "| ppo | 8,6,8,8 | 6 | 1 | 1.50 | 1.20 | 2.25 | 1.00 |" in text
+    of = "| ppo | 8,6,8,8 |"
+    assert f"{of} float64 | 2.000 to 1.000 | 2e-13 | 3e-09 | 4e-08 |" in text
+    assert f"{of} float32 | 2.000 to 1.000 | 3e-07 | 5e-01 | 6e-01 |" in text
