@@ -1,49 +1,24 @@
 """`python -m benchmarks`: jaxseq beside other libraries; see README.md."""
 
 import argparse
+import importlib
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from benchmarks.cases import BOTH, MODES, OPS, SETS, Case
 from benchmarks.errors import UsageError
+from benchmarks.options import Parser, positive, some_of, whole
 from benchmarks.progress import Progress, minutes, seconds
+from benchmarks.real import options as real_options
+from benchmarks.scan import options as scan_options
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 CONTENDERS = ("jaxseq", "jaxseq scan", "jaxseq vmap", "flax", "linen", "equinox")
 CONTENDERS += ("haiku", "keras", "cudnn", "torch")
 ROUNDS = {"default": 7, "full": 15, "accelerator": 5, "exact": 0, "tiny": 1}
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
-def some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        for name in text.split(","):
-            if name not in names:
-                known = ", ".join(names)
-                raise argparse.ArgumentTypeError(f"{name!r} is not one of {known}")
-        return [n for n in names if n in text.split(",")]
-
-    return parse
-
-
-def whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a whole number, got {text!r}")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    if not whole(text):
-        raise argparse.ArgumentTypeError(f"1 or more, got {text!r}")
-    return int(text)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,6 +54,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     report = add("report", "the tables of the README and the figures, from the rows")
     report.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     report.add_argument("--readme", type=Path, default=HERE / "README.md")
+
+    scan = add("scan", "jaxseq.scan beside lax.scan; rows to results/scan")
+    scan_options.add(scan, HERE)
+    real = add("real", "training steps by both scans; rows to results/real")
+    real_options.add(real, HERE)
 
     compile_tpu = add("compile-tpu", "compile the TPU kernels for chips not here")
     compile_tpu.add_argument("--quick", action="store_true", help="one chip and width")
@@ -116,9 +96,9 @@ def run(options: argparse.Namespace) -> int:
 
     from benchmarks.contender import compile_call
     from benchmarks.contenders import load, usual
-    from benchmarks.device import commit, cores, device_name, find_device, refuse_busy
+    from benchmarks.device import cores, device_name, find_device, refuse_busy
     from benchmarks.measure import REPEATS, measure
-    from benchmarks.rows import append, case_of, newest_run
+    from benchmarks.rows import append, begin
 
     names = {case: options.contenders or usual(case, options.device) for case in cases}
     every = dict.fromkeys(name for some in names.values() for name in some)
@@ -130,15 +110,8 @@ def run(options: argparse.Namespace) -> int:
     if rounds:
         refuse_busy(most)
     path = options.results / f"{device_name(device)}.jsonl"
-    stamp: dict[str, Any] = {"device": device_name(device), "commit": commit()}
-    stamp["run"] = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    if options.resume and (rows := newest_run(path)):
-        if rows[0]["commit"] != stamp["commit"]:
-            measured = rows[0]["commit"]
-            raise UsageError(f"--resume: the newest run is of commit {measured}")
-        stamp["run"] = rows[0]["run"]
-        done = {*map(case_of, rows)}
-        cases = [case for case in cases if case not in done]
+    stamp, done = begin(path, device, options.resume)
+    cases = [case for case in cases if case not in done]
 
     repeats = 0 if options.no_compile_times or not rounds else REPEATS
     guesses = [seconds(c, len(names[c]) + 1, rounds, options) for c in cases]
@@ -191,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks.tpu_compile import compile_all
 
             failed = compile_all(options.quick, options.results)
+        elif options.command in ("scan", "real"):
+            failed = scans(options)
         else:
             from benchmarks.gpu_check import check
 
@@ -205,6 +180,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("benchmarks: stopped; go on with run --resume", file=sys.stderr)
         return 130
     return 1 if failed else 0
+
+
+def scans(options: argparse.Namespace) -> int:
+    folder = f"benchmarks.{options.command}"
+    if options.report:
+        report = importlib.import_module(f"{folder}.report").report
+        report(options.results, options.page)
+        return 0
+    try:
+        return importlib.import_module(f"{folder}.run").run(options)
+    except ModuleNotFoundError as error:
+        reason = f"no module {error.name!r}; pip install 'jaxseq[benchmarks]'"
+        raise UsageError(reason) from error
 
 
 def profile(options: argparse.Namespace) -> None:

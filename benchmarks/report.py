@@ -188,13 +188,15 @@ def profile_table(rows: list[Row]) -> str:
     return markdown(["B,T,D,H", ""], head, lines)
 
 
-def replace(path: Path, generated: str) -> None:
+def replace(path: Path, generated: str, start: str = START, end: str = END) -> None:
     """Puts the text between the two markers of a file."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
     text = path.read_text(encoding="utf-8")
-    if text.count(START) != 1 or text.count(END) != 1:
-        raise UsageError(f"{path} needs one line {START} and one line {END}")
-    before, rest = text.split(START)
-    text = f"{before}{START}\n\n{generated}\n\n{END}{rest.split(END)[1]}"
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise UsageError(f"{path} needs one line {start} and one line {end}")
+    before, rest = text.split(start)
+    text = f"{before}{start}\n\n{generated}\n\n{end}{rest.split(end)[1]}"
     path.write_text(text, encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import device as devices
 from benchmarks.cases import BOTH, MODES, OPS, Case
 from benchmarks.contenders import CONTENDERS
 from benchmarks.errors import UsageError
@@ -38,6 +39,19 @@ def newest_run(path: Path) -> list[Row]:
     rows = read(path) if path.exists() else []
     newest = max((row["run"] for row in rows), default=None)
     return [row for row in rows if row["run"] == newest]
+
+
+def begin(path: Path, device: Any, resume: bool) -> tuple[dict[str, Any], set[Case]]:
+    """What is written into every row of a run, and the cases that it has already."""
+    stamp = {"device": devices.device_name(device), "commit": devices.commit()}
+    stamp["run"] = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    rows = newest_run(path) if resume else []
+    if rows:
+        if rows[0]["commit"] != stamp["commit"]:
+            measured = rows[0]["commit"]
+            raise UsageError(f"--resume: the newest run is of commit {measured}")
+        stamp["run"] = rows[0]["run"]
+    return stamp, {*map(case_of, rows)}
 
 
 def newest(path: Path) -> list[Row]:

@@ -15,6 +15,8 @@ from benchmarks.contender import Contender
 from benchmarks.problem import float_of
 
 SAMPLE_MS = 50.0  # of a sample; what takes less is called several times
+TURNS_S = 12.0  # of all rounds, if there are no fewer than these
+FEWEST = 3
 MOST_AHEAD = 16  # calls launched before the first is awaited
 
 
@@ -41,20 +43,16 @@ def take_turns(
     ahead: bool = False,
     sample_ms: float = SAMPLE_MS,
     tick: Callable[[], object] = lambda: None,
+    calls: Mapping[str, int] | None = None,
 ) -> dict[str, list[float]]:
     """Milliseconds a call of each contender in each round.
 
     In a round each has a stretch of its own: a call that is not timed, a sample, and
     a pause in which its threads go to sleep. The order is drawn anew in every round.
+    How many `calls` make a sample is found by a few of them if it is not given.
     """
-    calls = {}
-    for name, contender in contenders.items():
-        contender.wait(contender.launch())
-        ms = min(sample(contender, 1) for _ in range(3))
-        calls[name] = max(1, math.ceil(sample_ms / ms))
-        if ahead:
-            calls[name] = min(calls[name], MOST_AHEAD)
-        time.sleep(0 if ahead else contender.pause)
+    if calls is None:
+        calls = calls_of(contenders, ahead, sample_ms)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     order, shuffle = list(contenders), random.Random(0).shuffle
     for _ in range(rounds):
@@ -66,6 +64,41 @@ def take_turns(
             time.sleep(0 if ahead else contender.pause)
         tick()
     return times
+
+
+def calls_of(
+    contenders: Mapping[str, Contender], ahead: bool, sample_ms: float
+) -> dict[str, int]:
+    """How many calls of each make a sample."""
+    calls = {}
+    for name, contender in contenders.items():
+        contender.wait(contender.launch())
+        ms = min(sample(contender, 1) for _ in range(3))
+        calls[name] = calls_in(sample_ms, ms, ahead)
+        time.sleep(0 if ahead else contender.pause)
+    return calls
+
+
+def calls_in(sample_ms: float, ms: float, ahead: bool) -> int:
+    calls = max(1, math.ceil(sample_ms / ms))
+    return min(calls, MOST_AHEAD) if ahead else calls
+
+
+def fitting(
+    contenders: Mapping[str, Contender], rounds: int, ahead: bool = False
+) -> tuple[dict[str, int], int]:
+    """How many calls of each make a sample, and as many rounds as fit into `TURNS_S`.
+
+    That is for contenders that have run already, and for calls that may be slow.
+    """
+    calls, turn = {}, 0.0
+    for name, contender in contenders.items():
+        ms = sample(contender, 1)
+        if ms < 4 * SAMPLE_MS:  # a hiccup of a call that is fast must not decide
+            ms = min(ms, sample(contender, 1), sample(contender, 1))
+        calls[name] = calls_in(SAMPLE_MS, ms, ahead)
+        turn += contender.pause + (1 + calls[name]) * ms / 1e3
+    return calls, min(rounds, max(FEWEST, int(TURNS_S / turn)))
 
 
 def median_iqr(times: list[float]) -> tuple[float, float]:

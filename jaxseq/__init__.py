@@ -62,7 +62,8 @@ Linear-chain conditional random fields
 Decoding of CTC's outputs, and how many steps a labelling needs
     ctc_greedy, ctc_beam_search, ctc_steps
 
-`jaxseq.nn` has the layers and models as Flax NNX modules.
+`jaxseq.nn` has the layers and models as Flax NNX modules, and runs cells of Flax NNX
+over time; `jaxseq.linen` does so in Flax Linen.
 """
 
 from contextlib import suppress as _suppress

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import jaxseq
+import jaxseq.linen
 import jaxseq.nn
 
 B, T, D, H, V = 2, 5, 3, 4, 6
@@ -19,9 +21,11 @@ Given = dict[str, Any]
 @cache
 def right_values() -> dict[str, tuple[Callable[..., Any], Given]]:
     """Each by its name: what is called, and with what."""
-    functions = cells() | layers() | attention() | losses() | searches() | models()
+    functions = cells() | scans() | layers() | attention() | losses() | searches()
+    functions |= models()
     called = {name: (getattr(jaxseq, name), its) for name, its in functions.items()}
-    return called | recurrent_modules() | attention_modules() | model_modules()
+    called |= recurrent_modules() | attention_modules() | model_modules()
+    return called | flax_cells()
 
 
 def floats(*shape: int) -> jax.Array:
@@ -69,6 +73,7 @@ DROPPED: Given = {"dropout": 0.5, "key": KEY}
 VALID: Given = {"lengths": ints(B) + T, "mask": ~flags(B, T)}
 OVER_TIME: Given = {"x": floats(B, T, D), **VALID, "resets": flags(B, T)}
 RUN: Given = {"reverse": False, "remat": 2, "implementation": "scan"}
+LAYOUT: Given = {"reverse": False, "time_major": False}
 ONE_STEP: Given = {"x": floats(B, D), "resets": flags(B)}
 
 
@@ -100,6 +105,14 @@ def cells() -> dict[str, Given]:
         "cell_states": {**sequence, "reverse": False},
         "cell": {**sequence, **RUN},
     }
+
+
+def scans() -> dict[str, Given]:
+    w = floats(D, D)
+    body = lambda h, x: (jnp.tanh(x + h @ w), x)
+    given: Given = {"body": body, "init": floats(B, D), "xs": floats(T, B, D)}
+    given |= {"length": T}
+    return {"scan": {**given, "reverse": False, "unroll": 1}, "explain": given}
 
 
 def layers() -> dict[str, Given]:
@@ -267,6 +280,20 @@ def recurrent_modules() -> dict[str, Any]:
             f"nn.{kind}.zeros": (layer.zeros, {"batch": B}),
         }
     return found
+
+
+def flax_cells() -> dict[str, Any]:
+    cell = nn.GRUCell(H)
+    weights = zeros_of(cell.init, KEY, floats(B, H), floats(B, D))
+    cells = nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), cell.bind(weights)
+    over = {"state": floats(B, H), **OVER_TIME, **LAYOUT}
+    return {
+        f"{package.__name__.partition('.')[2]}.over_time": (
+            package.over_time,
+            {"cell": cell, **over},
+        )
+        for package, cell in zip((jaxseq.nn, jaxseq.linen), cells, strict=True)
+    }
 
 
 def attention_modules() -> dict[str, Any]:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import jaxseq
+import jaxseq.linen
 import jaxseq.nn
 
 Array = jax.Array | np.ndarray
@@ -231,6 +233,23 @@ def cell_calls() -> dict[str, Call]:
         jaxseq.resets_from_dones, lambda B, T: (flags(B, T), flags(B))
     )
     return calls
+
+
+def scan_calls() -> dict[str, Call]:
+    w = floats(D, H), floats(H, H, seed=2)
+
+    def run(w: Any, h: Any, xs: Any, reverse: bool) -> Any:
+        def body(h: Any, x: Any) -> Any:
+            h = jnp.tanh(x @ w[0] + h @ w[1])
+            return h, h
+
+        return jaxseq.scan(body, h, xs, reverse=reverse)
+
+    args = lambda B, T: (w, floats(B, H), floats(T, B, D))
+    return {
+        "scan": Call(partial(run, reverse=False), args),
+        "scan reverse": Call(partial(run, reverse=True), args),
+    }
 
 
 def attention_calls() -> dict[str, Call]:
@@ -536,6 +555,17 @@ def module_calls() -> dict[str, Call]:
         "nn.LSTM": module(nn.LSTM, (D, H), both, *over),
         "nn.GRU": module(nn.GRU, (D, H), {}, *over),
         "nn.Cell": module(nn.Cell, (OWN, D, H), {}, *over),
+        "nn.over_time": module(
+            nnx.LSTMCell,
+            (D, H),
+            {},
+            lambda m, x, lengths, resets: nn.over_time(
+                m, x, lengths=lengths, resets=resets
+            ),
+            X,
+            lengths,
+            FLAGS,
+        ),
         "nn.LSTM step": module(
             nn.LSTM,
             (D, H),
@@ -561,10 +591,38 @@ def module_calls() -> dict[str, Call]:
     }
 
 
+def linen_calls() -> dict[str, Call]:
+    cell = flax.linen.GRUCell(H)
+    weights = drawn_like(lambda: cell.init(jax.random.key(0), floats(H), floats(D)))
+
+    class Scanned(flax.linen.Module):
+        @partial(jaxseq.linen.scan, variable_broadcast="params")
+        @flax.linen.compact
+        def __call__(self, h: Any, x: Any) -> Any:
+            return flax.linen.GRUCell(H)(h, x)
+
+    def over_time(weights: Any, x: Any, lengths: Any) -> Any:
+        return jaxseq.linen.over_time(cell.bind(weights), x, lengths=lengths)
+
+    def scan(weights: Any, h: Any, x: Any) -> Any:
+        params = {"params": {"GRUCell_0": weights["params"]}}
+        return Scanned().apply(params, h, x)
+
+    by_time = lambda B, T: (weights, floats(B, H), floats(T, B, D))
+    return {
+        "linen.over_time": Call(
+            over_time, lambda B, T: (weights, X(B, T), lengths(B, T))
+        ),
+        "linen.scan": Call(scan, by_time),
+    }
+
+
 CALLS = {
     **cell_calls(),
+    **scan_calls(),
     **attention_calls(),
     **loss_calls(),
     **model_calls(),
     **module_calls(),
+    **linen_calls(),
 }

@@ -15,15 +15,17 @@ import pytest
 from flax import nnx
 
 import jaxseq
+import jaxseq.linen
 import jaxseq.nn
 
 ROOT = Path(__file__).parent.parent
 CELLS = ["GRU", "LSTM", "RNN"]
 PUBLIC = [getattr(jaxseq, name) for name in jaxseq.__all__ if name not in CELLS]
-PUBLIC += [getattr(jaxseq.nn, name) for name in jaxseq.nn.__all__]
+PACKAGES = [jaxseq, jaxseq.nn, jaxseq.linen]
+PUBLIC += [getattr(m, name) for m in PACKAGES[1:] for name in m.__all__]
 
 
-@pytest.mark.parametrize("module", [jaxseq, jaxseq.nn], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", PACKAGES, ids=lambda m: m.__name__)
 def test_names(module):
     """`__all__`, what there is, and the list that `help` shows are the same."""
     public = {name for name in dir(module) if not name.startswith("_")}
@@ -62,7 +64,10 @@ def no_star(signature):
     return not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
-@pytest.mark.parametrize("name", jaxseq.nn.__all__)
+CLASSES = [n for n in jaxseq.nn.__all__ if inspect.isclass(getattr(jaxseq.nn, n))]
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_help_shows_the_signatures_of_modules(name):
     module = getattr(jaxseq.nn, name)
     shown = list(inspect.signature(module).parameters)
@@ -94,7 +99,7 @@ MODULES = [m.name for m in pkgutil.walk_packages(jaxseq.__path__, "jaxseq.")]
 @pytest.mark.parametrize("name", ["jaxseq", *MODULES])
 def test_examples_in_docstrings(name):
     """They need the imports that `help` shows and no other."""
-    shown = jaxseq.nn if name.startswith("jaxseq.nn") else jaxseq
+    (shown,) = [m for m in PACKAGES[1:] if name.startswith(m.__name__)] or [jaxseq]
     text = inspect.getdoc(shown) or ""
     imports = re.findall(r"^ {4}((?:import|from) .*)", text, re.MULTILINE)
     imported: dict[str, object] = {}
@@ -117,8 +122,10 @@ def test_imports_only_jax():
     assert set(done.stdout.split()) - {"jax"} == {"jaxseq"}, done.stderr
 
 
-def test_without_flax_an_import_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("name", ["jaxseq.nn", "jaxseq.linen"])
+def test_without_flax_an_import_says_what_to_install(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "flax", None)
-    monkeypatch.delitem(sys.modules, "jaxseq.nn")
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxseq\[nn\]'"):
-        importlib.import_module("jaxseq.nn")
+    monkeypatch.delitem(sys.modules, name)
+    message = rf"{name} needs Flax: pip install 'jaxseq\[nn\]'"
+    with pytest.raises(ModuleNotFoundError, match=message):
+        importlib.import_module(name)

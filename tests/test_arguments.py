@@ -174,6 +174,7 @@ KINDS = {
     **dict.fromkeys(("in_features", "num_tags"), "size"),
     **dict.fromkeys(("num_encoder_layers", "num_decoder_layers"), "count"),
     **dict.fromkeys(("bidirectional", "feed", "tied", "pre_norm"), "flag"),
+    "time_major": "flag",
     "final_norm": "flag",
     **dict.fromkeys(("attention", "score", "positions", "dropout_per"), "choice"),
     "epsilon": "number",
@@ -184,6 +185,7 @@ KINDS = {
     "rngs": "tree",
     "param_dtype": "dtype",
 }
+KINDS |= {"body": "function", "init": "any tree", "xs": "any tree", "unroll": "unroll"}
 OF_KIND["any tree"] = {}
 OF_KIND["share"] = {
     k: v for k, v in OF_KIND["rate"].items() if k not in ("one", "array")
@@ -192,6 +194,7 @@ OF_KIND["whole"] = {
     k: v for k, v in OF_KIND["size"].items() if k not in ("zero", "negative")
 }
 OF_KIND["count"] = {k: v for k, v in OF_KIND["size"].items() if k != "zero"}
+OF_KIND["unroll"] = {k: v for k, v in OF_KIND["count"].items() if k != "bool"}
 OF_KIND["token number"] = {
     **OF_KIND["whole"],
     "negative": lambda: -1,
@@ -212,9 +215,11 @@ OF_KIND["batch"] = {
     "negative": lambda: -1,
     "nan": lambda: nan,
 }
+DTYPES = "ints", "complex"
 # what some of these mean where they are not wrong
 RIGHT = {
     ("w_h", "None"),
+    ("init", "None"),  # a state with no arrays
     ("merge", "None"),  # both outputs
     ("end", "None"),
     ("D", "None"),  # Z is named, which is not None
@@ -225,6 +230,12 @@ RIGHT = {
     ("sample", "None"),
     ("beam_search", "None"),
     ("prefill", "None"),
+    # the cell says what dtypes it takes
+    *(
+        (f"{package}.over_time", dtype)
+        for package in ("nn", "linen")
+        for dtype in DTYPES
+    ),
 }
 
 
@@ -232,14 +243,17 @@ FUNCTIONS = [n for n in jaxseq.__all__ if inspect.isfunction(getattr(jaxseq, n))
 
 
 def of_module(name):
-    """A module as it is made, and each method that is not Flax's."""
+    """A function, or a module as it is made, and each method that is not Flax's."""
     kind, flax = getattr(jaxseq.nn, name), dir(nnx.Module)
+    if inspect.isfunction(kind):
+        return [f"nn.{name}"]
     own = [n for n in dir(kind) if n not in flax and callable(getattr(kind, n))]
     methods = [n for n in own if n == "__call__" or not n.startswith("_")]
     return [f"nn.{name}", *(f"nn.{name}.{method}" for method in methods)]
 
 
 NAMES = [*FUNCTIONS, *chain.from_iterable(map(of_module, jaxseq.nn.__all__))]
+NAMES += ["linen.over_time"]
 
 
 def parameters_of(f):
@@ -274,7 +288,8 @@ def test_the_right_values_are_taken(name, none_is_shown):
     if isinstance(f, type):  # keys are counted, which must not be in another trace
         nnx.eval_shape(lambda: f(**{**given, "rngs": nnx.Rngs(0)}))
     else:
-        jax.eval_shape(lambda: f(**given))
+        called = []  # which may be text
+        jax.eval_shape(lambda: called.append(f(**given)))
 
 
 # quick ones that run for real, with the numbers that may be arrays too

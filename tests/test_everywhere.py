@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 import jaxseq
+import jaxseq.linen
 import jaxseq.nn
 from tests.calls import CALLS, RECURRENT, weights
 
 NAMES = [n for n in dir(jaxseq) if not n.startswith("_")]
 FUNCTIONS = [n for n in NAMES if inspect.isfunction(getattr(jaxseq, n))]
-MODULES = [f"nn.{n}" for n in dir(jaxseq.nn) if not n.startswith("_")]
+FUNCTIONS.remove("explain")  # which gives no arrays
+MODULES = [f"nn.{n}" for n in jaxseq.nn.__all__]
+MODULES += [f"linen.{n}" for n in jaxseq.linen.__all__]
 SIZES = B, T = 4, 5
 P = jax.sharding.PartitionSpec
 

@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "_kernels": "_base _engine.chain _engine.mesh _engine.products _engine.steps"
     " _engine.types",
     "_cells": "_base _engine.door _engine.params _engine.widths",
-    "_scan": "_base _engine.alone _engine.chain _engine.products _engine.rule"
-    " _engine.step _engine.steps _engine.types _engine.update",
+    "_scan": "_base _engine.alone _engine.chain _engine.loop _engine.mesh"
+    " _engine.products _engine.rule _engine.step _engine.steps _engine.types"
+    " _engine.update",
     "_compose": "_base",
     "_attention": "_base",
     "_search": "_base",
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "nn": "_base jaxseq",
     "linen": "_base jaxseq",
     "convert": "_base jaxseq",
-    "jaxseq": "_base _engine _cells _compose _attention _search _losses _models",
+    "jaxseq": "_base _engine _cells _scan _compose _attention _search _losses _models",
 }
 # what a file or package may import too, but inside a function only
 LATE = {"_engine.backends": "_kernels", "convert": "numpy safetensors"}

@@ -4,6 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -36,6 +37,50 @@ def run(page):
 @every_page
 def test_code_runs_block_after_block(page):
     assert run(page)["jaxseq"] is jaxseq
+
+
+DIFF = re.compile(r"```diff\n(.*?)```", re.DOTALL)
+DIFFS = [(p, i) for p in PAGES for i in range(len(DIFF.findall(PAGES[p])))]
+
+
+def side(diff, sign):
+    """What a diff has before (-) or after it (+)."""
+    lines = [line for line in diff.splitlines() if line[:1] in ("", " ", sign)]
+    return "\n".join(line[1:] for line in lines)
+
+
+@pytest.mark.parametrize(("page", "number"), DIFFS)
+def test_before_and_after_are_the_same(page, number):
+    """Of a diff of one line: what its two sides define, to rounding."""
+    diff = DIFF.findall(PAGES[page])[number]
+    assert [diff.count(f"\n{sign}") for sign in "-+"] == [1, 1]
+    found = []
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        for sign in "-+":
+            names = dict(run(page))
+            exec(side(diff, sign), names)
+            found.append([names["value"], *jax.tree.leaves(names["grads"])])
+    assert found[0][0] > 0 and len(found[0]) > 1
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_left_to_lax_scan_is_said():
+    """Every reason that the code gives stands on the page, but those of meshes."""
+    source = (ROOT / "jaxseq" / "_scan" / "analysis.py").read_text(encoding="utf-8")
+    given = re.findall(r"(?:return|why =) \"(.*)\"", source)
+    rows = PAGES["docs/scan.md"].partition("| `explain` says |")[2].partition("\n\n")[0]
+    first = [row.split("|")[1] for row in rows.splitlines()[2:]]
+    said = [text for cell in first for text in re.findall(r"`(.*?)`", cell)]
+    assert sorted(said) == sorted(given)
+
+
+def test_what_explain_prints():
+    page = run("docs/scan.md")
+    with jax.enable_x64(False):
+        text = jaxseq.explain(page["cell"], page["state"], page["x"])
+    shown = re.search(r"```text\n(.*?)```", PAGES["docs/scan.md"], re.DOTALL)
+    without = lambda text: re.sub(r": \S+:\d+:\d+ ", ": ", text).strip()
+    assert without(text) == without(shown[1])
 
 
 def test_the_model_of_the_readme_learns():

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._scan.explain import explain
 from jaxseq._scan.scan import scan
-from tests.bodies import BODIES, B, D, H, T
+from tests.bodies import BODIES, B, D, H, T, drawn
 
 
 def problem(name):
@@ -274,3 +274,39 @@ def test_explained():
     assert "summed in the loop: the gradient of float64[4]" in text
     make, (w, state, xs) = problem("vanilla")
     assert "kept in a sum with an input" in explain(make(w), state, xs)
+
+
+def _split_gates(w, h, x):
+    r, n = jnp.split(h @ w["h"], [H], -1)
+    s, m = jnp.split(x @ w["x"], [H], -1)
+    return jnp.tanh(m + jax.nn.sigmoid(r + s) * n)
+
+
+def _deep_input(w, h, x):
+    return jnp.tanh(jnp.tanh(x @ w["x"])[:, H:] + h @ w["h"][:, :H])
+
+
+@pytest.mark.parametrize("new", [_split_gates, _deep_input])
+def test_many_rows(new):
+    """With them a value alone is computed in another form than a gradient."""
+    rng = np.random.default_rng(0)
+    w = {"h": drawn(rng, H, 2 * H), "x": drawn(rng, D, 2 * H)}
+    state, xs = drawn(rng, 130, H), drawn(rng, T, 130, D)
+    body = lambda w: lambda h, x: (h := new(w, h, x), h)
+    is_deep = "run by lax.scan" in explain(body(w), state, xs)
+    assert is_deep == (new is _deep_input)
+    f = lambda run: lambda w, xs: run(body(w), state, xs)
+    tangents = jax.tree.map(jnp.ones_like, (w, xs))
+
+    def results(run):
+        g = lambda w, xs: total(f(run)(w, xs))
+        return (
+            f(run)(w, xs),
+            jax.grad(g)(w, xs),  # by weights alone, by inputs, by both
+            jax.grad(g, 1)(w, xs),
+            jax.grad(g, (0, 1))(w, xs),
+            jax.jvp(f(run), (w, xs), tangents),
+            jax.vmap(f(run), (None, 0))(w, pair(xs)),
+        )
+
+    assert_same(*(jax.jit(partial(results, run))() for run in (scan, lax.scan)))

@@ -149,3 +149,16 @@ def test_lists_are_refused():
         jaxseq.gru(params, [[1.0]])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"^keys: .* list"):
         jaxseq.dot_attention(X, [[1.0]])  # pyright: ignore[reportArgumentType]
+
+
+@traced
+def test_scans():
+    def body(h: Array, x: Array) -> tuple[Array, Array]:
+        return h + x, h
+
+    assert_type(jaxseq.scan(body, ZEROS[:, :D], X.swapaxes(0, 1)), tuple[Any, Any])
+    cell = nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
+    assert_type(
+        jaxseq.nn.over_time(cell, X, lengths=LENGTHS, mask=MASK, resets=RESETS),
+        tuple[Any, Any],
+    )

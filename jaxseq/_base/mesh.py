@@ -91,7 +91,7 @@ def scan(
     """`lax.scan`, whose carry is laid out as it comes out before it goes in."""
     first = lambda carry, over: body(carry, jax.tree.map(lambda a: a[0], over))[0]
     if jax.tree.leaves(over)[0].shape[0] != 0:
-        carry = _as_it_comes_out(first, carry, over)
+        carry = as_it_comes_out(first, carry, over)
     return lax.scan(body, carry, over, reverse=reverse)
 
 
@@ -99,10 +99,11 @@ def while_loop(
     goes_on: Callable[[Any], Any], body: Callable[[Any], Any], carry: Any
 ) -> Any:
     """`lax.while_loop`, whose carry is laid out as it comes out before it goes in."""
-    return lax.while_loop(goes_on, body, _as_it_comes_out(body, carry))
+    return lax.while_loop(goes_on, body, as_it_comes_out(body, carry))
 
 
-def _as_it_comes_out(body: Callable[..., Any], carry: Any, *args: Any) -> Any:
+def as_it_comes_out(body: Callable[..., Any], carry: Any, *args: Any) -> Any:
+    """A carry laid out as `body` gives it back."""
     if not has_axes(AxisType.Explicit) and not has_axes(AxisType.Manual):
         return carry
 

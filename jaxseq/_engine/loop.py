@@ -7,6 +7,7 @@ maps are made apart, for many steps at a time; the gradients of the matrices are
 products over all steps, after the loop.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -42,8 +43,11 @@ from jaxseq._engine.types import (
 PROJECTED_ROWS = 64
 # rows of a step from which on its own product is as fast, and its result still in cache
 MANY_ROWS = 128
+# operations of a step above which XLA runs its products on all cores
+MANY_FLOPS = 6.4e7
 
 WHOLE = slice(None)
+Rows = slice | int  # of the first axis of the batch; without that axis, if a number
 
 
 class Platform(NamedTuple):
@@ -65,7 +69,9 @@ def forward(
     put_x = [k and b is not None for k, b in zip(keep_x, weights.b, strict=save)]
     x, state, start, masks = inputs
     T, batch = x[0].shape[-2 if spec.batch_first else 0], batch_of(step, state)
-    halves = in_halves(step, batch) if on.halves and not save else [WHOLE]
+    halves: list[Rows] = [WHOLE]
+    if on.halves and not save:
+        halves = in_halves(step, batch)
     size = None if save else block_of(T, batch, weights, step.z_x)
     if on.halves and not save and halves == [WHOLE] and on_one_core(step, batch):
         size = 1  # so that input maps are made beside the products
@@ -82,12 +88,14 @@ def forward(
     bare = weights._replace(b=(None,) * len(x))
     map_of = partial(project, bare, narrow=narrow, alone=on.alone)
 
+    axes = len(batch) - isinstance(halves[0], int)  # in front of what a step takes
+
     def one(z_x: Any, old: Any, start: Any, given: Any, masks: Masks) -> Any:
         (b, extra), (valid, keep) = given, masks
         z_x = [a if b is None else a + b for a, b in zip(z_x, b, strict=True)]
         first = select(keep, old, start)
         ask = lambda k, a: product(k, a, step.widths[k][1])
-        new, ys, z, _ = evaluate(step, len(batch), ask, z_x, first, extra)
+        new, ys, z, _ = evaluate(step, axes, ask, z_x, first, extra)
         new = select(valid, tuple(new), old)
         ys = tuple(select(valid, a).astype(out_dtype(spec, a)) for a in ys)
         if not save:
@@ -134,7 +142,7 @@ def forward(
             for a, read in zip(step.state, keep_state, strict=True)
         ]
 
-        def saved_map(t: Any, rows: slice, buffers: Any) -> Any:
+        def saved_map(t: Any, rows: Rows, buffers: Any) -> Any:
             z, _, own = buffers
             now = [a if o is None else o for a, o in zip(maps, own, strict=True)]
             now = [a if i is None else z[i] for a, i in zip(now, place, strict=True)]
@@ -147,14 +155,14 @@ def forward(
             a if k and o is None else o
             for a, o, k in zip(maps, own, keep_x, strict=True)
         ]
-        return join(states), ys, Saved(tuple(own), tuple(z), tuple(old))
+        return join(states, halves), ys, Saved(tuple(own), tuple(z), tuple(old))
 
     if size is None:
         maps = map_of(x)
         states, ys, _ = over(0, T, lambda t, r, _: [at(a, t, r) for a in maps], carry)
     elif size == 1:
 
-        def now(t: Any, rows: slice, _: Any) -> Any:
+        def now(t: Any, rows: Rows, _: Any) -> Any:
             x_t = tuple(at(a, t, rows, axis) for a in x)
             valid = jax.tree.map(partial(at, t=t, rows=rows), masks.valid)
             return map_of(select(valid, x_t))
@@ -174,7 +182,7 @@ def forward(
         states, ys, _ = lax.fori_loop(0, blocks, block, carry)
     if spec.batch_first and not in_place:
         ys = tuple(map(to_batch_first, ys))
-    return join(states), ys, None
+    return join(states, halves), ys, None
 
 
 def backward(
@@ -305,7 +313,7 @@ def outlined(f: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def in_halves(step: Step, batch: tuple[int, ...]) -> list[slice]:
+def in_halves(step: Step, batch: tuple[int, ...]) -> list[Rows]:
     """The rows of the batch, in two halves where that is faster.
 
     XLA runs a small product on one core. With two independent halves in a step
@@ -315,18 +323,23 @@ def in_halves(step: Step, batch: tuple[int, ...]) -> list[slice]:
     if not batch or not on_one_core(step, batch) or batch[0] % 2:
         return [WHOLE]
     half = batch[0] // 2
-    return [slice(0, half), slice(half, batch[0])]
+    return [0, 1] if half == 1 else [slice(0, half), slice(half, batch[0])]
 
 
 def on_one_core(step: Step, batch: tuple[int, ...]) -> bool:
     """Whether XLA runs each product of a step on one core, and another has time."""
+    rows, flops = work_of(step, batch)
+    return rows >= 32 and 3e6 <= flops <= MANY_FLOPS
+
+
+def work_of(step: Step, batch: tuple[int, ...]) -> tuple[int, int]:
+    """How many rows a product of a step has at least, and the operations of all."""
     shapes = [(*batch, *a.shape[:-1]) for a in step.z]
-    if any(is_symbolic_dim(n) for shape in shapes for n in shape):
-        return False
+    if not shapes or any(is_symbolic_dim(n) for shape in shapes for n in shape):
+        return 0, 0
     rows = list(map(math.prod, shapes))
     widths = [step.widths[k] for k in step.called]
-    flops = sum(2 * n * I * O for n, (I, O) in zip(rows, widths, strict=True))
-    return min(rows, default=0) >= 32 and 3e6 <= flops <= 6.4e7
+    return min(rows), sum(2 * n * I * O for n, (I, O) in zip(rows, widths, strict=True))
 
 
 def block_of(
@@ -338,20 +351,22 @@ def block_of(
     """
     pairs = zip(z_x, weights.w_x, strict=True)
     shapes = [(*batch, *a.shape[:-1]) for a, w in pairs if w is not None]
-    if not shapes or any(map(is_symbolic_dim, (T, *batch))):
+    if not shapes or any(map(is_symbolic_dim, (T, *itertools.chain(*shapes)))):
         return None
     rows = min(map(math.prod, shapes))
     size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))
     return None if size >= T else size
 
 
-def at(a: Array, t: Any, rows: slice = WHOLE, axis: int = 0) -> Array:
+def at(a: Array, t: Any, rows: Rows = WHOLE, axis: int = 0) -> Array:
     """Step `t` of `a`, whose time is that axis, in those rows."""
     return of_rows(lax.dynamic_index_in_dim(a, t, axis, keepdims=False), rows)
 
 
-def put(a: Array, value: Array, t: Any, rows: slice = WHOLE, axis: int = 0) -> Array:
+def put(a: Array, value: Array, t: Any, rows: Rows = WHOLE, axis: int = 0) -> Array:
     """`a`, whose time is that axis, with `value` at step `t`, in those rows."""
+    if isinstance(rows, int):
+        value, rows = value[None], slice(rows, rows + 1)
     start: list[Any] = [0] * value.ndim
     if rows.start:
         start[0] = rows.start
@@ -360,11 +375,12 @@ def put(a: Array, value: Array, t: Any, rows: slice = WHOLE, axis: int = 0) -> A
     return lax.dynamic_update_slice(a, jnp.expand_dims(value, axis), start)
 
 
-def of_rows(a: Array, rows: slice) -> Array:
+def of_rows(a: Array, rows: Rows) -> Array:
     return a if rows == WHOLE else a[rows]
 
 
-def join(states: Any) -> Any:
+def join(states: Any, halves: list[Rows]) -> Any:
     if len(states) == 1:
         return states[0]
-    return jax.tree.map(lambda *s: jnp.concatenate(s), *states)
+    joined = jnp.stack if isinstance(halves[0], int) else jnp.concatenate
+    return jax.tree.map(lambda *s: joined(s), *states)

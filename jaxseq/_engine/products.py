@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.export import is_symbolic_dim
 
 from jaxseq._engine.types import Weights
 from jaxseq._engine.update import width_out
@@ -55,9 +56,10 @@ def times_by_block(a: Array, w: Array, precision: Any = None) -> Array:
 
     As one product that is transposed first, which took up to 4 times as long.
     """
-    if w.ndim == 2 or w.shape[0] > MANY_BLOCKS:
+    N = w.shape[0]
+    if w.ndim == 2 or is_symbolic_dim(N) or N > MANY_BLOCKS:
         return times(a, w, precision=precision)
-    N, batch = w.shape[0], a.shape[:-1]
+    batch = a.shape[:-1]
     w = w[:, None, :, None] if w.ndim == 3 else w
     _, P, I, Q, O = w.shape
     a = a.reshape(*batch, P, N, I)

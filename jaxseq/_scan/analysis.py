@@ -1,22 +1,28 @@
 """A body of a scan: what the engine can run of it, or why it is left to `lax.scan`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
-from jax.sharding import AxisType
+from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
+from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
-from jaxseq._base.mesh import has_axes
+from jaxseq._engine.loop import MANY_FLOPS, MANY_ROWS, on_one_core, work_of
+from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
+from jaxseq._scan.custom import NotFree
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
+from jaxseq._scan.meshes import Layout, freed, layout_of, mesh_of, of_one_step, varied
 from jaxseq._scan.plan import Plan, is_map, plan_of
-from jaxseq._scan.products import normalised, times_p
+from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
+from jaxseq._scan.rows import are_alike, are_independent
 from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -25,11 +31,13 @@ Body = Callable[[Any, Any], tuple[Any, Any]]
 class Given(NamedTuple):
     """A body, traced for its arguments."""
 
+    flat: Callable[..., Any]  # the body, from leaves to leaves
     program: Program  # (constants..., state..., x...) -> (state..., ys...)
     consts: list[Any]  # arrays that it closes over
     state: list[Any]
     xs: list[Any]
-    T: int
+    T: Any
+    layout: Layout | None  # if the types of arrays say where they lie
     why: str | None  # it is left to `lax.scan`, if so
     tree: Any  # of the state
     as_given: Any  # from leaves of state and outputs to what the body gives
@@ -41,22 +49,21 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     """A body and its arguments, or why `lax.scan` is given them as they are."""
     state, tree = jax.tree.flatten(init)
     inputs, xs_tree = jax.tree.flatten(xs)
-    sizes = {a.shape[0] if getattr(a, "ndim", 0) else None for a in inputs}
+    if length is not None:
+        ok = is_whole(length) and length >= 0
+        check_value(ok, "length", "a number of steps, 0 or more", length)
+    kinds = [kind_of(a) for a in (*state, *inputs)]
+    state = [unwrapped(a, "init") for a in state]
+    inputs = [unwrapped(a, "xs") for a in inputs]
+    sizes = {a.shape[0] if a.ndim else None for a in inputs}
     sizes |= set() if length is None else {length}
     if len(sizes) != 1 or None in sizes:
         return "the number of steps is not clear"  # lax.scan says so
     T: Any = sizes.pop()
-    kinds = [kind_of(a) for a in (*state, *inputs)]
-    state = [unwrapped(a, "init") for a in state]
-    inputs = [unwrapped(a, "xs") for a in inputs]
-    if any(is_symbolic_dim(n) for a in (*state, *inputs) for n in a.shape):
-        return "a size is symbolic"
     if T == 0:
         return "there are no steps"
     if jax.config.jax_disable_jit:  # pyright: ignore
         return "jit is disabled"
-    if has_axes(AxisType.Explicit) or has_axes(AxisType.Manual):
-        return "arrays are laid out on a mesh"
     n = len(state)
     out: dict[str, Any] = {}
 
@@ -70,27 +77,36 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
         out["alike"] = alike and out["kinds"][:n] == kinds[:n]
         return [unwrapped(a, "body") for a in leaves]
 
-    def as_given(state: Any, ys: Any) -> Any:
-        leaves = map(wrapped, (*state, *ys), out["kinds"])
+    def as_given(leaves: Any) -> Any:
+        leaves = map(wrapped, leaves, out["kinds"])
         return jax.tree.unflatten(out["tree"], list(leaves))
 
-    step = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-    avals = [*map(jax.typeof, state), *map(step, inputs)]
-    closed = jax.make_jaxpr(flat)(*avals)
+    closed = jax.make_jaxpr(flat)(*map(jax.typeof, state), *map(of_one_step, inputs))
     program, consts = program_of(closed.jaxpr), list(closed.consts)
     why = _why_not(program, len(consts), state)
     if not out["alike"]:
         why = "it does not give a state like the one it is given"
+    mesh, layout = mesh_of((*state, *inputs, *consts)), None
+    if why is None and mesh is not None:
+        layout = layout_of(program, mesh, state, inputs, consts)
+        if isinstance(layout, str):
+            layout, why = None, layout
     text = str(closed.jaxpr)
     shapes = tuple((a.shape, str(a.dtype)) for a in (*state, *inputs, *consts))
-    key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, settings()
-    return Given(program, consts, state, inputs, T, why, tree, as_given, key, text)
+    context = get_abstract_mesh(), layout, settings()
+    key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, context
+    return Given(
+        flat, program, consts, state, inputs, T, layout, why, tree, as_given, key, text
+    )
 
 
 class Plans(NamedTuple):
-    """Of one body, for its value alone, and for its derivatives."""
+    """Of one body, for its value alone, and for its derivatives.
 
-    value: Plan
+    The value is that of the program in a plain scan, if it has no plan.
+    """
+
+    value: Plan | Program
     derivatives: Plan
 
 
@@ -98,8 +114,32 @@ def planned(given: Given) -> Plans | str:
     """How the engine runs a body, or why it is left to `lax.scan`."""
     if given.why is not None:
         return given.why
-    program, n_state = inlined(given.program), len(given.state)
-    sizes = len(program.held) + len(given.consts), n_state
+    if given.layout is None:
+        return _planned(given)
+    axes = given.layout.axes
+    try:
+        with use_abstract_mesh(NO_MESH):
+            plans = _planned(given._replace(program=freed(given.program)))
+        if isinstance(plans, str):
+            return plans
+        derivatives = _on(plans.derivatives, axes)
+        if plans.value is plans.derivatives:
+            return Plans(derivatives, derivatives)
+        return Plans(_on(plans.value, axes), derivatives)
+    except NotFree as error:
+        return str(error)
+
+
+def _on(plan: Plan | Program, axes: frozenset[Any]) -> Any:
+    """A plan for values that vary over the axes of `shard_map`."""
+    if not axes or isinstance(plan, Program):
+        return plan
+    step = replace(plan.step, varied=varied(plan.step, axes))
+    return plan._replace(step=step)
+
+
+def _planned(given: Given) -> Plans | str:
+    program, sizes = _inlined(given.program, given)
     program = normalised(program, *sizes)
     plan = plan_of(program, *sizes, given.tree)
     if not plan.step.called:
@@ -108,16 +148,55 @@ def planned(given: Given) -> Plans | str:
         return "the loop reads complex numbers"
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
-    products = lambda p: sum(e.primitive is times_p for e in p.eqns)
-    if products(apart) == products(program):
-        plan = derivatives
+    rows, flops = work_of(plan.step, ())
+    value: Plan | Program = derivatives
+    if rows >= MANY_ROWS and plan.early:
+        value = given.program  # what is made of x_t, in the step that reads it
+    elif rows == 1 or rows >= MANY_ROWS or flops > MANY_FLOPS:
+        value = plan  # one product for all that reads a value
+    elif on_one_core(plan.step, ()):
+        value = _of_half(given) or derivatives
     try:
         reads(derivatives.step)
     except Exception:
         if _has_gradient(program):
             raise
         return "it has no derivative in reverse mode"
-    return Plans(plan, derivatives)
+    return Plans(value, derivatives)
+
+
+def _inlined(program: Program, given: Given) -> tuple[Program, tuple[int, int]]:
+    """Without calls, and how many of its variables are fixed, and of the state."""
+    program = inlined(program)
+    return program, (len(program.held) + len(given.consts), len(given.state))
+
+
+def _of_half(given: Given) -> Plan | None:
+    """The plan for half the rows, if they are independent and two cores have work."""
+    arrays = [*given.state, *given.xs]
+    if given.layout is not None or not given.xs:
+        return None
+    program, sizes = _inlined(given.program, given)
+    if program.held or not are_independent(program, sizes[0]):
+        return None
+    rows = given.state[0].shape[0]
+    if is_symbolic_dim(rows) or rows % 2:
+        return None
+    shapes = [a.shape for a in given.state] + [a.shape[1:] for a in given.xs]
+    halves = [
+        jax.ShapeDtypeStruct((rows // 2, *shape[1:]), a.dtype)
+        for shape, a in zip(shapes, arrays, strict=True)
+    ]
+    try:
+        closed = jax.make_jaxpr(given.flat)(*halves)
+    except Exception:  # whatever a body raises that is written for its number of rows
+        return None
+    same = [id(a) for a in closed.consts] == [id(a) for a in given.consts]
+    half, _ = _inlined(program_of(closed.jaxpr), given)
+    if not same or not are_alike(program, half, rows, rows // 2):
+        return None
+    half = summed(normalised(half, *sizes), *sizes, is_map)
+    return plan_of(half, *sizes, given.tree)._replace(halves=True)
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
@@ -128,12 +207,17 @@ def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
         return "it has complex numbers"
     new = program.outs[: len(state)]
     old = program.ins[n_fixed : n_fixed + len(state)]
-    alike = lambda a, b: (a.aval.shape, a.aval.dtype) == (b.aval.shape, b.aval.dtype)
-    if not all(map(alike, new, old)):
-        return "the state changes its shapes or dtypes"
+    if [_kind(a) for a in new] != [_kind(a) for a in old]:
+        return "the state changes its shapes, dtypes or layout"
     if not any(is_float(a) for a in state):
         return "no part of the state is a float"
     return None
+
+
+def _kind(v: Any) -> Any:
+    """What `lax.scan` wants to be the same of a state and the next."""
+    a = v.aval
+    return a.shape, a.dtype, tuple(a.sharding.spec), a.manual_axis_type
 
 
 def _has_gradient(program: Program) -> bool:

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 from jax.extend.core import Literal
+from jax.sharding import AxisType
 
+from jaxseq._base.mesh import has_axes
 from jaxseq._engine.chain import needed
 from jaxseq._engine.products import times
+from jaxseq._scan.meshes import here
 from jaxseq._scan.plan import Plan
 from jaxseq._scan.products import times_p
 from jaxseq._scan.program import bound, read, run
@@ -16,7 +20,7 @@ from jaxseq._scan.program import bound, read, run
 
 def rule(e: Any, values: Any) -> Sequence[Any]:
     if e.primitive is not times_p:
-        return bound(e, values)
+        return (here if has_axes(AxisType.Manual) else bound)(e, values)
     return [times(*values, precision=e.params["precision"])]
 
 
@@ -47,6 +51,36 @@ def inputs_of(plan: Plan, fixed: dict[Any, Array], xs: Sequence[Array]) -> list[
             out = rule(e, values)
         else:
             axes = [0 if yes else None for yes in over_time]
-            out = jax.vmap(lambda *a, e=e: bound(e, a), axes)(*values)
+            out = jax.vmap(lambda *a, e=e: rule(e, a), axes)(*values)
         stacked.update(zip(e.outvars, out, strict=True))
     return [stacked[v] for v in plan.inputs]
+
+
+def same_of(
+    plan: Plan,
+    which: Sequence[int],
+    consts: Any,
+    state: Any,
+    xs: Any,
+    T: int,
+    reverse: bool,
+) -> dict[int, Array]:
+    """Of the state, then the outputs, those that are the same on several devices.
+
+    What the engine gives varies over them. These depend on nothing that does.
+    """
+    outs = [plan.program.outs[i] for i in which]
+    eqns = needed(plan.program.eqns, outs)
+    own = [i for i in which if i < len(state)]
+
+    def body(old: Any, x: Any) -> Any:
+        now = [old.get(i, a) for i, a in enumerate(state)]
+        args = *plan.program.held, *consts, *now, *x
+        env = dict(zip(plan.program.ins, args, strict=True))
+        run(eqns, env, rule)
+        new = [jnp.asarray(read(env, v), v.aval.dtype) for v in outs]
+        return dict(zip(own, new, strict=False)), new[len(own) :]
+
+    first = {i: state[i] for i in own}
+    end, ys = lax.scan(body, first, list(xs), T, reverse)
+    return end | dict(zip(which[len(own) :], ys, strict=True))

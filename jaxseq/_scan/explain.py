@@ -8,7 +8,7 @@ from jax.extend.source_info_util import summarize
 from jaxseq._base.check import check_callable
 from jaxseq._base.dtypes import is_float
 from jaxseq._engine.steps import reads
-from jaxseq._scan.analysis import Body, given, planned
+from jaxseq._scan.analysis import Body, Plans, given, planned
 from jaxseq._scan.plan import Plan
 from jaxseq._scan.products import times_p
 
@@ -29,17 +29,23 @@ def explain(body: Body, init: Any, xs: Any = None, length: int | None = None) ->
 
     Raises:
         ValueError: if an argument is of a wrong kind.
+
+    Example:
+        >>> def body(h, x_t):
+        ...     return 0.9 * h + x_t, h
+        >>> print(jaxseq.explain(body, jnp.zeros(8), jnp.ones((20, 8))))
+        run by lax.scan: no product with a fixed matrix reads the state
     """
     check_callable(body, "body")
     found = given(body, init, xs, length)
     plans = found if isinstance(found, str) else planned(found)
     if isinstance(plans, str):
         return f"run by lax.scan: {plans}"
-    return _described(plans.derivatives)
+    return _described(plans)
 
 
-def _described(plan: Plan) -> str:
-    step = plan.step
+def _described(plans: Plans) -> str:
+    plan, step = plans.derivatives, plans.derivatives.step
     made = {v: e for e in plan.program.eqns for v in e.outvars}
     loop = [e for e in plan.loop if e.primitive is times_p]
     n = len(loop)
@@ -62,6 +68,10 @@ def _described(plan: Plan) -> str:
     if kept:
         shapes = ", ".join(f"{a.dtype}{list(a.shape)}" for a in kept)
         lines.append(f"read by the gradient of the state before each step: {shapes}")
+    if not isinstance(plans.value, Plan):
+        lines.append("without a gradient: run by lax.scan, for its many rows")
+    elif plans.value.halves:
+        lines.append("without a gradient: on a CPU, the rows in two halves")
     return "\n".join(lines)
 
 

@@ -39,6 +39,7 @@ class Plan(NamedTuple):
     maps: list[Any]  # what the loop reads of inputs, times w_x
     loop: list[JaxprEqn]
     step: Step  # (maps, state, extra) -> (state, ys)
+    halves: bool = False  # whether it is of half the rows, and run for either half
 
 
 def is_map(e: JaxprEqn) -> bool:

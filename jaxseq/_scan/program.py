@@ -37,18 +37,17 @@ def inlined(program: Program) -> Program:
     def rule(e: JaxprEqn, values: list[Any]) -> Sequence[Any]:
         if e.primitive.name not in CALLS:
             return bound(e, values)
-        inner: Any = e.params.get("jaxpr", e.params.get("call_jaxpr"))
-        jaxpr: Jaxpr = getattr(inner, "jaxpr", inner)
-        operands = [*getattr(inner, "consts", ()), *values]
-        variables = [*jaxpr.constvars, *jaxpr.invars]
-        env = run(jaxpr.eqns, dict(zip(variables, operands, strict=True)), rule)
-        return [read(env, v) for v in jaxpr.outvars]
+        return within(e, values, rule)
 
-    def again(*args: Any) -> list[Any]:
-        env = run(program.eqns, dict(zip(program.ins, args, strict=True)), rule)
-        return [read(env, v) for v in program.outs]
+    return traced_again(lambda *args: results(program, args, rule), program)
 
-    return traced_again(again, program)
+
+def within(e: JaxprEqn, values: Sequence[Any], rule: Rule) -> list[Any]:
+    """What a call gives, by its own equations."""
+    inner: Any = e.params.get("jaxpr", e.params.get("call_jaxpr"))
+    jaxpr: Jaxpr = getattr(inner, "jaxpr", inner)
+    operands = [*getattr(inner, "consts", ()), *values]
+    return results(program_of(jaxpr), operands, rule)
 
 
 def traced_again(f: Callable[..., Any], program: Program) -> Program:
@@ -89,6 +88,12 @@ def run(
         values = rule(e, [read(env, v) for v in e.invars])
         env.update(zip(e.outvars, values, strict=True))
     return env
+
+
+def results(program: Program, args: Sequence[Any], rule: Rule = bound) -> list[Any]:
+    """What a program gives for these values of its variables."""
+    env = run(program.eqns, dict(zip(program.ins, args, strict=True)), rule)
+    return [read(env, v) for v in program.outs]
 
 
 def read_by(eqns: Iterable[JaxprEqn], outs: Sequence[Any] = ()) -> list[Var]:

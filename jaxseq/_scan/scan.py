@@ -7,15 +7,26 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import (
+    AxisType,
+    PartitionSpec,
+    auto_axes,
+    get_abstract_mesh,
+    use_abstract_mesh,
+)
 
 from jaxseq._base.check import check_callable, check_flag, check_value, is_whole
 from jaxseq._base.masks import Masks
+from jaxseq._base.mesh import has_axes, vary
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
 from jaxseq._scan.analysis import Body, Given, Plans, given, planned
-from jaxseq._scan.early import fixed_of, inputs_of
+from jaxseq._scan.early import fixed_of, inputs_of, rule, same_of
 from jaxseq._scan.forms import in_form
+from jaxseq._scan.meshes import NO_LAYOUT, Layout
 from jaxseq._scan.plan import Plan
+from jaxseq._scan.program import Program, results
+from jaxseq._scan.rows import in_halves, joined
 
 
 def scan(
@@ -48,12 +59,18 @@ def scan(
     Raises:
         ValueError: if an argument is of a wrong kind. What is wrong with the body is
             said by `jax.lax.scan`.
+
+    Example:
+        >>> w = jnp.ones((3, 8)), jnp.eye(8)
+        >>> def body(h, x_t):
+        ...     h = jnp.tanh(x_t @ w[0] + h @ w[1])
+        ...     return h, h
+        >>> h, y = jaxseq.scan(body, jnp.zeros((5, 8)), jnp.ones((20, 5, 3)))
+        >>> y.shape
+        (20, 5, 8)
     """
     check_callable(body, "body")
     reverse = check_flag(reverse, "reverse")
-    if length is not None:
-        ok = is_whole(length) and length >= 0
-        check_value(ok, "length", "a number of steps, 0 or more", length)
     ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
     check_value(ok, "unroll", "a number of steps or a bool", unroll)
     found = given(body, init, xs, length)
@@ -61,7 +78,10 @@ def scan(
     if isinstance(found, str) or kept is None or kept.run is None:
         return lax.scan(body, init, xs, length, reverse, unroll)
     sizes: Any = {"T": found.T, "reverse": reverse}
-    return found.as_given(*kept.run(found.consts, found.state, found.xs, **sizes))
+    mesh = found.layout.mesh if found.layout else get_abstract_mesh()
+    with use_abstract_mesh(mesh):
+        out = kept.run(found.consts, found.state, found.xs, **sizes)
+    return found.as_given(out)
 
 
 class Kept(NamedTuple):
@@ -83,30 +103,78 @@ def _kept_of(body: Body, found: Given) -> Kept:
     if kept is None or kept.text != found.text:
         plans, run = planned(found), None
         if not isinstance(plans, str):
-            run = jax.jit(partial(_run, plans), static_argnames=("T", "reverse"))
+            run = partial(_run, plans, found.layout or NO_LAYOUT)
+            run = jax.jit(run, static_argnames=("T", "reverse"))
         kept = mine[found.key] = Kept(found.text, run)
     return kept
 
 
 def _run(
-    plans: Plans, consts: Any, state: Any, xs: Any, *, T: int, reverse: bool
+    plans: Plans,
+    layout: Layout,
+    consts: Any,
+    state: Any,
+    xs: Any,
+    *,
+    T: int,
+    reverse: bool,
 ) -> Any:
-    value, derivatives = (partial(_by_engine, plan, T, reverse) for plan in plans)
-    if plans.value is plans.derivatives:
-        return value(consts, state, xs)
-    return in_form(value, derivatives, consts, state, xs)
+    def over_time(consts: Any, state: Any, xs: Any) -> Any:
+        value, derivatives = (
+            partial(_by_engine, form, layout, T, reverse)
+            if isinstance(form, Plan)
+            else partial(_plainly, form, T, reverse)
+            for form in plans
+        )
+        if plans.value is plans.derivatives:
+            return value(consts, state, xs)
+        return in_form(value, derivatives, consts, state, xs)
+
+    run: Any = over_time
+    if has_axes(AxisType.Explicit):
+        n = len(state)
+        outs = (PartitionSpec(None, *spec) for spec in layout.outs[n:])
+        run = auto_axes(run, out_sharding=[*layout.outs[:n], *outs])
+    return run(consts, state, xs)
+
+
+def _plainly(
+    program: Program, T: int, reverse: bool, consts: Any, state: Any, xs: Any
+) -> Any:
+    def body(state: Any, x: Any) -> Any:
+        args = *program.held, *consts, *state, *x
+        out = tuple(results(program, args, rule))
+        return out[: len(state)], out[len(state) :]
+
+    end, ys = lax.scan(body, tuple(state), tuple(xs), T, reverse)
+    return [*end, *ys]
 
 
 def _by_engine(
-    plan: Plan, T: int, reverse: bool, consts: Any, state: Any, xs: Any
+    plan: Plan, layout: Layout, T: int, reverse: bool, consts: Any, state: Any, xs: Any
 ) -> Any:
     fixed = fixed_of(plan, consts)
-    x = inputs_of(plan, fixed, xs)
+    if plan.halves:
+        state = [in_halves(a, 0) for a in state]
+        xs = [in_halves(a, 1) for a in xs]
+        x = inputs_of(plan, fixed, [a.reshape(2 * T, *a.shape[2:]) for a in xs])
+        x = [a.reshape(T, 2, *a.shape[1:]) for a in x]
+    else:
+        x = inputs_of(plan, fixed, xs)
     if not x:  # something has to tell how many steps there are
         x = [jnp.zeros(T, bool)]
     of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
     none = (None,) * len(x)
     weights = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
     inputs = Inputs(tuple(x), tuple(state), None, Masks(None, None))
+    weights, inputs = vary((weights, inputs), layout.axes)
     spec = Spec(plan.step, reverse, None, False, False, settings=settings())
-    return recurrence(spec, weights, inputs)
+    end, ys = recurrence(spec, weights, inputs)
+    if plan.halves:
+        return [*(joined(a, 0) for a in end), *(joined(a, 1) for a in ys)]
+    out = [*end, *ys]
+    if layout.alike:
+        args = layout.alike, consts, state, xs, T, reverse
+        for i, a in same_of(plan, *args).items():
+            out[i] = a
+    return out

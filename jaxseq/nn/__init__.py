@@ -1,4 +1,4 @@
-"""Flax NNX modules over the functions of jaxseq: they hold weights, nothing else.
+"""Flax NNX modules over the functions of jaxseq, and NNX cells of any kind over time.
 
 The examples in docstrings run after these imports:
 
@@ -12,6 +12,9 @@ All public names, by what they are for:
 
 Recurrent layers, stacked and in both directions
     RNN, LSTM, GRU, Cell
+
+Cells of Flax and of one's own over time
+    over_time
 
 Attention
     AdditiveAttention, GeneralAttention, MultiHeadAttention
@@ -38,6 +41,7 @@ from jaxseq.nn._cell import Cell as Cell
 from jaxseq.nn._crf import CRF as CRF
 from jaxseq.nn._gru import GRU as GRU
 from jaxseq.nn._lstm import LSTM as LSTM
+from jaxseq.nn._over_time import over_time as over_time
 from jaxseq.nn._rnn import RNN as RNN
 from jaxseq.nn._seq2seq import Seq2Seq as Seq2Seq
 from jaxseq.nn._transformer import Transformer as Transformer
@@ -53,4 +57,5 @@ __all__ = [
     "MultiHeadAttention",
     "Seq2Seq",
     "Transformer",
+    "over_time",
 ]

@@ -52,7 +52,12 @@ TESTS = {
         ).split()
     },
     **{f"_base/{name}": CELLS for name in "dtypes masks resets".split()},
+    "_base/by_time": "nn_over_time linen arguments".split(),
     "nn/_crf": "nn everywhere arguments".split(),
+    "nn/_over_time": "nn_over_time everywhere arguments".split(),
+    **{
+        f"linen/{name}": ["linen"] for name in "_draws _lifted _over_time _scan".split()
+    },
     "_base/check": ["errors", "api", "decode", "attention", *CELLS],
     **{f"_kernels/{name}": TPU for name in "call tpu/limits tpu/scan".split()},
     **{f"_kernels/{name}": TPU for name in "tpu/steps tpu/tiles".split()},

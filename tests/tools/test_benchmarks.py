@@ -27,21 +27,13 @@ from benchmarks.problem import draw, permute
 from benchmarks.progress import Progress, minutes
 from benchmarks.right import expected, worst
 from benchmarks.rows import AGAIN, append, case_of, groups, newest, newest_run, ratio
+from tests.tools.commands import idle, one_line
 
 ROOT = Path(__file__).parents[2]
 CPU = jax.devices("cpu")[0]
 
 
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """JAX's own defaults, under which libraries are timed."""
-    cache = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_x64", False)
-    jax.config.update("jax_numpy_dtype_promotion", "standard")  # of every thread
-    yield
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_enable_compilation_cache", cache)
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 def swapped_gates(calls):
@@ -239,16 +231,6 @@ def test_torch_runs_with_the_better_number_of_threads(monkeypatch):
     assert "OMP_WAIT_POLICY" not in os.environ
 
 
-def idle(monkeypatch, load=0.1):
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
-
-
-def one_line(capsys, code):
-    err = capsys.readouterr().err.splitlines()
-    assert code == 2 and len(err) == 1 and err[0].startswith("benchmarks: ")
-    return err[0]
-
-
 @pytest.mark.parametrize(
     "args, named",
     [
@@ -259,6 +241,10 @@ def one_line(capsys, code):
         (["run", "--cases", "exact", "--modes", "eager"], "has none of"),
         (["profile", "--contenders", "torch"], "PyTorch has none"),
         (["profile", "--calls", "0"], "--calls"),
+        (["scan", "--bodies", "nnx GRUCell,mgu"], "--bodies"),
+        (["scan", "--shapes", "3,6,8,16", "3,6,8"], "--shapes"),
+        (["scan", "--shapes", "3,6,8,12"], "a multiple of 8, got 12"),
+        (["scan", "--device", "tpu"], "platform tpu is absent"),
         (["profile", "--modes", "eager"], "--modes forward,gradient"),
         (["measure"], "measure"),
         ([], "command"),

@@ -1,0 +1,1 @@
+"""Training steps as repositories write them, by `lax.scan` and by `jaxseq.scan`."""

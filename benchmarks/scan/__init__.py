@@ -1,0 +1,1 @@
+"""`jaxseq.scan` beside `lax.scan`, over bodies as people write them."""

@@ -1,0 +1,112 @@
+"""Bodies whose rows are independent, and those that only look so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxseq._scan.explain import explain
+from jaxseq._scan.scan import scan
+from tests.bodies import drawn
+from tests.test_scan import assert_same
+
+B, T, D, H = 32, 3, 8, 160
+RNG = np.random.default_rng(0)
+W_X, W_H = drawn(RNG, D, 2 * H), drawn(RNG, H, 2 * H) / H
+XS = drawn(RNG, T, B, D), jnp.asarray(RNG.random((T, B)) < 0.2)
+STATE = drawn(RNG, B, H), drawn(RNG, B, H)
+ROW, R = drawn(RNG, B, 1), drawn(RNG, 4, 40, 40) / 40
+
+
+def cell(s, x):
+    (h, c), (x, reset) = s, x
+    h = jnp.where(reset[:, None], 0, h)
+    i, g = jnp.split(x @ W_X + h @ W_H, 2, -1)
+    c = c + jax.nn.sigmoid(i) * jax.nn.silu(g)
+    return (jnp.tanh(c) / (1 + (c**2).mean(-1, keepdims=True)), c), h.max(-1)
+
+
+def heads(s, x):
+    h = jnp.einsum("bgi,gio->bgo", s[0].reshape(B, 4, 40), R).reshape(B, H)
+    return cell((h, s[1]), x)
+
+
+def on_the_left(s, x):
+    z = lax.dot_general(W_H, s[0], (((0,), (1,)), ((), ()))).T
+    return (jnp.tanh(z[:, :H]), s[1]), z[:, H:] + x[0] @ W_X[:, :H]
+
+
+def of_one_row(s, x):
+    return jax.vmap(lambda s, x: jax.tree.map(lambda a: a[0], cell(*_one(s, x))))(s, x)
+
+
+def _one(s, x):
+    return jax.tree.map(lambda a: a[None], (s, x))
+
+
+INDEPENDENT = {
+    "cell": cell,
+    "vmap of a row": of_one_row,
+    "weights on the left": on_the_left,
+}
+MIXED = {
+    "normalised over rows": lambda s, x: cell((s[0] - s[0].mean(0), s[1]), x),
+    "rolled": lambda s, x: cell((jnp.roll(s[0], 1, 0), s[1]), x),
+    "reversed": lambda s, x: cell((s[0][::-1], s[1]), x),
+    "attends to rows": lambda s, x: cell((s[0] @ s[0].T @ s[0] / 1e3, s[1]), x),
+    "knows its number": lambda s, x: cell((s[0] * s[0].shape[0] / 40, s[1]), x),
+    "holds rows": lambda s, x: cell((s[0] * ROW, s[1]), x),
+    "counts rows": lambda s, x: cell(
+        (s[0] * jnp.arange(1.0, B + 1)[:, None] / B, s[1]), x
+    ),
+    "written for its number": heads,
+    "cumulative": lambda s, x: cell((jnp.cumsum(s[0], 0) / B, s[1]), x),
+    "some rows": lambda s, x: cell((s[0].at[:3].set(0), s[1]), x),
+    "the first for all": lambda s, x: cell((s[0][:1] + 0 * s[0], s[1]), x),
+    "an output of all": lambda s, x: (cell(s, x)[0], s[0].sum(0)[:, None]),
+}
+
+
+def halved(body):
+    return "the rows in two halves" in explain(body, STATE, XS)
+
+
+@pytest.mark.parametrize("body", INDEPENDENT.values(), ids=INDEPENDENT)
+def test_independent(body):
+    assert halved(body)
+    assert_same(
+        *(jax.jit(lambda r=run: r(body, STATE, XS))() for run in (scan, lax.scan))
+    )
+
+
+@pytest.mark.parametrize("body", MIXED.values(), ids=MIXED)
+def test_mixed(body):
+    assert not halved(body)
+    assert_same(
+        *(jax.jit(lambda r=run: r(body, STATE, XS))() for run in (scan, lax.scan))
+    )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_derivatives(reverse):
+    def results(run):
+        f = lambda x: run(cell, STATE, (x, XS[1]), reverse=reverse)[0]
+        loss = lambda x: sum(a.sum() for a in f(x))
+        pair = jnp.stack([XS[0], 2 * XS[0]])
+        return (
+            jax.value_and_grad(loss)(XS[0]),
+            jax.jvp(f, (XS[0],), (XS[0],)),
+            jax.vmap(f)(pair),
+        )
+
+    assert_same(*(jax.jit(lambda r=run: results(r))() for run in (scan, lax.scan)))
+
+
+@pytest.mark.parametrize("n", [1, 31])
+def test_rows_of_an_odd_number(n):
+    few = lambda tree, axis: jax.tree.map(
+        lambda a: lax.slice_in_dim(a, 0, n, axis=axis), tree
+    )
+    state, xs = few(STATE, 0), few(XS, 1)
+    assert_same(scan(cell, state, xs), lax.scan(cell, state, xs))
