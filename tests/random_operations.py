@@ -592,7 +592,7 @@ def _embedded(d: Draw, shape: Shape, depth: int) -> Any:
     if not d.ints or not shape:
         return None
     i = d.pick(d.ints) % 3
-    table = d.weight(3, shape[-1])
+    table = jnp.asarray(d.weight(3, shape[-1]))
     return d.fitted(
         table[i] if d.chance(0.6) else jax.nn.one_hot(i, 3, dtype=float) @ table, shape
     )
