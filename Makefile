@@ -45,7 +45,8 @@ test-newest:
 
 # what takes long: every case of every test, compiled as users compile
 test-long: $(VENV)/dev
-	XLA_FLAGS= JAXSEQ_TEST_UPDATES=300 $(BIN)/python $(PYTEST)
+	XLA_FLAGS= JAXSEQ_TEST_UPDATES=300 JAXSEQ_TEST_BODIES=300 \
+		$(BIN)/python $(PYTEST)
 
 # breaks a copy of the code on purpose, and says what no test notices
 TARGET ?= jaxseq

@@ -111,6 +111,19 @@ def twice(h: Any) -> Any:
 _ramped = jax.jit(lambda h: h * np.linspace(0.5, 1.5, H))
 
 
+def _as_rows(x: Any) -> Any:
+    return x.reshape(B, H)
+
+
+def _crossed(z: Any, x: Any) -> Any:
+    return jnp.tanh(jnp.concatenate([z[:, :2] + x[:, 2:], z[:, 2:] + x[:, :2]], -1))
+
+
+def _overlapping(z: Any, x: Any) -> Any:
+    parts = [z[:, 1:3] + x[:, 1:3], z[:, :2] + x[:, :2]]
+    return jnp.tanh(jnp.concatenate(parts, -1))
+
+
 def _encoded(w: Any, x: Any) -> Any:
     return jnp.tanh(x @ w["x"])[:, :D]
 
@@ -149,6 +162,13 @@ simple(
     lambda w, h, x: twice(jnp.tanh(h @ w["h"] + w["b"] * jnp.sign(jnp.exp(x) - 1))),
     lambda h, x: (h, x[:, 0, 0]),
 )
+simple(
+    "a row of x_t as rows",
+    lambda w, h, x: twice(jnp.tanh(h @ w["h"] + _as_rows(x @ jnp.tile(w["x"], B)))),
+    lambda h, x: (h, x[:, 0]),
+)
+simple("sums of unlike halves", lambda w, h, x: twice(_crossed(h @ w["h"], x @ w["x"])))
+simple("sums that overlap", lambda w, h, x: twice(_overlapping(h @ w["h"], x @ w["x"])))
 simple("one row", lambda w, h, x: twice(core(w, h, x)), lambda h, x: (h[0], x[:, 0]))
 simple("rows by vmap", lambda w, h, x: twice(jax.vmap(core, (None, 0, 0))(w, h, x)))
 simple("rows mixed", lambda w, h, x: twice(core(w, h - h.mean(0), x)))

@@ -1,5 +1,7 @@
 """`jaxseq.linen` against `nn.scan`, `nn.RNN`, and loops over rows and steps."""
 
+import inspect
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -150,6 +152,12 @@ def test_a_bound_cell():
     assert_close(grads, want)
 
 
+def test_a_random_first_state_is_that_of_the_rnn_of_flax():
+    cell = partial(nn.GRUCell, H, **F64, carry_init=nn.initializers.normal(1.0))
+    theirs = lambda cell, x: nn.RNN(cell, return_carry=True, name="rnn")(x)
+    assert_alike(*(Runs(cell, run) for run in (over_time, theirs)), X)
+
+
 def test_time_major_from_a_state():
     module = Runs(CELLS["LSTMCell"], over_time)
     state = tuple(np.random.default_rng(3).standard_normal((2, B, H)))
@@ -186,8 +194,10 @@ class Noisy(nn.RNNCellBase):
         y = nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))(y)
         y = y + jax.random.normal(self.make_rng("noise"), y.shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, H)
+        last = self.variable("batch_stats", "last", jnp.zeros, x.shape)
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             mean.value = 0.9 * mean.value + 0.1 * y.mean(0)
+            last.value = x
         self.sow("intermediates", "y", y)
         return h, y - mean.value
 
@@ -403,14 +413,19 @@ def test_without_inputs():
     assert_alike(Alone(scan), Alone(nn.scan), STATE)
 
 
+@pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("step_rng", [True, False])
-def test_random_numbers_are_those_of_nn_scan(step_rng):
-    """Of the target's own, and of a module in it, drawn before and after the scan."""
+@pytest.mark.parametrize("product", [True, False])
+def test_random_numbers_are_those_of_nn_scan(product, step_rng, check):
+    """Of the target's own, and of a module in it, drawn before and after the scan.
+
+    Flax traces the target once more to check it; without a product `lax.scan` does.
+    """
 
     class Draws(nn.Module):
         @nn.compact
         def __call__(self, h, x):
-            h, y = nn.GRUCell(H, **F64)(h, x)
+            h, y = nn.GRUCell(H, **F64)(h, x) if product else (h, jnp.sin(h))
             y = nn.Dropout(0.5, deterministic=False)(y)
             return h, y + jax.random.normal(self.make_rng("noise"), y.shape)
 
@@ -421,6 +436,8 @@ def test_random_numbers_are_those_of_nn_scan(step_rng):
         def __call__(self, h, x):
             rngs = {"params": False, "dropout": step_rng, "noise": True}
             how = {"variable_broadcast": "params", "split_rngs": rngs}
+            if not self.is_initializing():  # Flax makes no variables without
+                how["check_constancy_invariants"] = check
             cell = self.scan(Draws, **how, in_axes=1, out_axes=1)()
             h, y = cell(h, x)
             h, z = cell(h, x)
@@ -445,6 +462,15 @@ class Layers(nn.Module):
         how = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
         options = {**how, "length": 3, "out_axes": nn.broadcast}
         return self.scan(step, **options)(nn.Dense(D, **F64), x)
+
+
+def test_arguments_are_those_of_nn_scan():
+    """In their order; where it has an empty mapping, the default is None here."""
+    ours, theirs = (inspect.signature(f).parameters for f in (scan, nn.scan))
+    assert [name for name in theirs if name in ours] == [*ours]
+    for name, own in ours.items():
+        default = theirs[name].default
+        assert own.default == (None if isinstance(default, Mapping) else default)
 
 
 def test_what_is_left_to_nn_scan():

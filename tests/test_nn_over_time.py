@@ -117,6 +117,16 @@ def test_equals_the_rnn_of_flax(reverse, lengths):
     assert_close(*compared(CELLS["LSTMCell"](), ours, theirs))
 
 
+def test_a_random_first_state_is_that_of_the_rnn_of_flax():
+    class Drawn(nnx.GRUCell):
+        def initialize_carry(self, *args):
+            return super().initialize_carry(*args, nnx.initializers.normal(1.0))
+
+    cell = made(Drawn)
+    want = nnx.RNN(cell, return_carry=True)(X)
+    assert_close(over_time(cell, X), want)
+
+
 def test_from_a_state_with_resets_to_the_first_one():
     cell = CELLS["own"]()
     state = jax.tree.map(lambda a: 3 * a + 2, begun(cell))
@@ -162,10 +172,16 @@ def test_no_steps():
     assert y.shape == (B, 0, H)
 
 
-def test_a_cell_without_initialize_carry():
-    cell, state = Wave(nnx.Rngs(1)), begun(CELLS["own"]())
+class OwnBegin(Wave):
+    def initialize_carry(self, rows):
+        return jnp.zeros((rows, H))
+
+
+@pytest.mark.parametrize("kind", [Wave, OwnBegin])
+def test_a_cell_without_initialize_carry_or_with_one_of_its_own(kind):
+    state = begun(CELLS["own"]())
     want = over_time(CELLS["own"](), X, state, lengths=LENGTHS)
-    assert_close(over_time(cell, X, state, lengths=LENGTHS), want)
+    assert_close(over_time(kind(nnx.Rngs(1)), X, state, lengths=LENGTHS), want)
 
 
 def test_a_tree_of_inputs():

@@ -1,6 +1,7 @@
 """A language model of characters on Flax's `nnx.RNN`, with text made by code.
 
-`nnx.RNN` takes no scan, so it is its call that differs: an `over_time` below.
+`nnx.RNN` takes no scan, so it is its call that differs: `jaxseq.nn.over_time` stands in
+its place.
 """
 
 import random
@@ -12,6 +13,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+import jaxseq.nn
 from benchmarks.real.training import Sizes, Training
 
 OPTIMIZER = optax.adam(3e-3)
@@ -33,28 +35,19 @@ class Model(nnx.Module):
 
 
 def by_rnn(cell: Any, x: Any) -> Any:
-    """`nnx.RNN`, as its documentation has it."""
     rnn: Any = nnx.RNN(cell)
     return rnn(x, rngs=nnx.Rngs(0))
 
 
-def by(scan: Any) -> Any:
-    """The same by any scan: the cell split outside of the body and merged in it."""
-
-    def over_time(cell: Any, x: Any) -> Any:
-        graph, weights = nnx.split(cell)
-        body = lambda carry, x: nnx.merge(graph, weights)(carry, x)
-        carry = cell.initialize_carry(x[:, 0].shape, nnx.Rngs(0))
-        return scan(body, carry, x.swapaxes(0, 1))[1].swapaxes(0, 1)
-
-    return over_time
+def by_jaxseq(cell: Any, x: Any) -> Any:
+    return jaxseq.nn.over_time(cell, x)[1]
 
 
 def training(sizes: Sizes, scan: Any, dtype: Any = jnp.float32) -> Training:
     text = written(200_000)
     names = sorted(set(text))
     tokens = jnp.asarray(np.array([names.index(c) for c in text], np.int32))
-    over_time = by_rnn if scan is jax.lax.scan else by(scan)
+    over_time = by_rnn if scan is jax.lax.scan else by_jaxseq
     model = Model(sizes, len(names), over_time, dtype, nnx.Rngs(0))
     graph, weights = nnx.split(model, nnx.Param)
 

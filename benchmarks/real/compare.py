@@ -55,7 +55,8 @@ def apart(a: Any, b: Any) -> float:
 
 
 def nudged(a: Any) -> Any:
-    """Floats one rounding up."""
+    """Floats one rounding up, but for zeros."""
     if not jnp.issubdtype(a.dtype, jnp.floating):
         return a
-    return jnp.where(a == 0, a, jnp.nextafter(a, jnp.full_like(a, jnp.inf)))
+    a = np.asarray(a)
+    return jnp.asarray(np.where(a == 0, a, np.nextafter(a, np.inf, dtype=a.dtype)))

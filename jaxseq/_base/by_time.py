@@ -89,8 +89,12 @@ def check_rows(tree: Any, batch: tuple[int, ...], name: str, what: str) -> None:
         check(jnp.shape(a)[: len(batch)] == batch, name, expected, jnp.shape(a))
 
 
-def check_like(state: Any, like: Any) -> Any:
-    """Checks a state against the shapes of one, if they are known."""
+def check_like(state: Any, first: Callable[[], Any] | None) -> Any:
+    """Checks a state against the shapes of what `first` gives, if it gives any."""
+    try:
+        like = None if first is None else jax.eval_shape(first)
+    except Exception:  # it takes what it likes, and a run from a state needs none of it
+        like = None
     state = jax.tree.map(
         lambda a: as_array(a, "state"), state, is_leaf=lambda a: a is None
     )

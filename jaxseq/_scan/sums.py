@@ -178,7 +178,8 @@ def _sums(program: Program, roots: list[Any], makers: dict[Any, Any], of: Any) -
         z, x = sorted(e.invars, key=lambda v: -of(parts[v].root))
         kinds = [of(parts[v].root) for v in (z, x)]
         alone = readers[z] == readers[x] == 1 and {parts[z].root, parts[x].root} <= good
-        if kinds == [Kind.LOOP, Kind.INPUT] and alone:
+        alike = parts[z].columns.rows == parts[x].columns.rows
+        if kinds == [Kind.LOOP, Kind.INPUT] and alone and alike:
             pairs[e.outvars[0]] = z, x
     paired = {v for pair in pairs.values() for v in pair}
     used = {parts[v].root for v in paired}

@@ -36,8 +36,8 @@ def scan(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """
     theirs = lift.scan(fn, **options)
     options = DEFAULTS | options
-    over_time = options["variable_axes"] or options["data_transform"] is not None
-    if over_time or broadcast in jax.tree.leaves(options["out_axes"]):
+    left = options["variable_axes"] or options["data_transform"] is not None
+    if left or broadcast in jax.tree.leaves(options["out_axes"]):
         return theirs
     made, shared = scan_of_made(fn, **options), options["variable_broadcast"]
 

@@ -94,7 +94,7 @@ def over_time(
         return cell.initialize_carry(jax.random.key(0), shape_of_step(over.x))
 
     if state is not None:
-        state = check_like(state, jax.eval_shape(begin) if begins else None)
+        state = check_like(state, begin if begins else None)
     start = begin() if state is None or resets is not None else None
     state = start if state is None else state
     if scope.is_mutable_collection("params") and not cell.variables:

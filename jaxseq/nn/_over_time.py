@@ -85,7 +85,7 @@ def over_time(
     check(ok, "cell", "a module with initialize_carry, to begin from", kind)
     if state is not None:
         first = partial(_start, graph, held, over.x)
-        state = check_like(state, jax.eval_shape(first) if begins else None)
+        state = check_like(state, first if begins else None)
     given = held, state, over.x, over.masks
     state, y, written = _run(graph, *given, batch=over.batch, reverse=reverse)
     if jax.tree.leaves(written):
