@@ -289,7 +289,7 @@ def flax_cells() -> dict[str, Any]:
     cell = nn.GRUCell(H)
     weights = zeros_of(cell.init, KEY, floats(B, H), floats(B, D))
     cells = nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), cell.bind(weights)
-    over = {"state": floats(B, H), **OVER_TIME, **LAYOUT}
+    over = {"state": floats(B, H), **OVER_TIME, **LAYOUT, "remat": 2}
     return {
         f"{package.__name__.partition('.')[2]}.over_time": (
             package.over_time,

@@ -252,6 +252,22 @@ def test_what_the_cell_writes_and_draws():
     assert np.ptp(new["batch_stats"]["Noisy_0"]["mean"]) > 0
 
 
+def test_remat():
+    ours, theirs = (Runs(Noisy, partial(over_time, remat=n)) for n in (2, None))
+    rngs = {"params": KEY, **RNGS}
+    variables = jax.jit(theirs.init)(rngs, X)
+    exactly(jax.jit(ours.init)(rngs, X), variables)
+
+    def gradient(module):
+        how = {"rngs": RNGS, "mutable": ["batch_stats"], "resets": RESETS}
+        loss = lambda w: total(module.apply({**variables, "params": w}, X, **how))
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    assert_close(gradient(ours), gradient(theirs))
+    run = lambda m: str(jax.make_jaxpr(partial(m.apply, variables, rngs=RNGS))(X))
+    assert run(ours).count("prevent_cse") > run(theirs).count("prevent_cse") == 0
+
+
 def test_what_the_cell_only_reads():
     ours = Runs(Noisy, over_time)
     variables = ours.init({"params": KEY, **RNGS}, X)

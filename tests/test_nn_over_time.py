@@ -153,6 +153,28 @@ def test_time_major(reverse):
     assert_close(over_time(cell, x, **how, reverse=reverse), (state, y.swapaxes(0, 1)))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_remat(reverse):
+    """Also of what the cell writes."""
+    cells = [Noisy(nnx.Rngs(0)) for _ in range(2)]
+
+    def gradient(cell, remat):
+        def loss(cell):
+            out = over_time(cell, X, **MASKED, reverse=reverse, remat=remat)
+            return total((out, cell.mean[...]))
+
+        return nnx.grad(loss)(cell)
+
+    run = nnx.jit(gradient, static_argnums=1)
+    got, want = (run(cell, remat) for cell, remat in zip(cells, (2, None), strict=True))
+    assert_close(jax.tree.leaves(got), jax.tree.leaves(want))
+    assert cells[0].dropout.rngs.count[...] == T
+    assert_close(cells[0].mean[...], cells[1].mean[...])
+    cell = CELLS["GRUCell"]()
+    run = lambda n: jax.make_jaxpr(lambda x: over_time(cell, x, remat=n))(X)
+    assert str(run(2)).count("prevent_cse") > str(run(None)).count("prevent_cse") == 0
+
+
 @pytest.mark.parametrize("batch", [(), (2, 2)])
 def test_any_batch(batch):
     cell = CELLS["GRUCell"]()

@@ -79,6 +79,13 @@ def test_columns_that_lie_apart_are_not_picked():
     assert is_picked(W, c)
 
 
+def test_a_row_that_goes():
+    z = (X @ W)[:1]
+    assert followed(lambda z: z.reshape(1, O, 1).squeeze((0, 2)), z) is None
+    (c,) = followed(lambda z: z.reshape(1, 1, O).squeeze(1), z)
+    assert c.rows == (1,) and c.indices() == list(range(O))
+
+
 @pytest.mark.parametrize("move", UNSEEN.values(), ids=UNSEEN)
 def test_what_is_not_followed(move):
     found = followed(move, X @ W)

@@ -24,9 +24,11 @@ DEFAULTS: dict[str, Any] = {
     "length": None,
     "reverse": False,
     "unroll": 1,
+    "remat": None,
     "data_transform": None,
     "check_constancy_invariants": True,
 }
+HANDED_ON = "length", "reverse", "unroll", "remat"
 
 
 def scan(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -54,7 +56,8 @@ def scan_of_made(
 ) -> Callable[..., Any]:
     """A scan of scopes whose variables are there; what it writes is kept if `written`.
 
-    The options are those of `flax.core.lift.scan`, but for what that alone does.
+    The options are those of `flax.core.lift.scan`, but for what that alone does, and
+    the `remat` of `jaxseq.scan`.
     """
     options = DEFAULTS | options
     in_axes, out_axes = options["in_axes"], options["out_axes"]
@@ -100,7 +103,7 @@ def scan_of_made(
             jax.eval_shape(first, moving, *one_step(now))
             begun = [copied(some) for some in drawn]
         moving = as_it_comes_out(first, moving, *one_step(now))
-        how = {name: options[name] for name in ("length", "reverse", "unroll")}
+        how = {name: options[name] for name in HANDED_ON}
         (new, carry), ys = jaxseq.scan(body, moving, now, **how)
         out = jax.tree.map(_from_front, out_axes, ys)
         return (carry, out), (shared, new if written else carried)

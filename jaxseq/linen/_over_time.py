@@ -17,7 +17,7 @@ from jaxseq._base.by_time import (
     masked,
     shape_of_step,
 )
-from jaxseq._base.check import check, check_flag
+from jaxseq._base.check import check, check_flag, check_remat
 from jaxseq.linen._lifted import scan_of_made as lifted_scan_of_made
 
 
@@ -31,6 +31,7 @@ def over_time(
     resets: ArrayLike | None = None,
     reverse: bool = False,
     time_major: bool = False,
+    remat: int | None = None,
 ) -> tuple[Any, Any]:
     """Runs a Linen cell over time by `jaxseq.linen.scan`, inside of a module.
 
@@ -58,6 +59,8 @@ def over_time(
             the position of their inputs.
         time_major: whether time is the first axis, of `x`, `mask`, `resets` and the
             outputs, as in a rollout `(T, B, D)`.
+        remat: for long inputs, how many steps lie between two states that are kept
+            for the backward pass; see `jaxseq.scan`.
 
     Returns:
         `(state, y)`: the final state, and the outputs of all steps, `(..., T, F)`.
@@ -84,6 +87,7 @@ def over_time(
     check(scope is not None, "cell", expected, f"{kind}, unbound")
     reverse = check_flag(reverse, "reverse")
     time_major = check_flag(time_major, "time_major")
+    remat = None if remat is None else check_remat(remat)
     how: Any = {"features": feature_axes(cell), "time_major": time_major}
     over = by_time(x, lengths, mask, resets, reverse, **how)
     begins = hasattr(cell, "initialize_carry")
@@ -114,6 +118,7 @@ def over_time(
         variable_carry=moving,
         split_rngs={"params": False, True: True},
         reverse=reverse,
+        remat=remat,
     )
     (_, state), y = run(cell, ((), state), (over.x, over.masks))
     return state, as_given(y, over.batch, time_major)

@@ -18,7 +18,7 @@ from jaxseq._base.by_time import (
     one_step,
     shape_of_step,
 )
-from jaxseq._base.check import check, check_flag
+from jaxseq._base.check import check, check_flag, check_remat
 from jaxseq._base.mesh import as_it_comes_out
 
 
@@ -32,6 +32,7 @@ def over_time(
     resets: ArrayLike | None = None,
     reverse: bool = False,
     time_major: bool = False,
+    remat: int | None = None,
 ) -> tuple[Any, Any]:
     """Runs an NNX cell over time by `jaxseq.scan`.
 
@@ -57,6 +58,8 @@ def over_time(
             the position of their inputs.
         time_major: whether time is the first axis, of `x`, `mask`, `resets` and the
             outputs, as in a rollout `(T, B, D)`.
+        remat: for long inputs, how many steps lie between two states that are kept
+            for the backward pass; see `jaxseq.scan`.
 
     Returns:
         `(state, y)`: the final state, and the outputs of all steps, `(..., T, F)`.
@@ -77,6 +80,7 @@ def over_time(
     check(isinstance(cell, nnx.Module), "cell", expected, kind)
     reverse = check_flag(reverse, "reverse")
     time_major = check_flag(time_major, "time_major")
+    remat = None if remat is None else check_remat(remat)
     how: Any = {"features": feature_axes(cell), "time_major": time_major}
     over = by_time(x, lengths, mask, resets, reverse, **how)
     graph, held = nnx.split(cell)
@@ -87,7 +91,8 @@ def over_time(
         first = partial(_start, graph, held, over.x)
         state = check_like(state, first if begins else None)
     given = held, state, over.x, over.masks
-    state, y, written = _run(graph, *given, batch=over.batch, reverse=reverse)
+    options = {"batch": over.batch, "reverse": reverse, "remat": remat}
+    state, y, written = _run(graph, *given, **options)
     if jax.tree.leaves(written):
         nnx.update(cell, written)
     return state, as_given(y, over.batch, time_major)
@@ -99,9 +104,17 @@ def _start(graph: Any, held: Any, x: Any) -> Any:
 
 
 # compiled, so that a second call outside `jit` compiles nothing
-@partial(jax.jit, static_argnames=("graph", "batch", "reverse"))
+@partial(jax.jit, static_argnames=("graph", "batch", "reverse", "remat"))
 def _run(
-    graph: Any, held: Any, state: Any, x: Any, masks: Any, batch: Any, reverse: bool
+    graph: Any,
+    held: Any,
+    state: Any,
+    x: Any,
+    masks: Any,
+    *,
+    batch: Any,
+    reverse: bool,
+    remat: int | None,
 ) -> Any:
     """`(state, y, written)`, of the cell and of all steps; time in front."""
     start = None
@@ -128,7 +141,7 @@ def _run(
     body, over = masked(step, start, batch), (x, masks)
     first = lambda carry, *now: body(carry, now)[0]
     carry = as_it_comes_out(first, (moving, state), *one_step(over))
-    (moving, state), y = jaxseq.scan(body, carry, over, reverse=reverse)
+    (moving, state), y = jaxseq.scan(body, carry, over, reverse=reverse, remat=remat)
     return state, y, moving
 
 
