@@ -89,11 +89,11 @@ def test_on_an_explicit_mesh(name, monkeypatch):
     make, given = problem(name)
     mesh, told = mesh_of(AxisType.Explicit), []
     given = put(given, over_devices(name, monkeypatch), mesh)
+    # JAX 0.12 differentiates its own scan only where the mesh is set
+    with jax.set_mesh(mesh):
+        want = jax.jit(partial(gradients, lax.scan, make))(given)
     with jax.set_mesh(mesh) if len(name) % 2 else nullcontext():
-        got, want = (
-            jax.jit(partial(gradients, run, make))(given)
-            for run in (explained(told), lax.scan)
-        )
+        got = jax.jit(partial(gradients, explained(told), make))(given)
     assert "in the loop" in told[0]
     assert jax.tree.map(jax.typeof, got) == jax.tree.map(jax.typeof, want)
     assert_same(got, want)
