@@ -112,7 +112,10 @@ def scans() -> dict[str, Given]:
     body = lambda h, x: (jnp.tanh(x + h @ w), x)
     given: Given = {"body": body, "init": floats(B, D), "xs": floats(T, B, D)}
     given |= {"length": T}
-    return {"scan": {**given, "reverse": False, "unroll": 1}, "explain": given}
+    return {
+        "scan": {**given, "reverse": False, "unroll": 1, "remat": 2},
+        "explain": given,
+    }
 
 
 def layers() -> dict[str, Given]:

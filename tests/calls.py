@@ -238,16 +238,17 @@ def cell_calls() -> dict[str, Call]:
 def scan_calls() -> dict[str, Call]:
     w = floats(D, H), floats(H, H, seed=2)
 
-    def run(w: Any, h: Any, xs: Any, reverse: bool) -> Any:
+    def run(w: Any, h: Any, xs: Any, **options: Any) -> Any:
         def body(h: Any, x: Any) -> Any:
             h = jnp.tanh(x @ w[0] + h @ w[1])
             return h, h
 
-        return jaxseq.scan(body, h, xs, reverse=reverse)
+        return jaxseq.scan(body, h, xs, **options)
 
     args = lambda B, T: (w, floats(B, H), floats(T, B, D))
     return {
-        "scan": Call(partial(run, reverse=False), args),
+        "scan": Call(run, args),
+        "scan remat": Call(partial(run, remat=2), args),
         "scan reverse": Call(partial(run, reverse=True), args),
     }
 

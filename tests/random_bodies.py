@@ -77,7 +77,9 @@ def problem(seed: int) -> Problem:
     given: dict[str, Any] = {
         "tokens": rng.integers(0, 3, (T, *pick([(), (sizes["B"],)]))).astype(whole),
         "resets": rng.random((T, sizes["B"])) < 0.4,
-        "keys": keys if rng.random() < 0.5 else jax.random.key_data(keys),
+        "keys": keys
+        if rng.random() < 0.5 or bits == "rbg"
+        else jax.random.key_data(keys),
     }
 
     def init(floats: Any) -> Any:

@@ -67,7 +67,8 @@ def test_before_and_after_are_the_same(page, number):
 def test_what_is_left_to_lax_scan_is_said():
     """Every reason that the code gives stands on the page, but those of meshes."""
     source = (ROOT / "jaxseq" / "_scan" / "analysis.py").read_text(encoding="utf-8")
-    given = re.findall(r"(?:return|why =) \"(.*)\"", source)
+    lines = re.findall(r"(?:return|why =) (\".*)", source)
+    given = [text for line in lines for text in re.findall(r"\"(.*?)\"", line)]
     rows = PAGES["docs/scan.md"].partition("| `explain` says |")[2].partition("\n\n")[0]
     first = [row.split("|")[1] for row in rows.splitlines()[2:]]
     said = [text for cell in first for text in re.findall(r"`(.*?)`", cell)]

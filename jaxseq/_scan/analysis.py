@@ -206,8 +206,10 @@ def _of_half(given: Given) -> Plan | None:
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:
-    if any(e.effects for e in program.eqns):
-        return "it has effects"
+    if effects := {x for e in program.eqns for x in e.effects}:
+        axes = get_abstract_mesh().axis_names
+        sends = all(getattr(x, "name", None) in axes for x in effects)
+        return "it sends between devices" if sends else "it has effects"
     atoms = [*program.ins, *program.outs]
     if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in atoms):
         return "it has complex numbers"
