@@ -256,15 +256,6 @@ def _(rng: Any) -> Any:
     return make, w, h, x
 
 
-@jax.custom_vjp
-def _clipped(a: Any) -> Any:
-    return a
-
-
-_clipped.defvjp(lambda a: (a, None), lambda _, d: (jnp.clip(d, -0.1, 0.1),))
-simple("custom derivative", lambda w, h, x: twice(_clipped(core(w, h, x))))
-
-
 def _masked(key: Any) -> Any:
     return jnp.where(jax.random.bernoulli(key, 0.7, (B, H)), 1 / 0.7, 0.0)
 

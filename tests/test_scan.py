@@ -174,12 +174,21 @@ def turned(h, x):
     return (step(h, x)[0].astype(complex) * turn).real, h
 
 
+@jax.custom_vjp
+def clipped(a):
+    return a
+
+
+clipped.defvjp(lambda a: (a, None), lambda _, d: (jnp.clip(d, -0.1, 0.1),))
+
+
 STATE, XS = jnp.ones((B, H)), jnp.ones((T, B, D))
 LEFT = {
     "an effect": (printed, STATE, XS, "effects"),
     "no steps": (step, STATE, XS[:0], "no steps"),
     "no product": (lambda h, x: (h + x.sum(), h), STATE, XS, "no product"),
     "no derivative": (halved, STATE, XS, "no derivative"),
+    "a custom_vjp": (lambda h, x: step(clipped(h), x), STATE, XS, "custom_vjp"),
     "integers": (lambda n, x: (n + 1, n), jnp.int32(0), XS, "no part of the state"),
     "complex": (lambda h, x: (1j * h, h), STATE.astype(complex), XS, "complex"),
     "complex weights": (turned, STATE, XS, "the loop reads complex numbers"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
+from jax.extend.core import JaxprEqn, jaxprs_in_params
 from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
 from jaxseq._base.check import check_value, is_whole
@@ -152,6 +153,8 @@ def _planned(given: Given) -> Plans | str:
         return "no product with a fixed matrix reads the state"
     if plan.step.is_complex:
         return "the loop reads complex numbers"
+    if any(map(_has_own_reverse, plan.loop)):
+        return "a function in it has a custom_vjp"
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
     rows, flops = work_of(plan.step, ())
@@ -226,6 +229,13 @@ def _kind(v: Any) -> Any:
     """What `lax.scan` wants to be the same of a state and the next."""
     a = v.aval
     return a.shape, a.dtype, tuple(a.sharding.spec), a.manual_axis_type
+
+
+def _has_own_reverse(e: JaxprEqn) -> bool:
+    """Whether JAX has no derivative of it in forward mode, which those of higher
+    orders and `vmap` of a gradient are made of here."""
+    inner = (f for j in jaxprs_in_params(e.params) for f in j.eqns)
+    return e.primitive.name == "custom_vjp_call" or any(map(_has_own_reverse, inner))
 
 
 def _has_gradient(program: Program) -> bool:
