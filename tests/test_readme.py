@@ -65,7 +65,7 @@ def test_before_and_after_are_the_same(page, number):
 
 
 def test_what_is_left_to_lax_scan_is_said():
-    """Every reason that the code gives stands on the page, and those of meshes apart."""
+    """Every reason that the code gives stands there, and those of meshes apart."""
     source = (ROOT / "jaxseq" / "_scan" / "analysis.py").read_text(encoding="utf-8")
     lines = re.findall(r"(?:return|why =) (\".*)", source)
     given = {text for line in lines for text in re.findall(r"\"(.*?)\"", line)}
