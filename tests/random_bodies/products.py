@@ -12,7 +12,7 @@ from tests.random_bodies.rules import halved_gradient_product
 
 
 def einsum(formula: str) -> Any:
-    """A product `value,weight->out`, or `weight,value->out` where a `w` marks the weight.
+    """A product of `value,weight->out`, or of `weight,value->out`: a `w` marks it then.
 
     `L` stands for the leading axes, `o` for the last one or `u` and `v` for two that it
     is split into; the others are summed over.
