@@ -1,5 +1,7 @@
 """Bodies whose rows are independent, and those that only look so."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ RNG = np.random.default_rng(0)
 W_X, W_H = drawn(RNG, D, 2 * H), drawn(RNG, H, 2 * H) / H
 XS = drawn(RNG, T, B, D), jnp.asarray(RNG.random((T, B)) < 0.2)
 STATE = drawn(RNG, B, H), drawn(RNG, B, H)
+KEY = jax.random.key(0)
 ROW, R = drawn(RNG, B, 1), drawn(RNG, 4, 40, 40) / 40
 
 
@@ -60,24 +63,51 @@ INDEPENDENT = {
     "cell": cell,
     "vmap of a row": of_one_row,
     "weights on the left": on_the_left,
+    "knows its number": lambda s, x: cell((s[0] * s[0].shape[0] / 40, s[1]), x),
+    "written for its number": heads,
+    "a function that gives a constant": lambda s, x: cell(
+        (with_ones(s[0])[0] * with_ones(s[0])[1], s[1]), x
+    ),
+    "softplus": lambda s, x: cell((jax.nn.softplus(s[0]), s[1]), x),
+    "relu": lambda s, x: cell((jax.nn.relu(s[0]), s[1]), x),
+    "a count of the rows": lambda s, x: cell((s[0] / jnp.ones(B).sum(), s[1]), x),
+    "a range of the rows": lambda s, x: cell(
+        (s[0] * jnp.arange(1.0, s[0].shape[0] + 1).max() / 9, s[1]), x
+    ),
+    "a power of their number": lambda s, x: cell((s[0] ** s[0].shape[0], s[1]), x),
+    "as many columns": lambda s, x: cell(
+        (s[0] + s[0][:, : s[0].shape[0]].sum(1, keepdims=True), s[1]), x
+    ),
+    "random numbers for all": lambda s, x: cell(
+        (s[0] * jax.random.uniform(KEY, (s[0].shape[0],)).sum(), s[1]), x
+    ),
+    "fixed and the same for all": lambda s, x: cell(
+        (s[0] + jnp.broadcast_to(W_X[0, :H], (B, H)), s[1]), x
+    ),
+    "no input": lambda s, x: ((jnp.tanh(s[0] @ W_H)[:, :H], s[0]), s[1][:, 0]),
 }
 MIXED = {
     "normalised over rows": lambda s, x: cell((s[0] - s[0].mean(0), s[1]), x),
     "rolled": lambda s, x: cell((jnp.roll(s[0], 1, 0), s[1]), x),
     "reversed": lambda s, x: cell((s[0][::-1], s[1]), x),
     "attends to rows": lambda s, x: cell((s[0] @ s[0].T @ s[0] / 1e3, s[1]), x),
-    "knows its number": lambda s, x: cell((s[0] * s[0].shape[0] / 40, s[1]), x),
     "holds rows": lambda s, x: cell((s[0] * ROW, s[1]), x),
     "counts rows": lambda s, x: cell(
         (s[0] * jnp.arange(1.0, B + 1)[:, None] / B, s[1]), x
     ),
-    "written for its number": heads,
     "cumulative": lambda s, x: cell((jnp.cumsum(s[0], 0) / B, s[1]), x),
     "some rows": lambda s, x: cell((s[0].at[:3].set(0), s[1]), x),
     "the first for all": lambda s, x: cell((s[0][:1] + 0 * s[0], s[1]), x),
-    "a function that gives a constant": lambda s, x: cell(
-        (with_ones(s[0])[0] * with_ones(s[0])[1], s[1]), x
+    "fixed rows, each a number of columns": lambda s, x: (
+        cell((s[0], s[1]), x)[0],
+        jnp.tanh(s[0][:, :B] + jnp.ones((B, 1)) * W_X[0, :B]),
     ),
+    "a square of rows": lambda s, x: cell((s[0].at[:, :B].set(s[0][:, :B].T), s[1]), x),
+    "rows as columns": lambda s, x: cell(
+        (s[0] + jnp.pad(s[0][:, :B].T, ((0, 0), (0, H - B))), s[1]), x
+    ),
+    "sorted": lambda s, x: cell((jnp.sort(s[0], 0), s[1]), x),
+    "a softmax of rows": lambda s, x: cell((jax.nn.softmax(s[0], 0), s[1]), x),
     "an output of all": lambda s, x: (cell(s, x)[0], s[0].sum(0)[:, None]),
 }
 
@@ -124,3 +154,22 @@ def test_rows_of_an_odd_number(n):
     )
     state, xs = few(STATE, 0), few(XS, 1)
     assert_same(scan(cell, state, xs), lax.scan(cell, state, xs))
+
+
+class Named(NamedTuple):
+    y: Any
+
+
+def test_structure_is_that_of_all_rows():
+    """The body is run on as many rows as there are, and no others."""
+    seen = []
+
+    def body(s, x):
+        seen.append(s[0].shape)
+        state, y = cell(s, x)
+        return state, {"y": Named(y), "last": jax.tree_util.Partial(max, s[0].shape[0])}
+
+    got = scan(body, STATE, XS)
+    assert set(seen) == {(B, H)}
+    want = lax.scan(body, STATE, XS)
+    assert jax.tree.structure(got) == jax.tree.structure(want)

@@ -23,7 +23,7 @@ from jaxseq._scan.meshes import Layout, freed, layout_of, mesh_of, of_one_step, 
 from jaxseq._scan.plan import Plan, is_map, plan_of
 from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
-from jaxseq._scan.rows import are_alike, are_independent
+from jaxseq._scan.rows import of_half
 from jaxseq._scan.sums import summed
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -32,7 +32,6 @@ Body = Callable[[Any, Any], tuple[Any, Any]]
 class Given(NamedTuple):
     """A body, traced for its arguments."""
 
-    flat: Callable[..., Any]  # the body, from leaves to leaves
     program: Program  # (constants..., state..., x...) -> (state..., ys...)
     consts: list[Any]  # arrays that it closes over
     state: list[Any]
@@ -103,7 +102,7 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
     context = get_abstract_mesh(), layout, settings()
     key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, context
     return Given(
-        flat, program, consts, state, inputs, T, layout, why, tree, as_given, key, text
+        program, consts, state, inputs, T, layout, why, tree, as_given, key, text
     )
 
 
@@ -181,31 +180,16 @@ def _inlined(program: Program, given: Given) -> tuple[Program, tuple[int, int]]:
 
 
 def _of_half(given: Given) -> Plan | None:
-    """The plan for half the rows, if they are independent and two cores have work."""
-    arrays = [*given.state, *given.xs]
+    """The plan for half the rows, if they are independent."""
     if given.layout is not None or not given.xs:
         return None
-    program, sizes = _inlined(given.program, given)
-    if program.held or not are_independent(program, sizes[0]):
+    n_fixed, n_state = len(given.consts), len(given.state)
+    half = of_half(given.program, n_fixed)
+    if half is None:
         return None
-    rows = given.state[0].shape[0]
-    if is_symbolic_dim(rows) or rows % 2:
-        return None
-    shapes = [a.shape for a in given.state] + [a.shape[1:] for a in given.xs]
-    halves = [
-        jax.ShapeDtypeStruct((rows // 2, *shape[1:]), a.dtype)
-        for shape, a in zip(shapes, arrays, strict=True)
-    ]
-    try:
-        closed = jax.make_jaxpr(given.flat)(*halves)
-    except Exception:  # whatever a body raises that is written for its number of rows
-        return None
-    same = [id(a) for a in closed.consts] == [id(a) for a in given.consts]
-    half, _ = _inlined(program_of(closed.jaxpr), given)
-    if not same or not are_alike(program, half, rows, rows // 2):
-        return None
-    half = summed(normalised(half, *sizes), *sizes, is_map)
-    return plan_of(half, *sizes, given.tree)._replace(halves=True)
+    half = normalised(half, n_fixed, n_state)
+    half = summed(half, n_fixed, n_state, is_map)
+    return plan_of(half, n_fixed, n_state, given.tree)._replace(halves=True)
 
 
 def _why_not(program: Program, n_fixed: int, state: list[Any]) -> str | None:

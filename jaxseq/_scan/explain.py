@@ -49,9 +49,8 @@ def _described(plans: Plans) -> str:
     made = {v: e for e in plan.program.eqns for v in e.outvars}
     loop = [e for e in plan.loop if e.primitive is times_p]
     n = len(loop)
-    what = "1 product" if n == 1 else f"{n} products"
     its = "its gradient" if n == 1 else "their gradients"
-    lines = [f"{what} in the loop, {its} after it"]
+    lines = [f"{_count(n)} in the loop, {its} after it"]
     for k, e in enumerate(loop):
         kept = "kept in a sum with an input" if k in step.sums else "kept"
         lines.append(f"  {_product(e)}, {kept}{_where(e)}")
@@ -72,7 +71,14 @@ def _described(plans: Plans) -> str:
         lines.append("without a gradient: run by lax.scan, for its many rows")
     elif plans.value.halves:
         lines.append("without a gradient: on a CPU, the rows in two halves")
+    elif plans.value is not plan:
+        merged = sum(e.primitive is times_p for e in plans.value.loop)
+        lines.append(f"without a gradient: {_count(merged)} in the loop")
     return "\n".join(lines)
+
+
+def _count(n: int) -> str:
+    return "1 product" if n == 1 else f"{n} products"
 
 
 def _product(e: JaxprEqn) -> str:

@@ -1,15 +1,20 @@
-"""Whether a body does the same to each row of its arrays, and that on fewer rows.
+"""A body on half the rows of its arrays, if no row depends on another.
 
-Rows are the first axis of the state, of x_t and of the outputs. Where they depend on
-nothing of each other, half of them are computed beside the other half.
+Rows are the first axis of the state, of x_t and of the outputs. The equations of the
+body are followed, and written anew for fewer rows; what mixes rows, or is not known to
+keep them apart, ends that.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from jax import Array
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+import jax
+from jax import Array, lax
+from jax.export import is_symbolic_dim
+from jax.extend.core import Literal
 
-from jaxseq._scan.program import Program, program_of
+from jaxseq._scan.program import CALLS, Program, bound, program_of
 
 POINTWISE = frozenset(
     "abs add add_any and atan2 cbrt ceil clamp convert_element_type copy cos div eq erf"
@@ -23,80 +28,125 @@ REDUCTIONS = frozenset(
 )
 
 
-def are_independent(program: Program, n_fixed: int) -> bool:
-    """Whether no row of what a program gives depends on another row."""
-    axis: dict[Any, int] = dict.fromkeys(program.ins[n_fixed:], 0)
-    rows = {v.aval.shape[:1] for v in axis}
-    if len(rows) != 1 or rows == {()}:
-        return False
-    try:
-        _follow(program.eqns, axis, {})
-    except _Mixed:
-        return False
-    return all(type(v) is not Literal and axis.get(v) == 0 for v in program.outs)
-
-
 class _Mixed(Exception):
     """Rows are mixed, or may be."""
 
 
-def _follow(
-    eqns: list[JaxprEqn], axis: dict[Any, int], alike: dict[Any, set[int]]
-) -> None:
-    """Adds to `axis` where the rows of each result lie.
+def of_half(program: Program, n_fixed: int) -> Program | None:
+    """The program for arrays of half the rows, if it gives these rows the same."""
+    variables = program.ins[n_fixed:]
+    sizes: set[Any] = {v.aval.shape[:1] for v in variables}  # pyright: ignore
+    if len(sizes) != 1 or sizes == {()}:
+        return None
+    ((rows,),) = sizes
+    if is_symbolic_dim(rows) or rows % 2:
+        return None
 
-    `alike` tells of values without rows the axes along which they are all the same.
-    """
-    e: Any
-    for e in eqns:
-        name, p = e.primitive.name, e.params
-        moving = [v for v in e.invars if type(v) is not Literal and v in axis]
-        if not moving:
-            if name == "broadcast_in_dim":
-                kept, rank = p["broadcast_dimensions"], len(p["shape"])
-                alike[e.outvars[0]] = set(range(rank)) - set(kept)
-            continue
-        if name == "custom_jvp_call":
-            inner = p["call_jaxpr"].jaxpr
-            pairs = list(zip(inner.invars, e.invars, strict=True))
-            own = {i: axis[v] for i, v in pairs if type(v) is not Literal and v in axis}
-            same = {
-                i: alike[v] for i, v in pairs if type(v) is not Literal and v in alike
-            }
-            _follow(inner.eqns, own, same)
-            for out, v in zip(e.outvars, inner.outvars, strict=True):
-                if type(v) is Literal or v not in own:
-                    raise _Mixed
-                axis[out] = own[v]
-            continue
-        rule = _RULES.get(name)
+    def aval(v: Any, moves: bool) -> Any:
+        shape = (rows // 2, *v.aval.shape[1:]) if moves else v.aval.shape
+        return jax.ShapeDtypeStruct(shape, v.aval.dtype)
+
+    def again(*args: Any) -> list[Any]:
+        on = _Rows(rows)
+        for v, a in zip(program.ins, args, strict=True):
+            on.put(v, a)
+        on.axis.update(dict.fromkeys(variables, 0))
+        on.run(program.eqns)
+        if any(on.place(v) != 0 for v in program.outs):
+            raise _Mixed
+        return [on.read(v) for v in program.outs]
+
+    moves = [False] * n_fixed + [True] * len(variables)
+    try:
+        closed = jax.make_jaxpr(again)(*map(aval, program.ins, moves))
+    except _Mixed:
+        return None
+    return None if closed.consts else program_of(closed.jaxpr)
+
+
+class _Rows:
+    """Values on half the rows, and where these lie."""
+
+    def __init__(self, rows: int):
+        self.rows, self.half = rows, rows // 2
+        self.value: dict[Any, Any] = {}
+        self.axis: dict[Any, int] = {}  # of the rows, where there are some
+        # of values without rows, the axes along which they are all the same
+        self.alike: dict[Any, frozenset[int]] = {}
+
+    def read(self, v: Any) -> Any:
+        return v.val if type(v) is Literal else self.value[v]
+
+    def place(self, v: Any) -> int | None:
+        return self.axis.get(_key(v))
+
+    def put(self, v: Any, a: Any, like: Any = None) -> None:
+        """Gives a variable its value, and the rows of another."""
+        self.value[v] = a
+        self.alike[v] = self.alike.get(_key(like), frozenset())
+        self.axis.pop(v, None)
+        if (place := self.place(like)) is not None:
+            self.axis[v] = place
+
+    def run(self, eqns: Sequence[Any]) -> None:
+        for e in eqns:
+            moving = [v for v in e.invars if self.place(v) is not None]
+            if moving and e.primitive.name in CALLS | {"custom_jvp_call"}:
+                self.call(e)
+            elif moving:
+                self.step(e)
+            else:
+                for v, a in zip(e.outvars, bound(e, self.values(e)), strict=True):
+                    self.put(v, a)
+                if e.primitive.name == "broadcast_in_dim":
+                    new = set(range(len(e.params["shape"])))
+                    new -= set(e.params["broadcast_dimensions"])
+                    self.alike[e.outvars[0]] = frozenset(new)
+
+    def values(self, e: Any) -> list[Any]:
+        return [self.read(v) for v in e.invars]
+
+    def call(self, e: Any) -> None:
+        """A function in the body, without the derivative that it may have."""
+        inner: Any = e.params.get("call_jaxpr", e.params.get("jaxpr"))
+        jaxpr = getattr(inner, "jaxpr", inner)
+        for v, a in zip(jaxpr.constvars, getattr(inner, "consts", ()), strict=True):
+            self.put(v, a)
+        for v, given in zip(jaxpr.invars, e.invars, strict=True):
+            self.put(v, self.read(given), given)
+        self.run(jaxpr.eqns)
+        for v, made in zip(e.outvars, jaxpr.outvars, strict=True):
+            self.put(v, self.read(made), made)
+
+    def step(self, e: Any) -> None:
+        rule = _RULES.get(e.primitive.name)
         if rule is None:
             raise _Mixed
-        out = rule(e, axis, alike)
-        axis.update(dict.fromkeys(e.outvars, out))
+        place, params = rule(self, e)
+        values = []
+        for v, a in zip(e.invars, self.values(e), strict=True):
+            alike = self.place(v) is None and place in self.alike.get(_key(v), ())
+            if alike and a.shape[place] == self.rows:
+                a = lax.slice_in_dim(a, 0, self.half, axis=place)
+            values.append(a)
+        new = bound(e.replace(params={**e.params, **params}), values)
+        for v, a in zip(e.outvars, new, strict=True):
+            self.put(v, a)
+            self.axis[v] = place
 
 
-def _pointwise(e: Any, axis: Any, alike: Any) -> int:
-    places = {axis[v] for v in e.invars if type(v) is not Literal and v in axis}
-    if len(places) > 1:
+Rule = tuple[int, dict[str, Any]]  # where the rows of the results lie; new parameters
+
+
+def _key(v: Any) -> Any:
+    return None if type(v) is Literal else v
+
+
+def _one(on: _Rows, e: Any) -> int:
+    place = on.place(e.invars[0])
+    if place is None:
         raise _Mixed
-    (i,) = places
-    for v in e.invars:
-        shape = v.aval.shape
-        moves = type(v) is not Literal and v in axis
-        if not moves and shape and shape[i] != 1 and i not in alike.get(v, ()):
-            raise _Mixed
-    return i
-
-
-def _one(e: Any, axis: Any) -> int:
-    return axis[e.invars[0]]
-
-
-def _concatenate(e: Any, axis: Any, alike: Any) -> int:
-    i = _pointwise(e, axis, alike)
-    full = all(v.aval.shape[i] == e.outvars[0].aval.shape[i] for v in e.invars)
-    return _off(i, {e.params["dimension"]} if full else {i})
+    return place
 
 
 def _off(i: int, axes: Any) -> int:
@@ -106,54 +156,81 @@ def _off(i: int, axes: Any) -> int:
     return i
 
 
-def _slice(e: Any, axis: Any, _: Any) -> int:
-    (v,), p, i = e.invars, e.params, _one(e, axis)
-    bounds = p["start_indices"][i], p["limit_indices"][i]
-    whole = bounds == (0, v.aval.shape[i]) and (p["strides"] or {i: 1})[i] == 1
-    return _off(i, set() if whole else {i})
+def _with(sizes: Sequence[int], i: int, n: int) -> tuple[int, ...]:
+    return (*sizes[:i], n, *sizes[i + 1 :])
 
 
-def _reshape(e: Any, axis: Any, _: Any) -> int:
-    i, old, new = _one(e, axis), e.invars[0].aval.shape, e.outvars[0].aval.shape
-    same = old[: i + 1] == new[: i + 1] and e.params.get("dimensions") is None
-    return _off(i, set() if same else {i})
-
-
-def _reduced(e: Any, axis: Any, _: Any) -> int:
-    i, axes = _one(e, axis), e.params["axes"]
-    return _off(i, axes) - sum(a < i for a in axes)
-
-
-def _squeezed(e: Any, axis: Any, _: Any) -> int:
-    i, axes = _one(e, axis), e.params["dimensions"]
-    return _off(i, axes) - sum(a < i for a in axes)
-
-
-def _broadcast(e: Any, axis: Any, _: Any) -> int:
-    i = _one(e, axis)
-    j = e.params["broadcast_dimensions"][i]
-    same = e.params["shape"][j] == e.invars[0].aval.shape[i]
-    return _off(j, set() if same and len(e.invars) == 1 else {j})
-
-
-def _dot(e: Any, axis: Any, _: Any) -> int:
-    contract, batch = e.params["dimension_numbers"]
-    a, b = e.invars
-    if type(a) is Literal or type(b) is Literal:
+def _pointwise(on: _Rows, e: Any) -> Rule:
+    places = {i for v in e.invars if (i := on.place(v)) is not None}
+    if len(places) > 1:
         raise _Mixed
-    if a in axis and b in axis:
+    (i,) = places
+    for v in e.invars:
+        shape = v.aval.shape
+        fits = not shape or shape[i] == 1 or i in on.alike.get(_key(v), ())
+        if on.place(v) is None and not fits:
+            raise _Mixed
+    return i, {}
+
+
+def _concatenate(on: _Rows, e: Any) -> Rule:
+    i, _ = _pointwise(on, e)
+    if any(v.aval.shape[i] != on.rows for v in e.invars):
+        raise _Mixed
+    return _off(i, {e.params["dimension"]}), {}
+
+
+def _slice(on: _Rows, e: Any) -> Rule:
+    i, p = _one(on, e), e.params
+    bounds = p["start_indices"][i], p["limit_indices"][i]
+    if bounds != (0, on.rows) or (p["strides"] and p["strides"][i] != 1):
+        raise _Mixed
+    return i, {"limit_indices": _with(p["limit_indices"], i, on.half)}
+
+
+def _reshape(on: _Rows, e: Any) -> Rule:
+    i, p = _one(on, e), e.params
+    before = e.invars[0].aval.shape[: i + 1]
+    if p["dimensions"] is not None or before != tuple(p["new_sizes"][: i + 1]):
+        raise _Mixed
+    return i, {"new_sizes": _with(p["new_sizes"], i, on.half)}
+
+
+def _broadcast(on: _Rows, e: Any) -> Rule:
+    p = e.params
+    i = p["broadcast_dimensions"][_one(on, e)]
+    if p["shape"][i] != on.rows or len(e.invars) > 1:
+        raise _Mixed
+    return i, {"shape": _with(p["shape"], i, on.half)}
+
+
+def _reduced(on: _Rows, e: Any) -> Rule:
+    i, axes = _one(on, e), e.params["axes"]
+    return _off(i, axes) - sum(a < i for a in axes), {}
+
+
+def _squeezed(on: _Rows, e: Any) -> Rule:
+    i, axes = _one(on, e), e.params["dimensions"]
+    return _off(i, axes) - sum(a < i for a in axes), {}
+
+
+def _dot(on: _Rows, e: Any) -> Rule:
+    contract, batch = e.params["dimension_numbers"]
+    places = [on.place(v) for v in e.invars]
+    if None not in places:
         pairs = list(zip(*batch, strict=True))
-        pair = axis[a], axis[b]
-        return pairs.index(pair) if pair in pairs else _off(0, {0})
-    side = 0 if a in axis else 1
-    v = e.invars[side]
-    i, taken = axis[v], {*contract[side], *batch[side]}
-    free = [n for n in range(v.aval.ndim) if n not in taken]
+        if tuple(places) not in pairs:
+            raise _Mixed
+        return pairs.index(tuple(places)), {}
+    side = 0 if places[0] is not None else 1
+    i: Any = places[side]
+    taken = {*contract[side], *batch[side]}
+    free = [n for n in range(len(e.invars[side].aval.shape)) if n not in taken]
     before = len(batch[0])
     if side:
         rank = len(e.invars[0].aval.shape)
-        before += rank - len(contract[0]) - len(batch[0])
-    return before + free.index(_off(i, taken))
+        before = rank - len(contract[0])
+    return before + free.index(_off(i, taken)), {}
 
 
 _RULES: dict[str, Any] = {
@@ -164,48 +241,18 @@ _RULES: dict[str, Any] = {
     "dot_general": _dot,
     "reshape": _reshape,
     "slice": _slice,
-    "split": lambda e, axis, _: _off(_one(e, axis), {e.params["axis"]}),
+    "split": lambda on, e: (_off(_one(on, e), {e.params["axis"]}), {}),
     "squeeze": _squeezed,
-    "transpose": lambda e, axis, _: e.params["permutation"].index(_one(e, axis)),
+    "transpose": lambda on, e: (e.params["permutation"].index(_one(on, e)), {}),
 }
 
 
-def are_alike(a: Program, b: Program, whole: int, rows: int) -> bool:
-    """Whether `b` is `a` on arrays of `rows` rows in place of the `whole`."""
-    if (len(a.eqns), len(a.ins)) != (len(b.eqns), len(b.ins)):
-        return False
-    names: dict[Any, Any] = dict(zip(a.ins, b.ins, strict=True))
-
-    def same(x: Any, y: Any) -> bool:
-        if isinstance(x, ClosedJaxpr) and isinstance(y, ClosedJaxpr):
-            return are_alike(program_of(x.jaxpr), program_of(y.jaxpr), whole, rows)
-        if isinstance(x, (tuple, list)) and type(x) is type(y):
-            return len(x) == len(y) and all(map(same, x, y))
-        return bool(x == y) or (x, y) == (whole, rows)
-
-    def same_atom(x: Any, y: Any) -> bool:
-        if type(x) is Literal or type(y) is Literal:
-            return type(x) is type(y) and bool(x.val == y.val)
-        return names.get(x) is y and same(x.aval.shape, y.aval.shape)
-
-    for e, f in zip(a.eqns, b.eqns, strict=True):
-        p, q = ({k: v for k, v in x.params.items() if not callable(v)} for x in (e, f))
-        if e.primitive is not f.primitive or p.keys() != q.keys():
-            return False
-        if not all(same(p[k], q[k]) for k in p):
-            return False
-        if not all(map(same_atom, e.invars, f.invars)):
-            return False
-        names.update(zip(e.outvars, f.outvars, strict=True))
-    return all(map(same_atom, a.outs, b.outs))
-
-
-def in_halves(a: Array, axis: int) -> Array:
-    """Two halves of the rows along an axis in front of that of the rows."""
+def split_rows(a: Array, axis: int) -> Array:
+    """Two halves of the rows, along a new axis in front of theirs."""
     n = a.shape[axis]
     return a.reshape(*a.shape[:axis], 2, n // 2, *a.shape[axis + 1 :])
 
 
-def joined(a: Array, axis: int) -> Array:
-    n = a.shape[axis + 1]
-    return a.reshape(*a.shape[:axis], 2 * n, *a.shape[axis + 2 :])
+def merge_rows(a: Array, axis: int) -> Array:
+    n = math.prod(a.shape[axis : axis + 2])
+    return a.reshape(*a.shape[:axis], n, *a.shape[axis + 2 :])

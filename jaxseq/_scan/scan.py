@@ -34,7 +34,7 @@ from jaxseq._scan.meshes import NO_LAYOUT, Layout
 from jaxseq._scan.pieces import over_pieces
 from jaxseq._scan.plan import Plan
 from jaxseq._scan.program import Program, results
-from jaxseq._scan.rows import in_halves, joined
+from jaxseq._scan.rows import merge_rows, split_rows
 
 
 def scan(
@@ -174,14 +174,14 @@ def _by_engine(
 ) -> Any:
     fixed = fixed_of(plan, consts)
     if plan.halves:
-        state = [in_halves(a, 0) for a in state]
-        xs = [in_halves(a, 1) for a in xs]
+        state = [split_rows(a, 0) for a in state]
+        xs = [split_rows(a, 1) for a in xs]
         x = inputs_of(plan, fixed, [a.reshape(2 * T, *a.shape[2:]) for a in xs])
         x = [a.reshape(T, 2, *a.shape[1:]) for a in x]
     else:
         x = inputs_of(plan, fixed, xs)
     if not x:  # something has to tell how many steps there are
-        x = [jnp.zeros(T, bool)]
+        x = [jnp.zeros((T, 2) if plan.halves else T, bool)]
     of: Any = lambda names: tuple(None if v is None else fixed[v] for v in names)
     none = (None,) * len(x)
     weights = Weights(of(plan.w_x) or none, none, of(plan.w_h), of(plan.extra))
@@ -190,7 +190,7 @@ def _by_engine(
     spec = Spec(plan.step, reverse, None, False, False, settings=settings())
     end, ys = recurrence(spec, weights, inputs)
     if plan.halves:
-        return [*(joined(a, 0) for a in end), *(joined(a, 1) for a in ys)]
+        return [*(merge_rows(a, 0) for a in end), *(merge_rows(a, 1) for a in ys)]
     out = [*end, *ys]
     if layout.alike:
         args = layout.alike, consts, state, xs, T, reverse
