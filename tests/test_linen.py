@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from flax.errors import ScopeParamShapeError
 
 from jaxseq.linen import over_time, scan
 from tests.cells import assert_close
@@ -513,6 +515,12 @@ def test_errors_name_the_argument():
     bound = cell.bind(cell.init(KEY, *first(cell)))
     for match, call in {
         r"^cell: expected a Linen module .*, got str": lambda: over_time("gru", X),
+        r"^cell: .* jaxseq.nn.over_time\), got flax.nnx.*GRUCell$": lambda: over_time(
+            nnx.GRUCell(D, H, rngs=nnx.Rngs(0)), X
+        ),
+        r"^cell: expected a module .* cell\(state, x_t\).*\.Dense": lambda: over_time(
+            nn.Dense(3).bind({}), X, X[:, 0]
+        ),
         r"^cell: expected a cell of a module .*unbound": lambda: over_time(cell, X),
         r"^cell: expected a module with init": lambda: over_time(
             nn.Dense(3).bind({}), X
@@ -528,3 +536,12 @@ def test_errors_name_the_argument():
     }.items():
         with pytest.raises(ValueError, match=match):
             call()
+
+
+def test_errors_of_the_cell_say_what_it_was_given():
+    cell = CELLS["GRUCell"]()
+    bound = cell.bind(cell.init(KEY, *first(cell)))
+    with pytest.raises(ScopeParamShapeError, match="kernel") as caught:
+        over_time(bound, np.concatenate([X, X], -1))
+    note = "the cell was given a state float64[3,4] and x_t float64[3,4]"
+    assert note in caught.value.__notes__

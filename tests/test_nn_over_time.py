@@ -3,6 +3,7 @@
 from functools import partial
 
 import chex
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -366,6 +367,13 @@ class Counting(Wave):
         return super().__call__(state, x)
 
 
+class Single(nnx.Module):
+    """One result, and not a pair."""
+
+    def __call__(self, state, x):
+        return state + x
+
+
 class Lonely(nnx.Module):
     """One output for all rows."""
 
@@ -383,6 +391,15 @@ def test_errors_name_the_argument():
     changes = r"^cell: expected a module whose call changes values of its variables"
     for match, call in {
         r"^cell: expected an nnx.Module .* got function": lambda: over_time(begun, X),
+        r"^cell: .* jaxseq.linen.over_time\), got flax.linen.*GRUCell$": lambda: (
+            over_time(flax.linen.GRUCell(H), X)
+        ),
+        r"^cell: expected a module .* cell\(state, x_t\).*\.Linear": lambda: over_time(
+            nnx.Linear(D, D, rngs=nnx.Rngs(0)), X, X[:, 0]
+        ),
+        r"^cell: expected .* \(state, y_t\), got float64\[3,2\]": lambda: over_time(
+            Single(), X, X[:, 0]
+        ),
         r"^cell: expected a module with initialize_carry": lambda: over_time(
             Wave(nnx.Rngs(0)), X
         ),
@@ -428,3 +445,20 @@ def test_errors_name_the_argument():
     }.items():
         with pytest.raises(ValueError, match=match):
             call()
+
+
+def test_errors_of_the_cell_say_what_it_was_given():
+    wide = np.concatenate([X, X], -1)
+    with pytest.raises(TypeError, match="dot_general") as caught:
+        over_time(CELLS["LSTMCell"](), wide)
+    state = "a state (float64[3,4], float64[3,4])"
+    note = f"the cell was given {state} and x_t float64[3,4]"
+    assert note in caught.value.__notes__
+
+    class Options(nnx.Module):
+        def __call__(self, *args):
+            raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match=r"^of its own") as caught:
+        over_time(Options(), {"a": X}, X[:, 0])
+    assert "x_t {a: float64[3,2]}" in caught.value.__notes__[0]

@@ -1,6 +1,7 @@
 """`jaxseq.scan` against `lax.scan`: values and gradients, of any body."""
 
 import gc
+import re
 import weakref
 from functools import partial
 
@@ -251,6 +252,12 @@ def test_wrong_arguments(name, value):
         scan(**given)
 
 
+def test_a_wrong_unroll_is_told_what_is_right():
+    expected = "a number of steps, 0 or more, or a bool, got -1$"
+    with pytest.raises(ValueError, match=rf"^unroll: expected {expected}"):
+        scan(step, STATE, XS, unroll=-1)
+
+
 @pytest.mark.parametrize("unroll", [2, True])
 def test_unroll_is_handed_on(unroll):
     """To `lax.scan`, where that runs the body."""
@@ -279,7 +286,7 @@ def test_explained():
     text = explain(make(w), state, xs)
     assert text.startswith("4 products in the loop, their gradients after it\n")
     assert "float64[3, 4] times float64[2, 2, 6], kept: " in text
-    assert "tests/bodies.py" in text
+    assert re.search(r", kept: tests/bodies\.py:\d+ \(\S+\)\n", text)
     assert "summed in the loop: the gradient of float64[4]" in text
     make, (w, state, xs) = problem("vanilla")
     assert "kept in a sum with an input" in explain(make(w), state, xs)

@@ -37,6 +37,10 @@ MOVES = {
     "a split": lambda z: jnp.split(z, 3, -1)[1],
     "unequal parts": lambda z: jnp.split(z, [5, 7], -1)[1],
     "one column": lambda z: z[:, 7:8],
+    "no column": lambda z: z[:, 7:7],
+    "a part of no columns": lambda z: jnp.split(z, [5, 5], -1)[1],
+    "parts beside one of none": lambda z: jnp.split(z, [5, 5], -1)[2],
+    "no heads": lambda z: z.reshape(B, 4, 6)[:, 4:],
     "heads": lambda z: z.reshape(B, 4, 6),
     "a head": lambda z: z.reshape(B, 4, 6)[:, 2],
     "some heads": lambda z: z.reshape(B, 4, 6)[:, 1:3],
@@ -147,10 +151,26 @@ def crossed(h, x):
     return jnp.tanh(a[2] + b[0]) * jnp.tanh(a[0] + b[1] + V[:H]) + a[1] * b[2], None
 
 
+def no_gate(h, x):
+    """A split with a part of 0 columns, which is read too."""
+    a, b = (jnp.split(z, [2 * H, 2 * H], -1) for z in (x @ W_X + V, h @ W_H))
+    s = jax.nn.sigmoid(a[0] + b[0])
+    none = (a[1] + b[1]).sum()
+    return jnp.tanh(a[2] + s[:, :H] * b[2]) * s[:, H:] + none, none
+
+
+def no_columns(h, x):
+    """Slices of 0 columns, and their sum."""
+    a, b = x @ W_X, h @ W_H
+    return jnp.tanh(a[:, :H] + b[:, :H]), a[:, H:H] + b[:, H:H]
+
+
 SUMS = {
     gates: ["[4, 8], kept in a sum", "[4, 4], kept:"],
     read_twice: ["[4, 4], kept:", "[4, 4], kept in a sum"],
     overlapping: ["[4, 12], kept:"],
+    no_gate: ["[4, 8], kept in a sum", "[4, 4], kept:"],
+    no_columns: ["[4, 4], kept in a sum"],
     crossed: ["[4, 8], kept in a sum", "[4, 4], kept:"],
 }
 

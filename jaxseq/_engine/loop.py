@@ -327,7 +327,7 @@ def in_halves(step: Step, batch: tuple[int, ...]) -> list[Rows]:
 
 
 def on_one_core(step: Step, batch: tuple[int, ...]) -> bool:
-    """Whether XLA runs each product of a step on one core, and another has time."""
+    """Whether XLA runs each product of a step on one core, and leaves others idle."""
     rows, flops = work_of(step, batch)
     return rows >= 32 and 3e6 <= flops <= MANY_FLOPS
 

@@ -1,7 +1,7 @@
-"""Which columns of a matrix's product a value is that moves alone were made to.
+"""Which columns of a product a value consists of.
 
-Moves are slices, splits, reshapes and transposes. Of the columns of a product with `w`
-a value has those of a product with some columns of `w`.
+A product with `w` may be sliced, split, reshaped or transposed before it is used; here
+these are called moves. What comes out is the product with some of the columns of `w`.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from jax.extend.core import JaxprEqn
 
 from jaxseq._scan.program import bound
 
-# a run of `size` columns that lie `stride` apart
+# (size, stride): `size` columns that lie `stride` apart
 Run = tuple[int, int]
 
 
@@ -22,7 +22,7 @@ class Columns(NamedTuple):
 
     rows: tuple[Any, ...]
     offset: int
-    axes: tuple[tuple[Run, ...], ...]  # behind the rows; the runs of one, outer first
+    axes: tuple[tuple[Run, ...], ...]  # after the rows; of each its runs, outer first
 
     @property
     def runs(self) -> list[Run]:
@@ -38,7 +38,7 @@ def all_columns(shape: tuple[Any, ...]) -> Columns:
 
 
 def moved(e: JaxprEqn, c: Columns) -> list[Columns] | None:
-    """What a move makes of columns, one for each of its outputs."""
+    """The columns that each output of a move has; None if they cannot be said."""
     find = _MOVES.get(e.primitive.name)
     if find is None or len(e.invars) != 1:
         return None
@@ -47,7 +47,7 @@ def moved(e: JaxprEqn, c: Columns) -> list[Columns] | None:
 
 
 def move(e: JaxprEqn, a: Array, rows: int) -> list[Array]:
-    """A move of `a`, whose axes in front, `rows` in number, may have other sizes."""
+    """Makes a move on `a`, whose first `rows` axes may have other sizes than in `e`."""
     p, name, front = e.params, e.primitive.name, a.shape[:rows]
     if name == "reshape":
         return [lax.reshape(a, (*front, *p["new_sizes"][rows:]))]
@@ -118,7 +118,7 @@ def _squeeze(e: JaxprEqn, c: Columns) -> list[Columns | None] | None:
 
 
 def _cut(c: Columns, axis: int, low: int, size: int) -> Columns | None:
-    """Some entries of an axis."""
+    """The `size` entries of an axis from `low` on; None if they split a run."""
     if axis < 0:
         return None
     (count, stride), *inner = c.axes[axis] or ((1, 1),)
@@ -140,7 +140,7 @@ _MOVES = {
 
 
 def _joined(runs: list[Run]) -> list[Run]:
-    """The same columns in as few runs as that takes."""
+    """The same columns, in as few runs as possible."""
     found: list[Run] = []
     for n, s in runs:
         if n == 1:
@@ -153,7 +153,7 @@ def _joined(runs: list[Run]) -> list[Run]:
 
 
 def is_picked(w: Any, c: Columns) -> bool:
-    """Whether `picked` has a matrix for these columns."""
+    """Whether `picked` can make the matrix of these columns."""
     runs = sorted(c.runs, key=lambda run: -run[1])
     if len(w.shape) == 2:
         inner = [n * s for n, s in runs[1:]] + [1]
@@ -167,7 +167,7 @@ def _is_whole(w: Any, c: Columns) -> bool:
 
 
 def _gates(w: Any, c: Columns) -> int | None:
-    """How many gates each block has, if the columns are by gate, then by block."""
+    """The number of gates in a block, if columns are ordered by gate, then by block."""
     N, _, O = w.shape
     runs = c.runs
     if c.offset or len(runs) != 3 or runs[2][1] != 1:
@@ -177,7 +177,7 @@ def _gates(w: Any, c: Columns) -> int | None:
 
 
 def picked(w: Array, c: Columns) -> Array:
-    """The matrix whose product is these columns of that with `w`."""
+    """The matrix of these columns of `w`: its product is those of the whole product."""
     if _is_whole(w, c):
         return w
     if w.ndim == 3:
@@ -195,7 +195,7 @@ def picked(w: Array, c: Columns) -> Array:
 
 
 def joined(some: list[Columns]) -> list[Columns]:
-    """The same columns in the same order, neighbours as one."""
+    """The same columns in the same order, with neighbours made one."""
     found: list[Columns] = []
     for c in some:
         before = found[-1] if found else None

@@ -1,7 +1,7 @@
-"""Functions with derivatives of their own, as programs that run anywhere.
+"""Functions with a custom derivative, as programs that run on any mesh.
 
-What JAX keeps of such a function traces its derivative for values of the mesh that it
-was written on. Here it is traced there, once, and becomes a program too.
+The derivative that JAX keeps of such a function can be traced only for values of the
+mesh that the function was traced on. So it is traced there, once, as a program too.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
 
 
 class NotFree(Exception):
-    """Says what of a body belongs to the mesh where it was traced."""
+    """Raised with what ties a body to the mesh where it was traced."""
 
 
 def with_own_derivative(e: JaxprEqn, rule: Rule) -> Callable[..., Any]:
-    """The function of such an equation; `rule` runs its equations and derivative's."""
+    """The function of such an equation; `rule` runs it, and its derivative."""
     atoms: Any = [*e.invars, *e.outvars]
     if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in atoms):
         raise NotFree("a derivative of its own has complex numbers")

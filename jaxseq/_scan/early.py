@@ -25,7 +25,7 @@ def rule(e: Any, values: Any) -> Sequence[Any]:
 
 
 def fixed_of(plan: Plan, consts: Sequence[Any]) -> dict[Any, Array]:
-    """What the loop and the equations before it read of what is fixed."""
+    """The fixed values that the loop and the equations before it read."""
     n, _ = plan.sizes
     values = [*plan.program.held, *consts]
     env = dict(zip(plan.program.ins[:n], values, strict=True))
@@ -65,9 +65,10 @@ def same_of(
     T: int,
     reverse: bool,
 ) -> dict[int, Array]:
-    """Of the state, then the outputs, those that are the same on several devices.
+    """The results `which`, of the state and then of the outputs, by their number.
 
-    What the engine gives varies over them. These depend on nothing that does.
+    They are the same on several devices, but what the engine gives is typed as varying
+    over these. So they are computed apart; nothing that they read varies.
     """
     outs = [plan.program.outs[i] for i in which]
     eqns = needed(plan.program.eqns, outs)

@@ -1,5 +1,7 @@
 """What `scan` makes of a body, in words."""
 
+import re
+from pathlib import PurePath
 from typing import Any
 
 from jax.extend.core import JaxprEqn
@@ -91,4 +93,6 @@ def _shape(v: Any) -> str:
 
 
 def _where(e: JaxprEqn) -> str:
-    return f": {summarize(e.source_info)}"
+    """Its line, such as `linen/linear.py:287 (Dense.__call__)`."""
+    source = "/".join(PurePath(summarize(e.source_info)).parts[-2:])
+    return ": " + re.sub(r":(\d+):\d+ ", r":\1 ", source)

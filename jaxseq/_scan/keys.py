@@ -9,7 +9,7 @@ from jaxseq._base.check import as_array
 
 
 def kind_of(a: Any) -> Any:
-    """Of a random key how it is made of bits, else None."""
+    """The implementation of a random key; None if `a` is no key."""
     dtype = getattr(a, "dtype", None)
     is_key = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     return jax.random.key_impl(a) if is_key else None

@@ -17,9 +17,9 @@ class Kind(IntEnum):
 
 
 def kinds_of(program: Program, n_fixed: int, n_state: int) -> Callable[[Any], Kind]:
-    """The kind of a variable, literal or equation of a program.
+    """A function that gives the kind of a variable, literal or equation.
 
-    Its variables are fixed ones, those of the state, and those of an input.
+    The variables of the program are the fixed ones, the state and x_t, in this order.
     """
     first = [Kind.FIXED] * n_fixed + [Kind.LOOP] * n_state
     rest = [Kind.INPUT] * (len(program.ins) - len(first))

@@ -58,7 +58,7 @@ NO_LAYOUT = Layout(NO_MESH, frozenset(), (), ())
 
 
 def mesh_of(arrays: Sequence[Any]) -> AbstractMesh | None:
-    """The mesh whose axes are in the types of these arrays, or of those made here."""
+    """The mesh, of the context or of these arrays, whose axes are in their types."""
     meshes = [jax.typeof(a).sharding.mesh for a in arrays]
     return next((m for m in (get_abstract_mesh(), *meshes) if _is_own(m)), None)
 
@@ -82,7 +82,7 @@ def of_one_step(a: Any) -> Any:
 def layout_of(
     program: Program, mesh: AbstractMesh, state: Any, xs: Any, consts: Any
 ) -> Layout | str:
-    """The layout of what a body gives, or why it is none that is kept."""
+    """The layout of what a body gives, or why the body is left to `lax.scan`."""
     over_time = [jax.typeof(a).sharding.spec for a in xs]
     if any(tuple(spec)[:1] != (None,) for spec in over_time):
         return "the steps lie on several devices"
@@ -114,7 +114,7 @@ def freed(program: Program) -> Program:
 
 
 def here(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    """What an equation, of whatever mesh, gives on that of the context."""
+    """The results of an equation of any mesh, on the mesh of the context."""
     name = e.primitive.name
     typed = zip(values, (*e.invars,), strict=True)
     values = [a if isinstance(a, Array) else _literal(a, v) for a, v in typed]

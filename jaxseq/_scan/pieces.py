@@ -22,7 +22,7 @@ def over_pieces(
 ) -> tuple[Any, Any]:
     """Runs a body over K steps at a time; if K does not divide T, the last are fewer.
 
-    A number of steps that is symbolic is made one that K divides.
+    A symbolic number of steps is rounded up to a multiple of K.
     """
     if is_symbolic_dim(T):
         N = -(-T // K)

@@ -1,4 +1,4 @@
-"""What of a body runs once, what for many steps at a time, and what in the loop."""
+"""Which equations of a body run once, for many steps at a time, and in the loop."""
 
 import itertools
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from jaxseq._scan.kinds import Kind, kinds_of
 from jaxseq._scan.products import times_p
 from jaxseq._scan.program import Program, aval, read, read_by, run
 
-# cheap to compute, and large: computed anew where they are read
+# cheap to compute but large: computed again where they are read
 SPREAD = frozenset({"broadcast_in_dim", "iota"})
-# of x_t alone, yet not worth an array over time
+# too cheap to be computed ahead of the loop, though they depend on x_t alone
 CHEAP = SPREAD | set(
     "abs add add_any and clamp concatenate convert_element_type copy eq ge gt"
     " integer_pow le lt max min mul ne neg not or reshape rev select_n sign slice"
@@ -29,17 +29,17 @@ class Plan(NamedTuple):
     """The parts of a program (fixed..., state..., x...) -> (state..., ys...)."""
 
     program: Program
-    sizes: tuple[int, int]  # how many are fixed, and parts of the state
-    fixed: list[Any]  # what equations that run once give to the others
-    early: list[JaxprEqn]
-    inputs: list[Any]  # of x_t or these, what the engine is given
-    w_x: list[Any]  # of the fixed, the matrices of input maps; None passes it on
-    w_h: list[Any]  # and those that products of the loop read
-    extra: list[Any]  # and what else the loop reads
-    maps: list[Any]  # what the loop reads of inputs, times w_x
+    sizes: tuple[int, int]  # how many variables are fixed, and how many the state
+    fixed: list[Any]  # fixed values that the other equations read
+    early: list[JaxprEqn]  # those that run for many steps at a time
+    inputs: list[Any]  # what the engine is given of x_t, or of what `early` makes of it
+    w_x: list[Any]  # for each input its fixed matrix; None leaves the input as it is
+    w_h: list[Any]  # the fixed matrices of the products in the loop
+    extra: list[Any]  # other fixed values that the loop reads
+    maps: list[Any]  # the inputs times w_x, which the loop reads
     loop: list[JaxprEqn]
     step: Step  # (maps, state, extra) -> (state, ys)
-    halves: bool = False  # whether it is of half the rows, and run for either half
+    halves: bool = False  # it is for half of the rows, and run once for each half
 
 
 def is_map(e: JaxprEqn) -> bool:
@@ -48,7 +48,7 @@ def is_map(e: JaxprEqn) -> bool:
 
 
 def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
-    """The plan of a program whose products are normalised, and their sums."""
+    """The plan of a program, after `normalised` and `summed`."""
     of = kinds_of(program, n_fixed, n_state)
     spread = [e for e in program.eqns if of(e) == Kind.FIXED and _name(e) in SPREAD]
     heavy = [e for e in program.eqns if of(e) == Kind.INPUT and is_map(e)]
@@ -91,7 +91,7 @@ def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
 
 
 def _last_product(v: Any, early: list[JaxprEqn]) -> JaxprEqn | None:
-    """The equation that makes `v`, if it is a product as the engine does them."""
+    """The equation that makes `v`, if it is a product that the engine can do."""
     for e in early:
         if e.outvars[0] is v and e.primitive is times_p:
             return e if e.params["precision"] is None else None

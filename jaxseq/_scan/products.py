@@ -1,7 +1,8 @@
 """Products of a body with what is the same at every step, as products of matrices.
 
-Those that read the same value become one, that of a concatenation becomes the sum of
-those of its parts, and transposes around pointwise operations go.
+Products that read the same value become one. The product of a concatenation becomes a
+sum of products, one for each of its parts. Transposes that undo each other, with only
+pointwise operations between them, are removed.
 """
 
 import math
@@ -39,7 +40,7 @@ class Sides(NamedTuple):
 
 
 def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
-    """The same program, its products with fixed factors as those of `times`."""
+    """The same program, with `times_p` for its products with fixed factors."""
     of = kinds_of(program, n_fixed, n_state)
     made = {v: e for e in program.eqns for v in e.outvars}
     sides: dict[Any, Sides] = {}
@@ -51,14 +52,14 @@ def normalised(program: Program, n_fixed: int, n_state: int) -> Program:
             groups.setdefault(_group(z, s), []).append(z)
 
     def split(x: Any, axis: int) -> list[Any]:
-        """The parts of a concatenation along `axis` of unlike kinds, or `x` alone."""
+        """The parts of `x`, if concatenated along `axis` from unlike kinds, or `x`."""
         e = made.get(x)
         if e is None or _name(e) != "concatenate" or e.params["dimension"] != axis:
             return [x]
         return list(e.invars) if len({of(v) for v in e.invars}) > 1 else [x]
 
     def products(env: Any, group: list[Any]) -> dict[Any, Turned]:
-        """The products of a group, each as (free of x, batch, free of w)."""
+        """The products of a group, each with axes (free of x, batch, free of w)."""
         s = sides[group[0]]
         ws = {z: read(env, sides[z].w) for z in group}
         whole, at = None, 0
@@ -155,7 +156,10 @@ def _sides(e: JaxprEqn, of: Any) -> Sides | None:
 
 
 def _group(z: Any, s: Sides) -> Any:
-    """Products of one group read the same value, in the same way, and no blocks."""
+    """A key that is the same for products that become one.
+
+    They read the same value in the same way. A product with blocks stays alone.
+    """
     return z if s.batch_x else (s.x, s.contract_x, str(s.precision))
 
 

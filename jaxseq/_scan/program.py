@@ -67,7 +67,7 @@ def bound(e: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
 
 @contextmanager
 def as_written(e: JaxprEqn) -> Iterator[None]:
-    """With the user's own line, scope and settings, where an equation was traced."""
+    """A context in which equations get the source line, scope and settings of `e`."""
     source = e.source_info
     scope = source_info_util.user_context(
         source.traceback, name_stack=source.name_stack

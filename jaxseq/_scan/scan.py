@@ -61,7 +61,7 @@ def scan(
         xs: inputs of all steps, a tree whose leaves have time in front; or None.
         length: the number of steps; that of `xs` if None.
         reverse: whether to run from the last step to the first.
-        unroll: as of `jax.lax.scan`, where that runs the body; else of no effect.
+        unroll: as of `jax.lax.scan`, where the body is left to it; else of no effect.
         remat: for long inputs, how many steps lie between two states that are kept
             for the backward pass; the steps between are run again in it, whatever
             runs the body. Memory is least near √T. None keeps all steps.
@@ -85,7 +85,7 @@ def scan(
     check_callable(body, "body")
     reverse = check_flag(reverse, "reverse")
     ok = isinstance(unroll, bool) or (is_whole(unroll) and unroll >= 0)
-    check_value(ok, "unroll", "a number of steps or a bool", unroll)
+    check_value(ok, "unroll", "a number of steps, 0 or more, or a bool", unroll)
     remat = None if remat is None else check_remat(remat)
     found = given(body, init, xs, length)
     T = steps_of(xs, length)

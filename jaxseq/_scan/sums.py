@@ -1,8 +1,9 @@
-"""Sums of a product of the loop and an input map, made sums of whole products.
+"""Rewrites sums of a product in the loop and a product of the inputs.
 
-A gradient keeps one array for such a sum, if nothing else reads its two terms. A gate
-often is a part of both, reached through slices and reshapes, with biases added on the
-way: its columns become products of their own.
+A gradient keeps one array in place of the two terms of such a sum, if nothing else
+reads them. But often only a gate is summed: slices of both products, after reshapes and
+with biases added on the way. Then the columns of that gate are made products of their
+own, so that the terms are whole products.
 """
 
 from collections import Counter, defaultdict
@@ -29,24 +30,28 @@ from jaxseq._scan.program import Program, as_written, read, run, traced_again
 
 
 class Part(NamedTuple):
-    """A value as columns of a root: of a product, or of another value of x_t."""
+    """A value that is some columns of a root, maybe with fixed terms added.
+
+    A root is a product, or another array that depends on x_t alone.
+    """
 
     root: Any
     columns: Columns
 
 
 class Sums(NamedTuple):
-    parts: dict[Any, Part]  # all values that are such, of roots that are in a sum
-    pairs: dict[Any, tuple[Any, Any]]  # of each sum the two terms, the product first
-    leaves: dict[Any, list[Any]]  # of each root the other values that are read
+    parts: dict[Any, Part]  # all parts of the roots that have one in a sum
+    pairs: dict[Any, tuple[Any, Any]]  # the two terms of each sum, the loop's first
+    leaves: dict[Any, list[Any]]  # the parts of each root that are read elsewhere
 
 
 def summed(
     program: Program, n_fixed: int, n_state: int, is_map: Callable[[JaxprEqn], bool]
 ) -> Program:
-    """The same program, its sums those of whole products and whole maps.
+    """The same program, with the terms of its sums made whole products.
 
-    `is_map` tells which equations of x_t alone run for many steps at a time.
+    `is_map` tells which equations, of those that depend on x_t alone, run for many
+    steps at a time.
     """
     of = kinds_of(program, n_fixed, n_state)
     makers = {e.outvars[0]: e for e in program.eqns if e.primitive is times_p}
@@ -64,11 +69,11 @@ def summed(
 
     def again(*args: Any) -> list[Any]:
         env: dict[Any, Any] = dict(zip(program.ins, args, strict=True))
-        plus: dict[Any, Any] = {}  # what is fixed and was added to a part
-        bare: dict[Any, Array] = {}  # leaves and sums without that
+        plus: dict[Any, Any] = {}  # the fixed terms that were added to a part
+        bare: dict[Any, Array] = {}  # leaves and sums, without these terms
 
         def product(root: Any, some: Sequence[Any]) -> Array:
-            """Those of its columns, one after the other."""
+            """The product with the columns of these parts, one after the other."""
             if root not in makers:
                 return env[root]
             e = makers[root]
@@ -80,7 +85,7 @@ def summed(
                 return times_p.bind(x, matrices[0], **e.params)
 
         def put(whole: Array, some: dict[Any, Any]) -> None:
-            """The columns of a product, in parts like the values given here."""
+            """Splits a product into its parts, each in the shape of its value."""
             sizes = [len(parts[v].columns.indices()) for v in some.values()]
             pieces = [whole]
             if len(sizes) > 1:
@@ -109,7 +114,7 @@ def summed(
             return result
 
         def narrow(b: Any, rows: int) -> Array:
-            """What is fixed, with one row if all are the same."""
+            """A fixed term, with only one row where it was broadcast over the rows."""
             e = spread.get(b)
             if e is None:
                 return read(env, b)
@@ -119,7 +124,7 @@ def summed(
             return lax.broadcast_in_dim(read(env, e.invars[0]), shape, axes)
 
         def follow(e: JaxprEqn) -> None:
-            """What is added to the parts that an equation makes."""
+            """Notes the fixed terms of the parts that an equation makes."""
             if e.outvars[0] in makers:
                 return
             with as_written(e):
@@ -150,7 +155,7 @@ def summed(
 
 
 def _may_be(v: Any) -> bool:
-    """Whether a value may be a term of a sum, whole or in part."""
+    """Whether a value, or some of its columns, may be a term of a sum."""
     shape = v.aval.shape
     return is_float(v.aval) and len(shape) > 0 and not is_symbolic_dim(shape[-1])
 
@@ -190,7 +195,7 @@ def _sums(program: Program, roots: list[Any], makers: dict[Any, Any], of: Any) -
 def _followed(
     e: JaxprEqn, some: list[Any], parts: dict[Any, Part], of: Any
 ) -> list[Part] | None:
-    """The parts that an equation makes of others: by a move, or with a fixed term."""
+    """The parts that an equation makes of a part, by a move or by a fixed term."""
     if len(some) != 1 or e.outvars[0] in parts:
         return None
     root, columns = parts[some[0]]
@@ -209,7 +214,7 @@ def _followed(
 
 
 def _is_cut(root: Any, some: list[Any], parts: Any, makers: Any) -> bool:
-    """Whether these values are products of their own, none with a column twice."""
+    """Whether these parts of a root can be products of their own, with no overlap."""
     if root not in makers:
         return len(some) == 1 and parts[some[0]].columns == all_columns(root.aval.shape)
     w = makers[root].invars[1].aval

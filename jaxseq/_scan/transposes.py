@@ -1,7 +1,7 @@
-"""Transposes carried past the operations behind them, to where they meet another.
+"""Moves transposes past the operations that follow, until another undoes them.
 
-A product whose fixed factor is on the left comes out transposed. Left where it is, the
-transpose would stand in the loop.
+A product whose fixed factor is on the left comes out transposed. If the transpose were
+not moved, it would run in the loop.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Turned(NamedTuple):
 
 
 def carried(e: JaxprEqn, turned: dict[Any, Turned]) -> list[Turned] | None:
-    """What an equation gives for transposes, as transposes, if that is possible."""
+    """The results of an equation of transposes, as transposes; None if they are not."""
     atoms = [None if type(v) is Literal else turned.get(v) for v in e.invars]
     sources = [t for t in atoms if t is not None]
     if not sources or len(sources) < len(atoms):

@@ -17,6 +17,7 @@ from jaxseq._base.by_time import (
     masked,
     shape_of_step,
 )
+from jaxseq._base.called import called, name_of_kind
 from jaxseq._base.check import check, check_flag, check_remat
 from jaxseq.linen._lifted import scan_of_made as lifted_scan_of_made
 
@@ -80,8 +81,8 @@ def over_time(
         (5, 20, 4)
     """
     kind = type(cell).__name__
-    expected = "a Linen module that is called as cell(state, x_t)"
-    check(isinstance(cell, nn.Module), "cell", expected, kind)
+    expected = "a Linen module (for one of NNX there is jaxseq.nn.over_time)"
+    check(isinstance(cell, nn.Module), "cell", expected, name_of_kind(cell))
     expected = "a cell of a module that is being run, or a bound one"
     scope: Any = cell.scope
     check(scope is not None, "cell", expected, f"{kind}, unbound")
@@ -103,11 +104,11 @@ def over_time(
     state = start if state is None else state
     if scope.is_mutable_collection("params") and not cell.variables:
         zeros = lambda a: jnp.zeros(a.shape[1:], a.dtype)
-        cell(state, jax.tree.map(zeros, over.x))  # which makes its variables
+        called(cell, state, jax.tree.map(zeros, over.x))  # which makes its variables
     moving = subtract_filters(scope.mutable, {"params", "intermediates"})
 
     def body(cell: Any, carry: Any, now: Any) -> Any:
-        step = lambda held, state, x: (held, *cell(state, x))
+        step = lambda held, state, x: (held, *called(cell, state, x))
         return masked(step, start, over.batch)(carry, now)
 
     run = lift_transform(

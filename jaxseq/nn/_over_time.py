@@ -18,6 +18,7 @@ from jaxseq._base.by_time import (
     one_step,
     shape_of_step,
 )
+from jaxseq._base.called import called, name_of_kind
 from jaxseq._base.check import check, check_flag, check_remat
 from jaxseq._base.mesh import as_it_comes_out
 
@@ -38,6 +39,8 @@ def over_time(
 
     What the cell writes, such as counts of random keys or running statistics, goes from
     step to step, also over those that are not valid, and is written to it at the end.
+    Under `jit`, a cell that writes has to be an argument of `nnx.jit`: a function of
+    `jax.jit` cannot write to what it closes over.
 
     Args:
         cell: a module that is called as `cell(state, x_t) -> (state, y_t)`, such as
@@ -76,8 +79,8 @@ def over_time(
         ((5, 8), (5, 20, 8))
     """
     kind = type(cell).__name__
-    expected = "an nnx.Module that is called as cell(state, x_t)"
-    check(isinstance(cell, nnx.Module), "cell", expected, kind)
+    expected = "an nnx.Module (for one of Linen there is jaxseq.linen.over_time)"
+    check(isinstance(cell, nnx.Module), "cell", expected, name_of_kind(cell))
     reverse = check_flag(reverse, "reverse")
     time_major = check_flag(time_major, "time_major")
     remat = None if remat is None else check_remat(remat)
@@ -124,7 +127,7 @@ def _run(
 
     def call(held: Any, state: Any, x: Any) -> Any:
         cell = nnx.merge(graph, held)
-        state, y = cell(state, x)
+        state, y = called(cell, state, x)
         after, held = nnx.split(cell)
         expected = "a module whose call changes values of its variables alone"
         check(after == graph, "cell", expected, type(cell).__name__)

@@ -53,6 +53,7 @@ TESTS = {
     },
     **{f"_base/{name}": CELLS for name in "dtypes masks resets".split()},
     "_base/by_time": "nn_over_time linen arguments".split(),
+    "_base/called": "nn_over_time linen".split(),
     "nn/_crf": "nn everywhere arguments".split(),
     "nn/_over_time": "nn_over_time everywhere arguments".split(),
     **{
