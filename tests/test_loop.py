@@ -12,7 +12,7 @@ import pytest
 
 import jaxseq
 from jaxseq._base.masks import select
-from jaxseq._engine import loop
+from jaxseq._engine import loop, work
 from jaxseq._engine.backends import CPU_LOOP, LOOP
 from jaxseq._engine.extras import summed_part
 from jaxseq._engine.plain import plain
@@ -115,16 +115,16 @@ def test_block_of(T, batch, size):
     """
     weights = Weights((jnp.zeros((3, 16)),), (None,), (), ())
     of_step = (jnp.zeros(16),)
-    assert loop.block_of(T, batch, weights, of_step) == size
+    assert work.block_of(T, batch, weights, of_step) == size
     without = weights._replace(w_x=(None,))
-    assert loop.block_of(T, batch, without, of_step) is None
+    assert work.block_of(T, batch, without, of_step) is None
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("batch", [(3,), (3, 1)])
 def test_many_rows_in_place(reverse, batch, monkeypatch):
     """Input maps in the steps; x, y and the gradient of y where they lie."""
-    monkeypatch.setattr(loop, "MANY_ROWS", 3)
+    monkeypatch.setattr(work, "MANY_ROWS", 3)
     for cell in CELLS["lstm"], CELLS["gru"]:
         problem = random_problem(cell, batch=batch, T=7, D=2, H=3)
         options = {**make_options("both", batch, 7), "reverse": reverse}
@@ -228,7 +228,7 @@ def test_two_halves(halves, name, batch, reverse, kind):
 def test_which_runs_go_in_halves(shape, Z, two):
     H = shape[-1]
     step = step_of(lambda z, h, w, _: h + w(h)[:H], Z, H, (H, Z))
-    assert len(loop.in_halves(step, shape[:-1])) == 1 + two
+    assert len(work.in_halves(step, shape[:-1])) == 1 + two
 
 
 @pytest.mark.parametrize("batch, H", [((32,), 128), ((2, 64), 64)])

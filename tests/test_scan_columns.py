@@ -165,11 +165,17 @@ def no_columns(h, x):
     return jnp.tanh(a[:, :H] + b[:, :H]), a[:, H:H] + b[:, H:H]
 
 
+def only_no_columns(h, x):
+    a, b = x @ W_X, h @ W_H
+    return jnp.tanh(h + x[:, :1] + h @ W_H[:, :H]), a[:, H:H] + b[:, H:H]
+
+
 SUMS = {
     gates: ["[4, 8], kept in a sum", "[4, 4], kept:"],
     read_twice: ["[4, 4], kept:", "[4, 4], kept in a sum"],
     overlapping: ["[4, 12], kept:"],
     no_gate: ["[4, 8], kept in a sum", "[4, 4], kept:"],
+    only_no_columns: ["[4, 16], kept:"],
     no_columns: ["[4, 4], kept in a sum"],
     crossed: ["[4, 8], kept in a sum", "[4, 4], kept:"],
 }

@@ -7,22 +7,19 @@ maps are made apart, for many steps at a time; the gradients of the matrices are
 products over all steps, after the loop.
 """
 
-import itertools
-import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental.xla_metadata import set_xla_metadata
-from jax.export import is_symbolic_dim
 
 from jaxseq._base.dtypes import is_float
 from jaxseq._base.masks import Masks, select
-from jaxseq._engine.chain import product, run, trace
+from jaxseq._engine.chain import product
+from jaxseq._engine.outline import chained
 from jaxseq._engine.products import project, round_to, times, transposed
+from jaxseq._engine.slices import WHOLE, Rows, at, join, of_rows, put
 from jaxseq._engine.step import Step
 from jaxseq._engine.steps import evaluate, product_back, pull, reads
 from jaxseq._engine.types import (
@@ -38,16 +35,7 @@ from jaxseq._engine.types import (
     to_batch_first,
     to_time_first,
 )
-
-# rows of x that are projected at a time, at least: fewer make a slow product
-PROJECTED_ROWS = 64
-# rows of a step from which on its own product is as fast, and its result still in cache
-MANY_ROWS = 128
-# operations of a step above which XLA runs its products on all cores
-MANY_FLOPS = 6.4e7
-
-WHOLE = slice(None)
-Rows = slice | int  # of the first axis of the batch; without that axis, if a number
+from jaxseq._engine.work import block_of, in_halves, on_one_core
 
 
 class Platform(NamedTuple):
@@ -284,103 +272,3 @@ def gathered(step: Step, d_state: Any, d_ys: Any) -> tuple[Any, Any]:
         if p is not None and d is not None:
             d_new[p], others[j] = d_new[p] + d.astype(d_new[p].dtype), None
     return tuple(d_new), tuple(others)
-
-
-def chained(one: Any, args: Any, ask: Any, outline: bool) -> Any:
-    """`one(*args)`, the stages between its products outlined or not."""
-    chain, held, out = trace(one, *args)
-    call = outlined if outline else lambda f: f
-    values = run(chain, [*jax.tree.leaves(args), *held], ask, call)
-    return jax.tree.unflatten(jax.tree.structure(out), values)
-
-
-def outlined(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` as a call that XLA does not inline, and so does not fuse with others.
-
-    On a CPU, XLA computes a cheap chain anew in every kernel that reads it, and gates
-    that read their input at an offset do not vectorize.
-    """
-
-    @jax.jit
-    def inner(*args: Any) -> Any:
-        with set_xla_metadata(inlineable=None):  # for calls inside
-            return f(*args)
-
-    def call(*args: Any) -> Any:
-        with set_xla_metadata(inlineable="false"):
-            return inner(*args)
-
-    return call
-
-
-def in_halves(step: Step, batch: tuple[int, ...]) -> list[Rows]:
-    """The rows of the batch, in two halves where that is faster.
-
-    XLA runs a small product on one core. With two independent halves in a step
-    another core has work too; a large product takes all cores by itself, and for
-    a tiny one handing over costs more than the work.
-    """
-    if not batch or not on_one_core(step, batch) or batch[0] % 2:
-        return [WHOLE]
-    half = batch[0] // 2
-    return [0, 1] if half == 1 else [slice(0, half), slice(half, batch[0])]
-
-
-def on_one_core(step: Step, batch: tuple[int, ...]) -> bool:
-    """Whether XLA runs each product of a step on one core, and leaves others idle."""
-    rows, flops = work_of(step, batch)
-    return rows >= 32 and 3e6 <= flops <= MANY_FLOPS
-
-
-def work_of(step: Step, batch: tuple[int, ...]) -> tuple[int, int]:
-    """How many rows a product of a step has at least, and the operations of all."""
-    shapes = [(*batch, *a.shape[:-1]) for a in step.z]
-    if not shapes or any(is_symbolic_dim(n) for shape in shapes for n in shape):
-        return 0, 0
-    rows = list(map(math.prod, shapes))
-    widths = [step.widths[k] for k in step.called]
-    return min(rows), sum(2 * n * I * O for n, (I, O) in zip(rows, widths, strict=True))
-
-
-def block_of(
-    T: Any, batch: tuple[int, ...], weights: Weights, z_x: tuple[Any, ...]
-) -> int | None:
-    """How many steps to make input maps of at a time; None for all at once.
-
-    `z_x` are the maps of one step, without its batch.
-    """
-    pairs = zip(z_x, weights.w_x, strict=True)
-    shapes = [(*batch, *a.shape[:-1]) for a, w in pairs if w is not None]
-    if not shapes or any(map(is_symbolic_dim, (T, *itertools.chain(*shapes)))):
-        return None
-    rows = min(map(math.prod, shapes))
-    size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))
-    return None if size >= T else size
-
-
-def at(a: Array, t: Any, rows: Rows = WHOLE, axis: int = 0) -> Array:
-    """Step `t` of `a`, whose time is that axis, in those rows."""
-    return of_rows(lax.dynamic_index_in_dim(a, t, axis, keepdims=False), rows)
-
-
-def put(a: Array, value: Array, t: Any, rows: Rows = WHOLE, axis: int = 0) -> Array:
-    """`a`, whose time is that axis, with `value` at step `t`, in those rows."""
-    if isinstance(rows, int):
-        value, rows = value[None], slice(rows, rows + 1)
-    start: list[Any] = [0] * value.ndim
-    if rows.start:
-        start[0] = rows.start
-    axis %= a.ndim
-    start.insert(axis, t)
-    return lax.dynamic_update_slice(a, jnp.expand_dims(value, axis), start)
-
-
-def of_rows(a: Array, rows: Rows) -> Array:
-    return a if rows == WHOLE else a[rows]
-
-
-def join(states: Any, halves: list[Rows]) -> Any:
-    if len(states) == 1:
-        return states[0]
-    joined = jnp.stack if isinstance(halves[0], int) else jnp.concatenate
-    return jax.tree.map(lambda *s: joined(s), *states)

@@ -25,8 +25,8 @@ from jax.export import is_symbolic_dim
 from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.masks import Masks
 from jaxseq._engine.linear import with_transpose
-from jaxseq._engine.loop import at, put
 from jaxseq._engine.plain import batch_first_plain
+from jaxseq._engine.slices import at, put
 from jaxseq._engine.types import Inputs, Spec, Weights, as_written
 
 # runs a piece: (spec, weights, inputs) -> (state, y)

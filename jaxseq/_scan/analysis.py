@@ -12,10 +12,10 @@ from jax.sharding import get_abstract_mesh, use_abstract_mesh
 
 from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
-from jaxseq._engine.loop import MANY_FLOPS, MANY_ROWS, on_one_core, work_of
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
+from jaxseq._engine.work import MANY_FLOPS, MANY_ROWS, on_one_core, work_of
 from jaxseq._scan.custom import NotFree
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped

@@ -221,4 +221,5 @@ def _is_cut(root: Any, some: list[Any], parts: Any, makers: Any) -> bool:
     columns = [parts[v].columns for v in some]
     count = Counter(i for c in columns for i in c.indices())
     fits = len(w.shape) == 2 or len(some) == 1
-    return fits and max(count.values()) == 1 and all(is_picked(w, c) for c in columns)
+    once = set(count.values()) <= {1}
+    return fits and once and all(is_picked(w, c) for c in columns)
