@@ -175,7 +175,7 @@ SUMS = {
     read_twice: ["[4, 4], kept:", "[4, 4], kept in a sum"],
     overlapping: ["[4, 12], kept:"],
     no_gate: ["[4, 8], kept in a sum", "[4, 4], kept:"],
-    only_no_columns: ["[4, 16], kept:"],
+    only_no_columns: ["[4, 4], kept:", "[4, 0], kept in a sum"],
     no_columns: ["[4, 4], kept in a sum"],
     crossed: ["[4, 8], kept in a sum", "[4, 4], kept:"],
 }
