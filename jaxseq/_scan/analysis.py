@@ -161,7 +161,8 @@ def _planned(given: Given) -> Plans | str:
     if rows >= MANY_ROWS and plan.early:
         value = given.program  # what is made of x_t, in the step that reads it
     elif rows == 1 or rows >= MANY_ROWS or flops > MANY_FLOPS:
-        value = plan  # one product for all that reads a value
+        # one product of all that reads a value, where gates are products of their own
+        value = plan if len(plan.w_h) < len(derivatives.w_h) else derivatives
     elif on_one_core(plan.step, ()):
         value = _of_half(given) or derivatives
     try:
