@@ -160,7 +160,9 @@ def _planned(given: Given) -> Plans | str:
     value: Plan | Program = derivatives
     if rows >= MANY_ROWS and plan.early:
         value = given.program  # what is made of x_t, in the step that reads it
-    elif rows == 1 or rows >= MANY_ROWS or flops > MANY_FLOPS:
+    elif rows > 1 and rows < MANY_ROWS and flops > MANY_FLOPS:
+        value = given.program  # its products take all cores, one after the other
+    elif rows == 1 or rows >= MANY_ROWS:
         # one product of all that reads a value, where gates are products of their own
         value = plan if len(plan.w_h) < len(derivatives.w_h) else derivatives
     elif on_one_core(plan.step, ()):

@@ -70,7 +70,7 @@ def _described(plans: Plans) -> str:
         shapes = ", ".join(f"{a.dtype}{list(a.shape)}" for a in kept)
         lines.append(f"read by the gradient of the state before each step: {shapes}")
     if not isinstance(plans.value, Plan):
-        lines.append("without a gradient: run by lax.scan, for its many rows")
+        lines.append("without a gradient: run by lax.scan, which is as fast")
     elif plans.value.halves:
         lines.append("without a gradient: on a CPU, the rows in two halves")
     elif plans.value is not plan:
