@@ -52,6 +52,12 @@ CASES = {
 CASES = [(name, *case) for name, cases in CASES.items() for case in cases]
 
 
+@pytest.fixture(autouse=True)
+def blocks(monkeypatch):
+    """Input maps of a few steps at a time, though those of all steps are small."""
+    monkeypatch.setattr(work, "MAPS_BYTES", 0)
+
+
 def make_options(kind, batch, T, seed=7):
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, T + 1, batch)
@@ -118,6 +124,18 @@ def test_block_of(T, batch, size):
     assert work.block_of(T, batch, weights, of_step) == size
     without = weights._replace(w_x=(None,))
     assert work.block_of(T, batch, without, of_step) is None
+
+
+@pytest.mark.parametrize(
+    "T, batch, size", [(10, (4,), None), (11, (4,), 8), (40, (), None)]
+)
+def test_small_maps_are_made_at_once(T, batch, size, monkeypatch):
+    """That is where they are no larger than this: here 10 steps of 4 rows of 16."""
+    monkeypatch.setattr(work, "MAPS_BYTES", 10 * 4 * 16 * 4)
+    monkeypatch.setattr(work, "PROJECTED_ROWS", 1)
+    weights = Weights((jnp.zeros((3, 16)),), (None,), (), ())
+    of_step = (jnp.zeros(16, jnp.float32),)
+    assert work.block_of(T, batch, weights, of_step) == size
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -281,7 +299,7 @@ def test_forward_and_backward_of_each_platform(name, reverse, holes, backend):
     args = parts(UPDATES[name], params, x, state, reverse=reverse, **given)
     spec, weights, inputs = args
     d_end, d_ys = jax.tree.map(draw, (inputs.state, (jnp.zeros((T, *batch, 4)),)))
-    (z_x,) = project(weights, select(inputs.masks.valid, inputs.x))
+    (z_x,) = project(spec.step, weights, select(inputs.masks.valid, inputs.x))
     zeros = jnp.zeros((T, *batch, cell.gates * 4))
 
     def along(*b):

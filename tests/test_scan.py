@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, PartitionSpec
 
 from jaxseq._base.dtypes import floats, with_floats
+from jaxseq._scan.analysis import given, planned
 from jaxseq._scan.explain import explain
 from jaxseq._scan.scan import scan
 from tests.bodies import BODIES, B, D, H, T, drawn
@@ -303,8 +305,8 @@ def _deep_input(w, h, x):
 
 
 @pytest.mark.parametrize("new", [_split_gates, _deep_input])
-def test_many_rows(new):
-    """With them a value alone is computed in another form than a gradient."""
+def test_a_value_in_another_form(new):
+    """Alone it is computed in another than where a gradient starts from it."""
     rng = np.random.default_rng(0)
     w = {"h": drawn(rng, H, 2 * H), "x": drawn(rng, D, 2 * H)}
     state, xs = drawn(rng, 130, H), drawn(rng, T, 130, D)
@@ -388,3 +390,38 @@ def test_remat_saves_memory(multiplies):
 def test_wrong_remat(remat):
     with pytest.raises(ValueError, match=r"^remat: expected None or a number"):
         scan(step, STATE, XS, remat=remat)
+
+
+def _dots(jaxpr):
+    for e in jaxpr.eqns:
+        if e.primitive.name == "dot_general":
+            yield e
+        for inner in jaxprs_in_params(e.params):
+            yield from _dots(inner)
+
+
+def test_precision_is_that_of_the_body():
+    """Of products with the state, of those with inputs, and of all gradients."""
+    dot = partial(jnp.matmul, precision="highest")
+
+    def f(w, x):
+        body = lambda h, x: (h := jnp.tanh(dot(x, w["x"]) + dot(h, w["h"])), h)
+        return total(scan(body, jnp.zeros((B, H)), x))
+
+    rng = np.random.default_rng(0)
+    args = {"x": drawn(rng, D, H), "h": drawn(rng, H, H)}, drawn(rng, T, B, D)
+    found = [*_dots(jax.make_jaxpr(jax.value_and_grad(f, (0, 1)))(*args).jaxpr)]
+    assert len(found) >= 6
+    assert {e.params["precision"] for e in found} == {(lax.Precision.HIGHEST,) * 2}
+
+
+def test_products_with_inputs_are_input_maps_whatever_their_precision():
+    with jax.default_matmul_precision("highest"):
+        body = lambda h, x: (
+            h := jnp.tanh(x @ jnp.ones((D, H)) + h @ jnp.ones((H, H))),
+            h,
+        )
+        plans = planned(given(body, jnp.zeros((B, H)), jnp.ones((T, B, D)), None))
+    assert not isinstance(plans, str)
+    assert not plans.derivatives.early
+    assert [w is not None for w in plans.derivatives.w_x] == [True]

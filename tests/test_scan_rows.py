@@ -124,6 +124,16 @@ def test_independent(body):
     )
 
 
+def test_more_than_two_products_are_not_halved():
+    def body(s, x):
+        h, c = s
+        (_, g), y = cell((h @ W_H[:, :H], c @ W_H[:, H:]), x)
+        return (jnp.tanh(g), h), y
+
+    assert "3 products in the loop" in explain(body, STATE, XS)
+    assert not halved(body)
+
+
 @pytest.mark.parametrize("body", MIXED.values(), ids=MIXED)
 def test_mixed(body):
     assert not halved(body)

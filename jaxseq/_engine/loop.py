@@ -74,7 +74,7 @@ def forward(
     place = [None if k is None else step.called.index(k) for k in step.sums]
     # biases are added in the steps: all at once they cost a pass over the maps
     bare = weights._replace(b=(None,) * len(x))
-    map_of = partial(project, bare, narrow=narrow, alone=on.alone)
+    map_of = partial(project, step, bare, narrow=narrow, alone=on.alone)
 
     axes = len(batch) - isinstance(halves[0], int)  # in front of what a step takes
 

@@ -177,7 +177,7 @@ def one_step(
             return times(round_to(a, dtype), weights.w_h[k])
 
         old = state if resets is None else select(~resets, state, start)
-        z_x = project(weights, _passed_wide(weights, x))
+        z_x = project(step, weights, _passed_wide(weights, x))
         batch = state[0].ndim - 1
         new, *_ = evaluate(step, batch, product, z_x, old, weights.extra)
         return tuple(new), new[0].astype(dtype)

@@ -51,7 +51,7 @@ def _advanced(
         return times(round_to(a, spec.dtype), weights.w_h[k], precision=precision)
 
     # padded steps run on zeros, so that no gradient of a weight in them is NaN
-    z_x = project(weights, select(valid, x))
+    z_x = project(spec.step, weights, select(valid, x))
     old = select(keep, state, start)
     rows = z_x, old, weights.extra, valid, shifts
     batch = len(batch_of(spec.step, state))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.export import is_symbolic_dim
 
+from jaxseq._engine.step import Step
 from jaxseq._engine.types import Weights
 from jaxseq._engine.update import width_out
 
@@ -80,17 +81,17 @@ def transposed(w: Array) -> Array:
 
 
 def project(
-    weights: Weights, x: Any, narrow: Any = None, alone: bool = True
+    step: Step, weights: Weights, x: Any, narrow: Any = None, alone: bool = True
 ) -> tuple[Array, ...]:
     """The input maps `x w_x + b`."""
 
-    def one(x: Array, w: Array | None, b: Array | None) -> Array:
+    def one(x: Array, w: Array | None, b: Array | None, precision: Any) -> Array:
         if w is None:
             return x
-        z = times(x, w, narrow, alone)
+        z = times(x, w, narrow, alone, precision)
         return z if b is None else z + b
 
-    parts = zip(x, weights.w_x, weights.b, strict=True)
+    parts = zip(x, weights.w_x, weights.b, step.map_precisions, strict=True)
     return tuple(one(*part) for part in parts)
 
 

@@ -65,7 +65,7 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     out = backends.forward(spec._replace(save=True), weights, inputs)
     end, ys, saved, others = out
     x = select(inputs.masks.valid, inputs.x)
-    z_x = project(weights, x)
+    z_x = project(step, weights, x)
     told = told_by(spec, ys, inputs)
     full = complete(spec, saved, told)
     rest = iter(others)
@@ -76,12 +76,12 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
         lefts.append(left)
 
     d_z_x = tuple(
-        _total(z, [_product(d, w), _product(a, d_w, by=times_by_block), d_b])
+        _total(z, [_product(d, w, how), _product(a, d_w, how, times_by_block), d_b])
         if w is not None
         else instantiate(z, d)
-        for z, a, w, d, d_w, d_b in zip(
+        for z, a, w, d, d_w, d_b, how in zip(
             floats(z_x), x, weights.w_x, d_inputs.x, d_weights.w_x, d_weights.b,
-            strict=True,
+            step.map_precisions, strict=True,
         )
     )  # fmt: skip
     shifts: Any = tuple(

@@ -26,6 +26,7 @@ class Step:
     name: str
     tree: Any  # of the state
     widths: tuple[tuple[int, int], ...]  # (I, O) of each matrix
+    sizes: tuple[int, ...]  # of each matrix, without what is zero between its blocks
     called: tuple[int, ...]  # matrices that the update calls
     chain: Chain  # (z_x, state, extra) -> (state, ys, z, lefts)
     summed: Chain
@@ -39,6 +40,7 @@ class Step:
     z: tuple[Any, ...]  # of each matrix that is called
     lefts: tuple[Any, ...]
     precisions: tuple[Any, ...]  # of the product with each matrix
+    map_precisions: tuple[Any, ...]  # of each input map
     jaxpr: Jaxpr
     has_effects: bool
     alone: bool  # whether `recall` has to run step by step

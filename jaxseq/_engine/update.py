@@ -153,7 +153,9 @@ def step_of(
         name=getattr(update, "__name__", type(update).__name__),
         tree=jax.tree.structure(shapes.state),
         widths=tuple((width_in(w), width_out(w)) for w in w_h),
+        sizes=tuple(w.size for w in w_h),
         precisions=(None,) * len(w_h),
+        map_precisions=(None,) * len(z_x),
         held=len(consts),
         **more,
     )

@@ -14,6 +14,8 @@ from jaxseq._engine.slices import WHOLE, Rows
 from jaxseq._engine.step import Step
 from jaxseq._engine.types import Weights
 
+# bytes of input maps up to which they are faster made all at once
+MAPS_BYTES = 14 * 2**20
 # rows of x that are projected at a time, at least: fewer make a slow product
 PROJECTED_ROWS = 64
 # rows of a step from which on its own product is as fast, and its result still in cache
@@ -47,8 +49,8 @@ def work_of(step: Step, batch: tuple[int, ...]) -> tuple[int, int]:
     if not shapes or any(is_symbolic_dim(n) for shape in shapes for n in shape):
         return 0, 0
     rows = list(map(math.prod, shapes))
-    widths = [step.widths[k] for k in step.called]
-    return min(rows), sum(2 * n * I * O for n, (I, O) in zip(rows, widths, strict=True))
+    sizes = [step.sizes[k] for k in step.called]
+    return min(rows), sum(2 * n * size for n, size in zip(rows, sizes, strict=True))
 
 
 def block_of(
@@ -58,10 +60,15 @@ def block_of(
 
     `z_x` are the maps of one step, without its batch.
     """
-    pairs = zip(z_x, weights.w_x, strict=True)
-    shapes = [(*batch, *a.shape[:-1]) for a, w in pairs if w is not None]
+    maps = [a for a, w in zip(z_x, weights.w_x, strict=True) if w is not None]
+    shapes = [(*batch, *a.shape[:-1]) for a in maps]
     if not shapes or any(map(is_symbolic_dim, (T, *itertools.chain(*shapes)))):
         return None
     rows = min(map(math.prod, shapes))
-    size = 1 if rows >= MANY_ROWS else max(8, PROJECTED_ROWS // max(1, rows))
+    if rows >= MANY_ROWS:
+        return 1 if T > 1 else None
+    of_step = math.prod(batch) * sum(a.size * a.dtype.itemsize for a in maps)
+    if T * of_step <= MAPS_BYTES:
+        return None
+    size = max(8, PROJECTED_ROWS // max(1, rows))
     return None if size >= T else size

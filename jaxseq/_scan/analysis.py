@@ -15,7 +15,7 @@ from jaxseq._base.dtypes import floats, is_float, with_floats
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
-from jaxseq._engine.work import MANY_FLOPS, MANY_ROWS, on_one_core, work_of
+from jaxseq._engine.work import MANY_ROWS, on_one_core, work_of
 from jaxseq._scan.custom import NotFree
 from jaxseq._scan.early import rule
 from jaxseq._scan.keys import kind_of, unwrapped, wrapped
@@ -25,6 +25,8 @@ from jaxseq._scan.products import normalised
 from jaxseq._scan.program import Program, aval, inlined, program_of, read, run
 from jaxseq._scan.rows import of_half
 from jaxseq._scan.sums import summed
+
+MOST_IN_HALVES = 2  # products of a loop; more are slower in halves than one by one
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -156,17 +158,13 @@ def _planned(given: Given) -> Plans | str:
         return "a function in it has a custom_vjp"
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
-    rows, flops = work_of(plan.step, ())
-    value: Plan | Program = derivatives
+    rows, _ = work_of(plan.step, ())
+    # one product of all that reads a value, where gates are products of their own
+    value = plan if len(plan.w_h) < len(derivatives.w_h) else derivatives
     if rows >= MANY_ROWS and plan.early:
         value = given.program  # what is made of x_t, in the step that reads it
-    elif rows > 1 and rows < MANY_ROWS and flops > MANY_FLOPS:
-        value = given.program  # its products take all cores, one after the other
-    elif rows == 1 or rows >= MANY_ROWS:
-        # one product of all that reads a value, where gates are products of their own
-        value = plan if len(plan.w_h) < len(derivatives.w_h) else derivatives
-    elif on_one_core(plan.step, ()):
-        value = _of_half(given) or derivatives
+    elif on_one_core(plan.step, ()) and len(plan.w_h) <= MOST_IN_HALVES:
+        value = _of_half(given) or value
     try:
         reads(derivatives.step)
     except Exception:
@@ -191,7 +189,6 @@ def _of_half(given: Given) -> Plan | None:
     if half is None:
         return None
     half = normalised(half, n_fixed, n_state)
-    half = summed(half, n_fixed, n_state, is_map)
     return plan_of(half, n_fixed, n_state, given.tree)._replace(halves=True)
 
 

@@ -173,5 +173,6 @@ def varied(step: Step, axes: frozenset[Any]) -> Step:
     again: Callable[..., Any] = lambda *args: vary(results(program, args, here), axes)
     closed = jax.make_jaxpr(again)(*(typed(v.aval, axes) for v in step.jaxpr.invars))
     parts = step.z_x, step.state, step.extra
-    same = {k: getattr(step, k) for k in ("name", "tree", "widths", "precisions")}
+    names = "name", "tree", "widths", "sizes", "precisions", "map_precisions"
+    same = {k: getattr(step, k) for k in names}
     return step_from(closed.jaxpr, *parts, **same)

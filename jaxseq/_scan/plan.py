@@ -74,7 +74,9 @@ def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
     others = [e for e in loop if not _is_product(e, of)]
     also = read_by(others, program.outs)
     extra = [v for v in also if of(v) == Kind.FIXED]
-    step = _step(program, n_fixed, n_state, loop, products, hoisted, extra, tree)
+    how = [None if e is None else e.params["precision"] for e in last]
+    maps = dict(zip(hoisted, how, strict=True))
+    step = _step(program, n_fixed, n_state, loop, products, maps, extra, tree)
     return Plan(
         program,
         (n_fixed, n_state),
@@ -91,10 +93,10 @@ def plan_of(program: Program, n_fixed: int, n_state: int, tree: Any) -> Plan:
 
 
 def _last_product(v: Any, early: list[JaxprEqn]) -> JaxprEqn | None:
-    """The equation that makes `v`, if it is a product that the engine can do."""
+    """The equation that makes `v`, if it is a product."""
     for e in early:
         if e.outvars[0] is v and e.primitive is times_p:
-            return e if e.params["precision"] is None else None
+            return e
     return None
 
 
@@ -113,7 +115,7 @@ def _step(
     n_state: int,
     loop: list[JaxprEqn],
     products: list[JaxprEqn],
-    hoisted: list[Any],
+    maps: dict[Any, Any],  # their precisions
     extra: list[Any],
     tree: Any,
 ) -> Step:
@@ -133,8 +135,8 @@ def _step(
 
     # with nothing hoisted, something else tells how many steps there are
     nothing = jax.ShapeDtypeStruct((), jnp.bool_)
-    names = [*(hoisted or [None]), *state, *extra]
-    z_x, *others = ([aval(v) for v in part] for part in (hoisted, state, extra))
+    names = [*(maps or [None]), *state, *extra]
+    z_x, *others = ([aval(v) for v in part] for part in (maps, state, extra))
     avals = z_x or [nothing], *others
     closed = jax.make_jaxpr(on)(*itertools.chain(*avals))
     assert not closed.consts
@@ -144,7 +146,9 @@ def _step(
         name="body",
         tree=tree,
         widths=tuple((width_in(w), width_out(w)) for w in map(_factor, products)),
+        sizes=tuple(w.size for w in map(_factor, products)),
         precisions=tuple(e.params["precision"] for e in products),
+        map_precisions=tuple(maps.values()) or (None,),
     )
 
 

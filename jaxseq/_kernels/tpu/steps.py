@@ -35,6 +35,7 @@ def forward(
     x, state, start, masks = inputs
     batch = state[0].shape[:-1]
     z_x = project(
+        spec.step,
         weights,
         select(masks.valid, x),
         narrow=spec.dtype,
