@@ -6,6 +6,7 @@ from functools import partial
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_block_of(T, batch, size):
     "T, batch, size", [(10, (4,), None), (11, (4,), 8), (40, (), None)]
 )
 def test_small_maps_are_made_at_once(T, batch, size, monkeypatch):
-    """That is where they are no larger than this: here 10 steps of 4 rows of 16."""
+    """Up to `MAPS_BYTES`, here 10 steps of 4 rows of 16."""
     monkeypatch.setattr(work, "MAPS_BYTES", 10 * 4 * 16 * 4)
     monkeypatch.setattr(work, "PROJECTED_ROWS", 1)
     weights = Weights((jnp.zeros((3, 16)),), (None,), (), ())
@@ -990,3 +991,25 @@ def test_a_start_with_a_mask_and_in_a_step(reverse):
     ]
     for one in got:
         assert_close(one, by_steps())
+
+
+@pytest.mark.parametrize("rows", [3, 40, 200])
+def test_a_symbolic_width(rows):
+    """How products are made is decided without it."""
+    (n,) = jax.export.symbolic_shape("n")
+
+    def f(w_x, w_h, x):
+        return jaxseq.rnn(jaxseq.RNNParams(w_x, w_h, None), x)
+
+    of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float64)
+    exported = jax.export.export(jax.jit(f))(of(3, n), of(n, n), of(rows, 6, 3))
+    rng = np.random.default_rng(0)
+    args = [jnp.asarray(rng.standard_normal(s)) for s in ((3, 4), (4, 4), (rows, 6, 3))]
+    assert_close(exported.call(*args), f(*args))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 2, 2)])
+def test_work_is_that_of_the_blocks(shape):
+    """Not of a matrix with zeros between them."""
+    step = step_of(lambda z, h, w, _: jnp.tanh(z + w(h)), 8, 8, shape)
+    assert work.work_of(step, (5,)) == (5, 2 * 5 * math.prod(shape))

@@ -6,14 +6,15 @@ import weakref
 from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, PartitionSpec
 
 from jaxseq._base.dtypes import floats, with_floats
+from jaxseq._engine.work import work_of
 from jaxseq._scan.analysis import given, planned
 from jaxseq._scan.explain import explain
 from jaxseq._scan.scan import scan
@@ -392,27 +393,29 @@ def test_wrong_remat(remat):
         scan(step, STATE, XS, remat=remat)
 
 
-def _dots(jaxpr):
-    for e in jaxpr.eqns:
-        if e.primitive.name == "dot_general":
-            yield e
-        for inner in jaxprs_in_params(e.params):
-            yield from _dots(inner)
-
-
-def test_precision_is_that_of_the_body():
-    """Of products with the state, of those with inputs, and of all gradients."""
-    dot = partial(jnp.matmul, precision="highest")
+@pytest.mark.parametrize("rows", [3, 40, 129])
+def test_precision_is_that_of_the_body(rows):
+    """Of products with inputs and with the state, in values and in gradients."""
+    D, H = 11, 200
 
     def f(w, x):
-        body = lambda h, x: (h := jnp.tanh(dot(x, w["x"]) + dot(h, w["h"])), h)
-        return total(scan(body, jnp.zeros((B, H)), x))
+        def body(h, x):
+            z = jnp.matmul(x, w["x"], precision="highest")
+            h = jnp.tanh(z + jnp.matmul(h, w["h"], precision="high"))
+            return h, h
+
+        return total(scan(body, jnp.zeros((rows, H)), x))
 
     rng = np.random.default_rng(0)
-    args = {"x": drawn(rng, D, H), "h": drawn(rng, H, H)}, drawn(rng, T, B, D)
-    found = [*_dots(jax.make_jaxpr(jax.value_and_grad(f, (0, 1)))(*args).jaxpr)]
-    assert len(found) >= 6
-    assert {e.params["precision"] for e in found} == {(lax.Precision.HIGHEST,) * 2}
+    args = {"x": drawn(rng, D, H), "h": drawn(rng, H, H)}, drawn(rng, T, rows, D)
+    for g in (f, jax.grad(f, (0, 1))):
+        text = jax.jit(g).lower(*args).as_text()
+        lines = [line for line in text.splitlines() if "dot_general" in line]
+        of_x = [bool(re.search(rf"[<x]{D}x", line)) for line in lines]
+        assert len(lines) >= 2 and len(set(of_x)) == 2
+        highest = ["precision = [HIGHEST, HIGHEST]" in line for line in lines]
+        high = ["precision = [HIGH, HIGH]" in line for line in lines]
+        assert highest == of_x and high == [not a for a in of_x]
 
 
 def test_products_with_inputs_are_input_maps_whatever_their_precision():
@@ -425,3 +428,36 @@ def test_products_with_inputs_are_input_maps_whatever_their_precision():
     assert not isinstance(plans, str)
     assert not plans.derivatives.early
     assert [w is not None for w in plans.derivatives.w_x] == [True]
+
+
+@pytest.mark.parametrize("rows", [3, 40, 200])
+def test_a_symbolic_width(rows):
+    """How products are made is decided without it."""
+    (n,) = jax.export.symbolic_shape("n")
+
+    def f(w, x):
+        body = lambda h, x: (h := jnp.tanh(x @ w["x"] + h @ w["h"]), h)
+        return scan(body, jnp.zeros((rows, w["h"].shape[0])), x)
+
+    of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float64)
+    shapes = {"x": of(D, n), "h": of(n, n)}, of(T, rows, D)
+    exported = jax.export.export(jax.jit(f))(*shapes)
+    rng = np.random.default_rng(0)
+    args = {"x": drawn(rng, D, H), "h": drawn(rng, H, H)}, drawn(rng, T, rows, D)
+    assert_same(exported.call(*args), f(*args))
+
+
+def test_work_is_that_of_the_blocks():
+    """Not of a matrix with zeros between them."""
+    N = 8
+    w, x = jnp.ones((N, 16, 16)), jnp.ones((T, 4, N * 16))
+
+    def body(h, x):
+        z = jnp.einsum("bni,nio->bno", h.reshape(4, N, 16), w).reshape(4, N * 16)
+        return (h := jnp.tanh(x + z)), h
+
+    found = given(body, x[0], x, None)
+    assert not isinstance(found, str)
+    plans = planned(found)
+    assert not isinstance(plans, str)
+    assert work_of(plans.derivatives.step, ()) == (4, 2 * 4 * w.size)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxseq._scan.analysis import given, planned
 from jaxseq._scan.explain import explain
 from jaxseq._scan.scan import scan
 from tests.bodies import drawn
@@ -122,6 +123,23 @@ def test_independent(body):
     assert_same(
         *(jax.jit(lambda r=run: r(body, STATE, XS))() for run in (scan, lax.scan))
     )
+
+
+def test_halves_have_one_product_for_all_gates():
+    """Where a gradient has one for each, as one gate is summed and another not."""
+
+    def body(h, x):
+        r, n = jnp.split(h @ W_H, 2, -1)
+        s, m = jnp.split(x[0] @ W_X, 2, -1)
+        h = jnp.tanh(m + jax.nn.sigmoid(r + s) * n)
+        return h, h
+
+    found = given(body, STATE[0], XS, None)
+    assert not isinstance(found, str)
+    plans = planned(found)
+    assert not isinstance(plans, str)
+    value: Any = plans.value
+    assert value.halves and len(value.w_h) == 1 and len(plans.derivatives.w_h) == 2
 
 
 def test_more_than_two_products_are_not_halved():

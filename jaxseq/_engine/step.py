@@ -26,7 +26,7 @@ class Step:
     name: str
     tree: Any  # of the state
     widths: tuple[tuple[int, int], ...]  # (I, O) of each matrix
-    sizes: tuple[int, ...]  # of each matrix, without what is zero between its blocks
+    sizes: tuple[int, ...]  # elements of each matrix, of its blocks only
     called: tuple[int, ...]  # matrices that the update calls
     chain: Chain  # (z_x, state, extra) -> (state, ys, z, lefts)
     summed: Chain

@@ -14,7 +14,7 @@ from jaxseq._engine.slices import WHOLE, Rows
 from jaxseq._engine.step import Step
 from jaxseq._engine.types import Weights
 
-# bytes of input maps up to which they are faster made all at once
+# bytes of input maps up to which making them all at once is faster
 MAPS_BYTES = 14 * 2**20
 # rows of x that are projected at a time, at least: fewer make a slow product
 PROJECTED_ROWS = 64
@@ -50,6 +50,8 @@ def work_of(step: Step, batch: tuple[int, ...]) -> tuple[int, int]:
         return 0, 0
     rows = list(map(math.prod, shapes))
     sizes = [step.sizes[k] for k in step.called]
+    if any(map(is_symbolic_dim, sizes)):
+        return min(rows), 0
     return min(rows), sum(2 * n * size for n, size in zip(rows, sizes, strict=True))
 
 
@@ -62,7 +64,8 @@ def block_of(
     """
     maps = [a for a, w in zip(z_x, weights.w_x, strict=True) if w is not None]
     shapes = [(*batch, *a.shape[:-1]) for a in maps]
-    if not shapes or any(map(is_symbolic_dim, (T, *itertools.chain(*shapes)))):
+    sizes = T, *batch, *itertools.chain(*(a.shape for a in maps))
+    if not shapes or any(map(is_symbolic_dim, sizes)):
         return None
     rows = min(map(math.prod, shapes))
     if rows >= MANY_ROWS:

@@ -159,7 +159,7 @@ def _planned(given: Given) -> Plans | str:
     apart = summed(program, *sizes, is_map)
     derivatives = plan if apart is program else plan_of(apart, *sizes, given.tree)
     rows, _ = work_of(plan.step, ())
-    # one product of all that reads a value, where gates are products of their own
+    # one product for all gates that read a value, where derivatives have one for each
     value = plan if len(plan.w_h) < len(derivatives.w_h) else derivatives
     if rows >= MANY_ROWS and plan.early:
         value = given.program  # what is made of x_t, in the step that reads it
