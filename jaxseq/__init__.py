@@ -23,6 +23,14 @@ Cells as values, for `seq2seq_init` and `jaxseq.nn.Cell`, and the NamedTuples of
     RNN, LSTM, GRU, Cell
     RNNParams, LSTMParams, LSTMState, GRUParams, CellParams
 
+Variants of the built-in cells: other activations and gates, projections, heads
+    rnn_cell, lstm_cell, gru_cell
+    LSTMExtra, LSTMNorms, Peepholes, Projected, ResetBefore
+    activation, Activation
+
+Dropout and zoneout of any cell, and dropout of its recurrent weights
+    cell_dropout, zoneout, weight_drop
+
 A scan of one's own, and what is made of it
     scan, explain
 
@@ -62,6 +70,9 @@ Linear-chain conditional random fields
 Decoding of CTC's outputs, and how many steps a labelling needs
     ctc_greedy, ctc_beam_search, ctc_steps
 
+Files of weights
+    save, load, load_arrays, load_config
+
 `jaxseq.nn` has the layers and models as Flax NNX modules, and runs cells of Flax NNX
 over time; `jaxseq.linen` does so in Flax Linen.
 """
@@ -81,35 +92,52 @@ from jaxseq._attention.params import ScaledDot as ScaledDot
 from jaxseq._attention.params import additive_init as additive_init
 from jaxseq._attention.params import multi_head_init as multi_head_init
 from jaxseq._base.resets import resets_from_dones as resets_from_dones
+from jaxseq._cells.activations import Activation as Activation
+from jaxseq._cells.activations import activation as activation
 from jaxseq._cells.any import GRU as GRU
 from jaxseq._cells.any import LSTM as LSTM
 from jaxseq._cells.any import RNN as RNN
 from jaxseq._cells.cell import Cell as Cell
 from jaxseq._cells.cell import cell as cell
 from jaxseq._cells.cell import cell_step as cell_step
+from jaxseq._cells.dropout import cell_dropout as cell_dropout
 from jaxseq._cells.gru import GRUParams as GRUParams
 from jaxseq._cells.gru import gru as gru
 from jaxseq._cells.gru import gru_init as gru_init
 from jaxseq._cells.gru import gru_step as gru_step
 from jaxseq._cells.gru import gru_zeros as gru_zeros
+from jaxseq._cells.gru_update import ResetBefore as ResetBefore
+from jaxseq._cells.gru_variants import gru_cell as gru_cell
 from jaxseq._cells.init import cell_init as cell_init
 from jaxseq._cells.init import cell_zeros as cell_zeros
 from jaxseq._cells.lstm import LSTMParams as LSTMParams
-from jaxseq._cells.lstm import LSTMState as LSTMState
 from jaxseq._cells.lstm import lstm as lstm
 from jaxseq._cells.lstm import lstm_init as lstm_init
 from jaxseq._cells.lstm import lstm_step as lstm_step
 from jaxseq._cells.lstm import lstm_zeros as lstm_zeros
+from jaxseq._cells.lstm_update import LSTMExtra as LSTMExtra
+from jaxseq._cells.lstm_update import LSTMNorms as LSTMNorms
+from jaxseq._cells.lstm_update import LSTMState as LSTMState
+from jaxseq._cells.lstm_update import Peepholes as Peepholes
+from jaxseq._cells.lstm_update import Projected as Projected
+from jaxseq._cells.lstm_variants import lstm_cell as lstm_cell
 from jaxseq._cells.rnn import RNNParams as RNNParams
 from jaxseq._cells.rnn import rnn as rnn
 from jaxseq._cells.rnn import rnn_init as rnn_init
 from jaxseq._cells.rnn import rnn_step as rnn_step
 from jaxseq._cells.rnn import rnn_zeros as rnn_zeros
+from jaxseq._cells.rnn_variants import rnn_cell as rnn_cell
 from jaxseq._cells.states import cell_states as cell_states
 from jaxseq._cells.states import lstm_states as lstm_states
+from jaxseq._cells.weight_drop import weight_drop as weight_drop
+from jaxseq._cells.zoneout import zoneout as zoneout
 from jaxseq._compose.layers import bidirectional as bidirectional
 from jaxseq._compose.layers import stack as stack
 from jaxseq._engine.params import CellParams as CellParams
+from jaxseq._files.files import load as load
+from jaxseq._files.files import load_arrays as load_arrays
+from jaxseq._files.files import load_config as load_config
+from jaxseq._files.files import save as save
 from jaxseq._losses.crf.decode import crf_decode as crf_decode
 from jaxseq._losses.crf.loss import crf_log_partition as crf_log_partition
 from jaxseq._losses.crf.loss import crf_loss as crf_loss
@@ -164,6 +192,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Activation",
     "AdditiveParams",
     "BahdanauParams",
     "BridgeParams",
@@ -175,6 +204,8 @@ __all__ = [
     "Dot",
     "GRUParams",
     "InputFeeding",
+    "LSTMExtra",
+    "LSTMNorms",
     "LSTMParams",
     "LSTMState",
     "LuongParams",
@@ -182,7 +213,10 @@ __all__ = [
     "MultiHeadParams",
     "NormLayout",
     "NormParams",
+    "Peepholes",
+    "Projected",
     "RNNParams",
+    "ResetBefore",
     "Rotary",
     "ScaledDot",
     "Seq2SeqParams",
@@ -193,12 +227,14 @@ __all__ = [
     "TransformerParams",
     "TransformerStack",
     "TransformerState",
+    "activation",
     "additive_attention",
     "additive_init",
     "at_least",
     "beam_search",
     "bidirectional",
     "cell",
+    "cell_dropout",
     "cell_init",
     "cell_states",
     "cell_step",
@@ -217,10 +253,15 @@ __all__ = [
     "general_attention",
     "greedy",
     "gru",
+    "gru_cell",
     "gru_init",
     "gru_step",
     "gru_zeros",
+    "load",
+    "load_arrays",
+    "load_config",
     "lstm",
+    "lstm_cell",
     "lstm_init",
     "lstm_states",
     "lstm_step",
@@ -233,10 +274,12 @@ __all__ = [
     "prefill",
     "resets_from_dones",
     "rnn",
+    "rnn_cell",
     "rnn_init",
     "rnn_step",
     "rnn_zeros",
     "sample",
+    "save",
     "scan",
     "seq2seq_decode",
     "seq2seq_decode_step",
@@ -248,6 +291,8 @@ __all__ = [
     "transformer_encode",
     "transformer_init",
     "transformer_zeros",
+    "weight_drop",
+    "zoneout",
 ]
 
 for _kind in [a for a in globals().values() if isinstance(a, type)]:

@@ -1,5 +1,8 @@
 """A right value for each argument of each public function, module and method."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -21,8 +24,10 @@ Given = dict[str, Any]
 @cache
 def right_values() -> dict[str, tuple[Callable[..., Any], Given]]:
     """Each by its name: what is called, and with what."""
-    functions = cells() | scans() | layers() | attention() | losses() | searches()
-    functions |= models()
+    functions = (
+        cells() | variants() | scans() | layers() | attention() | losses() | searches()
+    )
+    functions |= models() | files()
     called = {name: (getattr(jaxseq, name), its) for name, its in functions.items()}
     called |= recurrent_modules() | attention_modules() | model_modules()
     return called | flax_cells()
@@ -104,6 +109,39 @@ def cells() -> dict[str, Given]:
         "cell_step": {**given, **ONE_STEP},
         "cell_states": {**sequence, "reverse": False},
         "cell": {**sequence, **RUN},
+    }
+
+
+def variants() -> dict[str, Given]:
+    functions: Given = {"gate": jnp.tanh, "candidate": jnp.tanh, "clip": 2.0}
+    gru = zeros_of(jaxseq.gru_init, KEY, D, H)
+    rates: Given = {"dropout": 0.5, "recurrent_dropout": 0.5, "zoneout": 0.5}
+    dropping = {"cell": jaxseq.GRU, "params": gru, "key": KEY, "deterministic": False}
+    dropping |= {"state": floats(B, H), "start": floats(H)}
+    return {
+        "activation": {"name": "elu", "alpha": 0.5, "beta": 0.5},
+        "lstm_cell": {
+            **functions, "output": jnp.tanh, "coupled": False, "peepholes": True,
+            "layer_norm": True, "epsilon": 1e-3, "cells": 3, "heads": 1,
+        },
+        "gru_cell": {**functions, "reset_after": False, "heads": 2},
+        "rnn_cell": {"activation": jnp.tanh, "clip": 2.0},
+        "zoneout": {"cell": jaxseq.GRU, "rate": 0.5},
+        "cell_dropout": {**rates, **dropping, **OVER_TIME, **RUN},
+        "weight_drop": {"params": gru, "rate": 0.5, "key": KEY},
+    }  # fmt: skip
+
+
+def files() -> dict[str, Given]:
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    jaxseq.save(folder, floats(D), config={"D": D})
+    given: Given = {"path": folder}
+    return {
+        "load": {**given, "like": floats(D)},
+        "load_arrays": given,
+        "load_config": given,
+        "save": {**given, "weights": floats(D), "config": {"D": D}},
     }
 
 

@@ -185,6 +185,11 @@ def cell_calls() -> dict[str, Call]:
         lambda B, T: (own, start, X(B, T), flags(B, T), flags(B, T)),
     )
     lstm, gru = weights(jaxseq.lstm_init, D, H), weights(jaxseq.gru_init, H, H)
+    biased = lstm._replace(b_h=floats(4 * H))
+    calls["lstm with two biases"] = Call(
+        lambda params, x, lengths: jaxseq.lstm(params, x, lengths=lengths),
+        lambda B, T: (biased, X(B, T), lengths(B, T)),
+    )
     calls["lstm_states"] = Call(
         lambda params, x, lengths: jaxseq.lstm_states(
             params, x, lengths=lengths, reverse=True
@@ -233,6 +238,55 @@ def cell_calls() -> dict[str, Call]:
         jaxseq.resets_from_dones, lambda B, T: (flags(B, T), flags(B))
     )
     return calls
+
+
+def variant_calls() -> dict[str, Call]:
+    key = np.array([0, 1], np.uint32)
+
+    def running(cell: jaxseq.Cell) -> Call:
+        def run(params: Any, x: Any, lengths: Any, resets: Any) -> Any:
+            state = cell.zeros(params, x.shape[0])
+            how = {"lengths": lengths, "resets": resets}
+            return jaxseq.cell(cell.update, params, x, state, **how)
+
+        params = weights(cell.init, D, H)
+        return Call(run, lambda B, T: (params, X(B, T), lengths(B, T), flags(B, T)))
+
+    hard = jaxseq.activation("hard_sigmoid")
+    lstm, gru = weights(jaxseq.lstm_init, D, H), weights(jaxseq.gru_init, D, H)
+    rates = {"dropout": 0.2, "recurrent_dropout": 0.3, "zoneout": 0.1}
+
+    def dropping(params: Any, x: Any, resets: Any, rate: Any, key: Any) -> Any:
+        key = jax.random.wrap_key_data(key)
+        how = {**rates, "zoneout": rate, "key": key, "resets": resets, "reverse": True}
+        return jaxseq.cell_dropout(jaxseq.LSTM, params, x, **how)
+
+    return {
+        "activation": Call(hard, lambda B, T: (X(B, T),)),
+        "lstm_cell": running(
+            jaxseq.lstm_cell(gate=hard, peepholes=True, layer_norm=True, cells=3)
+        ),
+        "lstm_cell with heads": running(jaxseq.lstm_cell(heads=2, clip=1.0)),
+        "gru_cell": running(jaxseq.gru_cell(reset_after=False, heads=2)),
+        "rnn_cell": running(jaxseq.rnn_cell(activation=hard)),
+        "zoneout": Call(
+            lambda params, x, lengths: jaxseq.cell_dropout(
+                jaxseq.zoneout(jaxseq.GRU, 0.2), params, x, lengths=lengths
+            ),
+            lambda B, T: (gru, X(B, T), lengths(B, T)),
+        ),
+        "cell_dropout": Call(
+            dropping,
+            lambda B, T: (lstm, X(B, T), flags(B, T), np.float32(0.1), key),
+            by_row=False,
+        ),
+        "weight_drop": Call(
+            lambda params, x, rate, key: jaxseq.gru(
+                jaxseq.weight_drop(params, rate, key=jax.random.wrap_key_data(key)), x
+            ),
+            lambda B, T: (gru, X(B, T), np.float32(0.5), key),
+        ),
+    }
 
 
 def scan_calls() -> dict[str, Call]:
@@ -620,6 +674,7 @@ def linen_calls() -> dict[str, Call]:
 
 CALLS = {
     **cell_calls(),
+    **variant_calls(),
     **scan_calls(),
     **attention_calls(),
     **loss_calls(),

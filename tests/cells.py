@@ -94,10 +94,11 @@ def run_and_gradients(
 
 
 def random_params(cell: Cell, rng: np.random.Generator, D: int, H: int) -> Any:
-    """Weights in which nothing is zero or equal, as NumPy arrays in float64."""
+    """Weights in which nothing is zero or equal, as NumPy arrays; no second bias."""
     Z = cell.gates * H
     shapes = {"w_x": (D, Z), "w_h": (H, Z), "b": (Z,), "b_hn": (H,)}
-    weights = (rng.standard_normal(shapes[name]) for name in cell.params._fields)
+    names = [n for n in cell.params._fields if n not in cell.params._field_defaults]
+    weights = (rng.standard_normal(shapes[name]) for name in names)
     # small enough for relu not to grow without bound
     return cell.params(*(w / np.sqrt(len(w)) if w.ndim == 2 else w for w in weights))
 
@@ -168,6 +169,25 @@ def weighted_sum(tree: Any, seed: int = 1) -> Any:
     return sum(
         (leaf * rng.standard_normal(leaf.shape)).sum() for leaf in jax.tree.leaves(tree)
     )
+
+
+def assert_slopes(cell: Any, problem: Any, gradients: Any, **options: Any) -> None:
+    """Compares gradients of `weighted_sum` with differences of the equations."""
+    leaves, structure = jax.tree.flatten(problem)
+    rng = np.random.default_rng(3)
+    for k, grad in enumerate(jax.tree.leaves(gradients)):
+        direction = rng.standard_normal(grad.shape)
+
+        def along(step, k=k, direction=direction):
+            moved = [*leaves[:k], leaves[k] + step * direction, *leaves[k + 1 :]]
+            problem = structure.unflatten(moved)
+            return weighted_sum(expected(cell, *problem, **options))
+
+        eps = 1e-4  # fourth order: the error is about eps^4 and 1e-16 / eps
+        numerical = (
+            8 * (along(eps) - along(-eps)) - (along(2 * eps) - along(-2 * eps))
+        ) / (12 * eps)
+        np.testing.assert_allclose((grad * direction).sum(), numerical, atol=1e-9)
 
 
 def to_jax(tree: Any, dtype: Any = jnp.float64) -> Any:

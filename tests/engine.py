@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from jaxseq._base.dtypes import state_dtype
 from jaxseq._base.masks import make_masks
-from jaxseq._cells.gru import gru_update
-from jaxseq._cells.lstm import lstm_update
+from jaxseq._cells.gru_update import gru_update
+from jaxseq._cells.lstm_update import lstm_update
 from jaxseq._cells.rnn import RNNUpdate
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.over_time import prepared

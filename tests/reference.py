@@ -17,7 +17,7 @@ def relu(a):
 
 def rnn(params, h, x, activation=np.tanh):
     """Elman 1990, with any activation."""
-    W_x, W_h, b = params
+    W_x, W_h, b, *_ = params
     y = []
     for x_t in x:
         h = activation(W_x.T @ x_t + W_h.T @ h + b)
@@ -27,7 +27,7 @@ def rnn(params, h, x, activation=np.tanh):
 
 def lstm(params, state, x):
     """Graves 2013 (arXiv:1308.0850), equations 7 to 11, without peepholes."""
-    w_x, w_h, b = params
+    w_x, w_h, b, *_ = params
     h, c = state
     W_xi, W_xf, W_xg, W_xo = np.split(w_x, 4, axis=1)
     W_hi, W_hf, W_hg, W_ho = np.split(w_h, 4, axis=1)

@@ -15,13 +15,14 @@ import pytest
 from flax import nnx
 
 import jaxseq
+import jaxseq.convert
 import jaxseq.linen
 import jaxseq.nn
 
 ROOT = Path(__file__).parent.parent
 CELLS = ["GRU", "LSTM", "RNN"]
 PUBLIC = [getattr(jaxseq, name) for name in jaxseq.__all__ if name not in CELLS]
-PACKAGES = [jaxseq, jaxseq.nn, jaxseq.linen]
+PACKAGES = [jaxseq, jaxseq.convert, jaxseq.nn, jaxseq.linen]
 PUBLIC += [getattr(m, name) for m in PACKAGES[1:] for name in m.__all__]
 
 

@@ -146,6 +146,14 @@ KINDS = {
     "backward": "function",
     "layers": "tree",
     "dropout": "rate",
+    **dict.fromkeys(("recurrent_dropout", "zoneout", "rate"), "rate"),
+    **dict.fromkeys(("gate", "candidate", "output"), "function"),
+    **dict.fromkeys(("clip", "alpha", "beta"), "number"),
+    **dict.fromkeys(("coupled", "peepholes", "layer_norm", "reset_after"), "flag"),
+    "deterministic": "flag",
+    "cells": "size",
+    "heads": "size",
+    "name": "choice",
     "batch": "batch",
     **dict.fromkeys(("query", "keys", "values", "logits", "scores", "w"), "array"),
     **dict.fromkeys(("labels", "tags", "token", "prompt", "tokens"), "tokens"),
@@ -185,8 +193,11 @@ KINDS = {
     "rngs": "tree",
     "param_dtype": "dtype",
 }
+KINDS |= {"path": "path", "weights": "any tree", "like": "any tree", "config": "dict"}
 KINDS |= {"body": "function", "init": "any tree", "xs": "any tree", "unroll": "unroll"}
 OF_KIND["any tree"] = {}
+OF_KIND["dict"] = {"list": lambda: [1.0], "number": lambda: 1.5}
+OF_KIND["path"] = {**OF_KIND["dict"], "bool": lambda: True, "bytes": lambda: b"abc"}
 OF_KIND["share"] = {
     k: v for k, v in OF_KIND["rate"].items() if k not in ("one", "array")
 }
@@ -220,6 +231,8 @@ DTYPES = "ints", "complex"
 RIGHT = {
     ("w_h", "None"),
     ("init", "None"),  # a state with no arrays
+    ("weights", "None"),  # a tree of none
+    ("path", "str"),
     ("merge", "None"),  # both outputs
     ("end", "None"),
     ("D", "None"),  # Z is named, which is not None

@@ -13,6 +13,7 @@ from tests import reference
 from tests.cells import (
     CELLS,
     assert_close,
+    assert_slopes,
     both_directions,
     every_cell,
     expected,
@@ -92,24 +93,7 @@ def test_batch_matches_equations_and_gradients_their_finite_differences(
     want = expected(cell, *problem, **options)
     assert_close(outputs, want)
     assert_close(run(cell, *problem, **options), want)
-
-    def reference_loss(problem):
-        return weighted_sum(expected(cell, *problem, **options))
-
-    leaves, structure = jax.tree.flatten(problem)
-    rng = np.random.default_rng(3)
-    for k, grad in enumerate(jax.tree.leaves(gradients)):
-        direction = rng.standard_normal(grad.shape)
-
-        def along(step, k=k, direction=direction):
-            moved = [*leaves[:k], leaves[k] + step * direction, *leaves[k + 1 :]]
-            return reference_loss(jax.tree.unflatten(structure, moved))
-
-        eps = 1e-4  # fourth order: the error is about eps^4 and 1e-16 / eps
-        numerical = (
-            8 * (along(eps) - along(-eps)) - (along(2 * eps) - along(-2 * eps))
-        ) / (12 * eps)
-        np.testing.assert_allclose((grad * direction).sum(), numerical, atol=1e-9)
+    assert_slopes(cell, problem, gradients, **options)
 
 
 @every_cell

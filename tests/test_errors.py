@@ -78,8 +78,11 @@ CASES = {
     "params.b: expected shape (16,), got (4,)": lstm(
         params=PARAMS._replace(b=PARAMS.b[:4])
     ),
-    "params.b_hn: expected shape (4,), got (12,)": lambda: jaxseq.gru(
-        GRU_PARAMS._replace(b_hn=GRU_PARAMS.b), X
+    "params.b_hn: expected shape (4,) or (12,), got (8,)": lambda: jaxseq.gru(
+        GRU_PARAMS._replace(b_hn=GRU_PARAMS.b[:8]), X
+    ),
+    "params.b_h: expected shape (16,), got (1,)": lstm(
+        params=PARAMS._replace(b_h=PARAMS.b[:1])
     ),
     "params.b: expected dtype float64, got float32": lstm(
         params=PARAMS._replace(b=PARAMS.b.astype(jnp.float32))

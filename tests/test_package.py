@@ -36,7 +36,7 @@ def test_files_of_the_source_distribution(distributions):
     sdist, _ = distributions
     with tarfile.open(sdist) as archive:
         names = {m.name.partition("/")[2] for m in archive if m.isfile()}
-    tests = files("tests") - files("tests/experiments", "tests/tools")
+    tests = files("tests") - files("tests/experiments", "tests/networks", "tests/tools")
     top = {"README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "pyproject.toml"}
     made = {"PKG-INFO", ".gitignore"}
     assert names == files("jaxseq", "docs", "examples") | tests | top | made

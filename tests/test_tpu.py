@@ -28,8 +28,8 @@ from examples.cells.projected_lstm import PROJECTED_LSTM
 from examples.cells.reset_before_gru import RESET_BEFORE_GRU
 from jaxseq import CellParams, LSTMState
 from jaxseq._base.masks import make_masks
-from jaxseq._cells.gru import gru_update
-from jaxseq._cells.lstm import lstm_update
+from jaxseq._cells.gru_update import gru_update
+from jaxseq._cells.lstm_update import lstm_update
 from jaxseq._cells.rnn import RNNUpdate
 from jaxseq._engine.backends import LOOP
 from jaxseq._engine.mesh import NO_MESH

@@ -7,6 +7,7 @@ Here they are traced, and there `assert_type` holds for what they return.
 
 from collections.abc import Callable
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, NamedTuple, assert_type
 
 import jax
@@ -162,3 +163,11 @@ def test_scans():
         jaxseq.nn.over_time(cell, X, lengths=LENGTHS, mask=MASK, resets=RESETS),
         tuple[Any, Any],
     )
+
+
+def test_files(tmp_path: Path):
+    path, params = tmp_path / "gru", jaxseq.gru_init(KEY, D, H)
+    jaxseq.save(path, params)
+    assert_type(jaxseq.load(path), Any)
+    assert_type(jaxseq.load(str(path), params), jaxseq.GRUParams)
+    assert_type(jaxseq.load_arrays(path), dict[str, Any])

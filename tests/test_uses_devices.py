@@ -70,7 +70,7 @@ def sigmoid(x):
 
 def surprises(params, bits):
     """What the carry holds at the end, from the equations of an LSTM in NumPy."""
-    (w_x, w_h, b), head = jax.tree.map(np.asarray, (params["lstm"], params["head"]))
+    (w_x, w_h, b, _), head = jax.tree.map(np.asarray, (params["lstm"], params["head"]))
     h = c = np.zeros((stream.ROWS, stream.H))
     surprise = np.full(stream.ROWS, np.log(2))
     for bit, after in itertools.pairwise(bits):

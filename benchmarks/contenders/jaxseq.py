@@ -35,11 +35,15 @@ def layer(problem: Problem, implementation: str | None = None) -> Layer:
     return Layer(
         apply,
         params,
-        lambda gradients: numbered([g._asdict() for g in gradients]),
+        lambda gradients: numbered(list(map(by_name, gradients))),
         step=lambda params, state, x: step(params[0], state, x),
         zeros=zeros(params[0], (case.B,)),
         greedy=jaxseq_greedy if implementation is None else None,
     )
+
+
+def by_name(gradients: Any) -> dict[str, Any]:
+    return {name: g for name, g in gradients._asdict().items() if g is not None}
 
 
 def jaxseq_greedy(step: Any, state: Any, token: Any, T: int) -> Any:

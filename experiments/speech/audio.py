@@ -22,8 +22,8 @@ BANDS, LOW, HIGH = 40, 50.0, 4000.0
 QUIET = 1e-6  # of the power of the loudest band: what is below is silence
 
 
-def read_wav(path: Path) -> np.ndarray:
-    """A sound as samples between -1 and 1 at `RATE`, of several channels the mean."""
+def read_wav(path: Path, wanted: int = RATE) -> np.ndarray:
+    """A sound as samples between -1 and 1 at one rate, of several channels the mean."""
     check_header(path)
     try:
         with warnings.catch_warnings():  # of parts of the file that hold no sound
@@ -49,8 +49,8 @@ def read_wav(path: Path) -> np.ndarray:
         raise InputError(f"{path}: no sound in it")
     if not np.isfinite(samples).all():
         raise InputError(f"{path}: samples that are not finite numbers")
-    if rate != RATE:
-        samples = resample_poly(samples, RATE, rate).astype(np.float32)
+    if rate != wanted:
+        samples = resample_poly(samples, wanted, rate).astype(np.float32)
     return samples
 
 

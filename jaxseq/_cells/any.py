@@ -8,8 +8,10 @@ from jax import Array
 
 from jaxseq._base.check import check
 from jaxseq._cells.cell import Cell
-from jaxseq._cells.gru import GRUParams, gru_init, gru_update, gru_zeros
-from jaxseq._cells.lstm import LSTMParams, lstm_init, lstm_update, lstm_zeros
+from jaxseq._cells.gru import GRUParams, gru_init, gru_zeros
+from jaxseq._cells.gru_update import gru_update
+from jaxseq._cells.lstm import LSTMParams, lstm_init, lstm_zeros
+from jaxseq._cells.lstm_update import lstm_update
 from jaxseq._cells.rnn import TANH, RNNParams, rnn_init, rnn_zeros
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams

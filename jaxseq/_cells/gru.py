@@ -8,7 +8,8 @@
 Weights are stored side by side in the order r, z, n. This is the variant of
 cuDNN, PyTorch and Keras (`reset_after=True`): the reset gate acts on the
 recurrent product and not on h_{t-1} before it, so the product is one for all
-gates, and there is a second bias b_hn inside the gate.
+gates, and there is a second bias b_hn inside the gate. For the reset gate before
+the product, and other variants, see `gru_cell`.
 
 Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for
 Statistical Machine Translation", 2014, https://arxiv.org/abs/1406.1078,
@@ -17,12 +18,12 @@ equations 5 to 8 but for the place of the reset gate.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxseq._cells.check import check_params
+from jaxseq._cells.gru_update import gru_update
 from jaxseq._cells.init import init_gates
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
@@ -36,22 +37,14 @@ class GRUParams(NamedTuple):
         w_x: of the input, `(D, 3H)`.
         w_h: of the hidden state, `(H, 3H)`.
         b: bias, `(3H,)`; none if None.
-        b_hn: bias of the candidate's recurrent part, `(H,)`; none if None.
+        b_hn: bias of the recurrent product: of the candidate's part alone, `(H,)`, or
+            of all three gates, `(3H,)`, as PyTorch and cuDNN have it; none if None.
     """
 
     w_x: Array
     w_h: Array
     b: Array | None
     b_hn: Array | None
-
-
-def gru_update(z_x: Array, h: Array, w_h: Any, b_hn: Array | None) -> Array:
-    x_r, x_z, x_n = jnp.split(z_x, 3)
-    h_r, h_z, h_n = jnp.split(w_h(h), 3)
-    r = jax.nn.sigmoid(x_r + h_r)
-    z = jax.nn.sigmoid(x_z + h_z)
-    n = jnp.tanh(x_n + r * (h_n if b_hn is None else h_n + b_hn))
-    return (1 - z) * n + z * h
 
 
 def gru_init(key: Array, D: int, H: int, *, dtype: Any = jnp.float32) -> GRUParams:

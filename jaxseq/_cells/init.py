@@ -24,16 +24,18 @@ def init_gates(
     check_key(key)
     check_sizes(D=D, H=H)
     check_dtype(dtype, "dtype")
-    wide = state_dtype(dtype)
     key_x, key_h = jax.random.split(key)
-    glorot, orthogonal = (
-        jax.nn.initializers.glorot_uniform,
-        jax.nn.initializers.orthogonal,
-    )
-    w_x = [glorot()(k, (D, H), wide) for k in jax.random.split(key_x, gates)]
-    w_h = [orthogonal()(k, (H, H), wide) for k in jax.random.split(key_h, gates)]
-    b = jnp.zeros(gates * H, dtype)
-    return jnp.hstack(w_x).astype(dtype), jnp.hstack(w_h).astype(dtype), b
+    orthogonal, wide = jax.nn.initializers.orthogonal(), state_dtype(dtype)
+    w_h = [orthogonal(k, (H, H), wide) for k in jax.random.split(key_h, gates)]
+    w_x, b = glorot_gates(key_x, D, H, gates, dtype), jnp.zeros(gates * H, dtype)
+    return w_x, jnp.hstack(w_h).astype(dtype), b
+
+
+def glorot_gates(key: Array, D: int, H: int, gates: int, dtype: Any) -> Array:
+    """Returns `w_x (D, gates H)`, each gate's block Glorot uniform."""
+    glorot, wide = jax.nn.initializers.glorot_uniform(), state_dtype(dtype)
+    w_x = [glorot(k, (D, H), wide) for k in jax.random.split(key, gates)]
+    return jnp.hstack(w_x).astype(dtype)
 
 
 def cell_init(

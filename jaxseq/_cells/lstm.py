@@ -8,7 +8,8 @@
     h_t = o_t ⊙ tanh(c_t)                         hidden, also the output
 
 Weights are stored side by side in the order i, f, g, o, the order of cuDNN,
-PyTorch and Flax. There are no peepholes and one bias.
+PyTorch and Flax. A second bias b_h, if there is one, is added to b. For peepholes,
+projections and other variants see `lstm_cell`.
 
 Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997,
 https://doi.org/10.1162/neco.1997.9.8.1735; the forget gate is from Gers,
@@ -20,7 +21,6 @@ equations 7 to 11 without peepholes, but for g, which Graves leaves unnamed.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -28,6 +28,7 @@ from jax.typing import ArrayLike
 from jaxseq._base.check import check_number
 from jaxseq._cells.check import check_params
 from jaxseq._cells.init import init_gates
+from jaxseq._cells.lstm_update import LSTMState, lstm_update
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
 from jaxseq._engine.widths import zeros_like_widths
@@ -40,29 +41,13 @@ class LSTMParams(NamedTuple):
         w_x: of the input, `(D, 4H)`.
         w_h: of the hidden state, `(H, 4H)`.
         b: bias, `(4H,)`; none if None.
+        b_h: a second bias, `(4H,)`, as PyTorch and cuDNN have it; none if None.
     """
 
     w_x: Array
     w_h: Array
     b: Array | None
-
-
-class LSTMState(NamedTuple):
-    """State of an LSTM.
-
-    Fields:
-        h: hidden state, which is the output too, `(..., H)`.
-        c: cell state, `(..., H)`.
-    """
-
-    h: Array
-    c: Array
-
-
-def lstm_update(z_x: Array, state: LSTMState, w_h: Any, _: None) -> LSTMState:
-    i, f, g, o = jnp.split(z_x + w_h(state.h), 4)
-    c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
+    b_h: Array | None = None
 
 
 def lstm_init(

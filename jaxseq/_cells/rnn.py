@@ -1,14 +1,16 @@
 """Elman network, also called simple or vanilla recurrent network.
 
-    h_t = φ(W_x x_t + W_h h_{t-1} + b)      hidden, also the output
+    h_t = φ(W_x x_t + W_h h_{t-1} + b + b_h)      hidden, also the output
 
-φ is tanh, or another pointwise function such as relu.
+φ is tanh, or another pointwise function such as relu. Of the two biases there may be
+one or none; `rnn_init` gives b alone.
 
 Elman, "Finding Structure in Time", 1990,
 https://doi.org/10.1207/s15516709cog1402_1.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,8 +18,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxseq._base.check import check, check_callable
-from jaxseq._cells.check import check_params
+from jaxseq._cells.check import check_params, check_row
 from jaxseq._cells.init import init_gates
+from jaxseq._cells.lstm_update import clipped
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
 from jaxseq._engine.widths import zeros_like_widths
@@ -30,20 +33,28 @@ class RNNParams(NamedTuple):
         w_x: of the input, `(D, H)`.
         w_h: of the hidden state, `(H, H)`.
         b: bias, `(H,)`; none if None.
+        b_h: a second bias, `(H,)`, as PyTorch and cuDNN have it; none if None.
     """
 
     w_x: Array
     w_h: Array
     b: Array | None
+    b_h: Array | None = None
 
 
-class RNNUpdate(NamedTuple):
-    """The update of an RNN; two with one activation are equal."""
+@dataclass(frozen=True)
+class RNNUpdate:
+    """The update of an RNN; two with the same fields are equal."""
 
     activation: Callable[[Array], Array]
+    clip: float | None = None
 
-    def __call__(self, z_x: Array, h: Array, w_h: Any, _: None) -> Array:
-        z = z_x + w_h(h)
+    def __call__(self, z_x: Array, h: Array, w_h: Any, b_h: Array | None) -> Array:
+        z_h = w_h(h)
+        if b_h is not None:
+            check_row(b_h, "params.extra", z_h.shape[0])
+            z_h = z_h + b_h
+        z = clipped(z_x + z_h, self.clip)
         new = self.activation(z)
         expected = f"{z.dtype} {z.shape}"
         is_array = hasattr(new, "dtype") and hasattr(new, "shape")

@@ -6,7 +6,8 @@ from jax.typing import ArrayLike
 
 from jaxseq._cells.cell import State, Update
 from jaxseq._cells.check import check_params
-from jaxseq._cells.lstm import LSTMParams, LSTMState, lstm_update
+from jaxseq._cells.lstm import LSTMParams
+from jaxseq._cells.lstm_update import LSTMState, lstm_update
 from jaxseq._engine.door import sequence
 from jaxseq._engine.params import CellParams
 

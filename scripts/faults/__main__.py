@@ -53,6 +53,20 @@ TESTS = {
     },
     **{f"_base/{name}": CELLS for name in "dtypes masks resets".split()},
     "_base/by_time": "nn_over_time linen arguments".split(),
+    **{
+        f"convert/_{name}": [name]
+        for name in "cudnn dynet equinox haiku keras torch".split()
+    },
+    **{f"convert/_{name}": ["flax"] for name in "flax linen nnx".split()},
+    **{
+        f"convert/_{n}": "equinox flax haiku keras".split() for n in ("common", "gates")
+    },
+    "convert/_lstms": ["cudnn", "dynet"],
+    "convert/_state": ["torch", "keras"],
+    **{
+        f"convert/_onnx_{name}": ["onnx", "onnx_to"]
+        for name in "build from node to".split()
+    },
     "_base/called": "nn_over_time linen".split(),
     "nn/_crf": "nn everywhere arguments".split(),
     "nn/_over_time": "nn_over_time everywhere arguments".split(),

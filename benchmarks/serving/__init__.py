@@ -1,0 +1,1 @@
+"""The server of `examples/serving` under load, with the networks of three libraries."""

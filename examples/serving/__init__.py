@@ -1,0 +1,1 @@
+"""A character model that many readers share over HTTP."""

@@ -1,0 +1,204 @@
+"""Weights of DyNet's LSTMs, in the text files that `ParameterCollection.save` writes.
+
+Each array is a line that begins with `#Parameter#` and has its name, its shape and the
+number of bytes that follow, and a line of values, column by column. An LSTM has for
+each layer the matrices `(4H, D)` of the input and `(4H, H)` of the state and a bias
+`(4H,)`, with the gates i, f, o, g one under the other. To the forget gate DyNet adds
+its `forget_bias`, 1 if not told otherwise, which is not in the file.
+
+Neubig et al., "DyNet: The Dynamic Neural Network Toolkit", 2017,
+https://arxiv.org/abs/1701.03980.
+"""
+
+import re
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jaxseq
+from jaxseq import LSTMParams
+from jaxseq._base.check import check, check_flag, check_number
+from jaxseq.convert._lstms import biases, lstm_layers
+from jaxseq.convert._network import Network
+
+BUILDER = "vanilla-lstm-builder"
+ENTRY = re.compile(r"^#Parameter# (\S*/)(\S+) \{([\d,]+)\} \d+.*\n(.*)$", re.MULTILINE)
+
+
+class Parameter(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    values: str
+
+
+def from_dynet(text: str, *, prefix: str = "/", forget_bias: float = 1.0) -> Network:
+    """A network with the weights of an LSTM of DyNet.
+
+    Args:
+        text: a file that DyNet wrote, with the LSTM and whatever else.
+        prefix: where in it the LSTM stands: the name of one builder, such as
+            "/vanilla-lstm-builder/", whose layers have one direction; or what stands in
+            front of the names of several, such as "/birnn/" of a `BiRNNBuilder`, of
+            which each two are the directions of a layer.
+        forget_bias: what the builders were made with.
+
+    Returns:
+        A `Network` of NumPy arrays, float32 as in DyNet, with `LSTMParams`. `b_h` holds
+        the forget bias, so that `b` is the bias of the file to the last bit.
+
+    Raises:
+        ValueError: if there is no such LSTM in the text, if it is of another builder
+            than `VanillaLSTMBuilder`, which is `LSTMBuilder` in Python, or its compact
+            form, or if a shape or number does not fit. The weights of its layer
+            normalization (`ln_lstm`) stand outside of the builder, and are not read.
+
+    Example:
+        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
+        >>> network = jaxseq.convert.Network((params,), jaxseq.LSTM)
+        >>> text = jaxseq.convert.to_dynet(network)
+        >>> network = jaxseq.convert.from_dynet(text)
+        >>> (state,), y = network(jnp.ones((5, 20, 3)))
+        >>> y.shape
+        (5, 20, 8)
+    """
+    check(isinstance(text, str), "text", "a str", type(text).__name__)
+    prefix = _checked(prefix, forget_bias)
+    groups: dict[str, list[Parameter]] = {}
+    for folder, name, shape, values in (m.groups() for m in ENTRY.finditer(text)):
+        dims = tuple(map(int, shape.split(",")))
+        groups.setdefault(folder, []).append(Parameter(folder + name, dims, values))
+    builders = [f for f in groups if "-builder" in f.split("/")[-2]]
+    found = {f: groups[f] for f in builders if f.startswith(prefix)}
+    check(bool(found), "prefix", f"what stands in front of {builders}", repr(prefix))
+    for folder in found:
+        name = folder.split("/")[-2]
+        ok = re.fullmatch(rf"(compact-)?{BUILDER}(_\d+)?", name) is not None
+        check(ok, "text", f"parameters of a {BUILDER} under {prefix}", folder)
+    each = [_layers(own, forget_bias) for own in found.values()]
+    if len(each) == 1:
+        return Network(tuple(each[0]), jaxseq.LSTM)
+    ok = len(each) % 2 == 0 and all(len(own) == 1 for own in each)
+    got = {folder: len(own) for folder, own in zip(found, each, strict=True)}
+    check(ok, "prefix", "one builder, or pairs of builders with one layer", got)
+    flat = [own[0] for own in each]
+    pairs = tuple(zip(flat[::2], flat[1::2], strict=True))
+    for below, above in pairwise(pairs):
+        width = sum(params.w_h.shape[0] for params in below)
+        got = [params.w_x.shape[0] for params in above]
+        check(got == [width] * 2, "text", f"layers with an input {width} wide", got)
+    return Network(pairs, jaxseq.LSTM)
+
+
+def _checked(prefix: str, forget_bias: float) -> str:
+    check(isinstance(prefix, str), "prefix", "a str", type(prefix).__name__)
+    finite = lambda n: abs(n) < float("inf")
+    check_number(forget_bias, "forget_bias", "a finite number", finite)
+    return prefix.rstrip("/") + "/"
+
+
+def _layers(own: list[Parameter], forget_bias: float) -> list[LSTMParams]:
+    """The layers of one builder."""
+    import numpy as np
+
+    names = [parameter.name for parameter in own]
+    check(len(own) % 3 == 0, "text", "two matrices and a bias of each layer", names)
+    layers: list[LSTMParams] = []
+    for w_x, w_h, b in zip(own[::3], own[1::3], own[2::3], strict=True):
+        H = b.shape[0] // 4
+        D = layers[-1].w_h.shape[0] if layers else w_x.shape[-1]
+        x, h, bias = _take(w_x, 4 * H, D), _take(w_h, 4 * H, H), _take(b, 4 * H)
+        added: Any = np.zeros(4 * H, np.float32)
+        added[H : 2 * H] = forget_bias
+        layers.append(LSTMParams(x.T, h.T, bias, added))
+    return layers
+
+
+def _take(parameter: Parameter, *shape: int) -> Any:
+    """The array of a parameter that is to have this shape, with gates as in jaxseq."""
+    import numpy as np
+
+    name, got, values = parameter
+    check(got == shape, name, f"shape {shape}", got)
+    try:
+        array = np.array(values.split(), np.float32)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected numbers, got {error}") from error
+    size = int(np.prod(shape))
+    check(array.size == size, name, f"{size} numbers", array.size)
+    return _swapped(array.reshape(shape, order="F"))
+
+
+def _swapped(a: Any) -> Any:
+    """The last two of four gates, o and g, in the other order."""
+    import numpy as np
+
+    i, f, o, g = np.split(a, 4)
+    return np.concatenate([i, f, g, o])
+
+
+def to_dynet(
+    network: Network,
+    *,
+    prefix: str = "/",
+    forget_bias: float = 1.0,
+    lossy: bool = False,
+) -> str:
+    """The weights as text, as DyNet writes and reads it.
+
+    `ParameterCollection.populate` reads it, of one that has this LSTM and nothing else.
+
+    Args:
+        network: layers of `jaxseq.LSTM`.
+        prefix: what stands in front of the names of the builders, such as "/birnn/" for
+            a `BiRNNBuilder`.
+        forget_bias: what the builder that reads it was made with.
+        lossy: whether float64 is rounded to float32, the one dtype of the format.
+
+    Returns:
+        The text. Of two biases it has the sum, without the forget bias. What came from
+        `from_dynet` is written as it was, to the last bit.
+
+    Raises:
+        ValueError: if the format does not hold the network, with the reason.
+
+    Example:
+        >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
+        >>> network = jaxseq.convert.Network((params,), jaxseq.LSTM)
+        >>> jaxseq.convert.to_dynet(network)[:48]
+        '#Parameter# /vanilla-lstm-builder/_0 {32,3} 1537'
+    """
+    import numpy as np
+
+    layers = lstm_layers(network, "DyNet's file")
+    prefix, lossy = _checked(prefix, forget_bias), check_flag(lossy, "lossy")
+    both = len(layers[0]) == 2
+    text: list[str] = []
+    for n, params in enumerate(own for pair in layers for own in pair):
+        dtype = params.w_x.dtype
+        ok = lossy or np.dtype(dtype).itemsize <= 4
+        check(ok, "network", "float32, all that DyNet has, or lossy=True", dtype)
+        folder = f"{prefix}{BUILDER}_{n}/" if both and n else f"{prefix}{BUILDER}/"
+        arrays = params.w_x.T, params.w_h.T, _bias(params, forget_bias)
+        for k, a in enumerate(arrays, 0 if both else 3 * n):
+            text += _lines(f"{folder}_{k}", _swapped(np.asarray(a)))
+    return "".join(text)
+
+
+def _bias(params: LSTMParams, forget_bias: float) -> Any:
+    import numpy as np
+
+    b, b_h = biases(params)
+    H = params.w_h.shape[0]
+    added = np.zeros_like(b_h)
+    added[H : 2 * H] = forget_bias
+    return b if np.array_equal(added, b_h) else b + (b_h - added)
+
+
+def _lines(name: str, a: Any) -> list[str]:
+    """The two lines of an array."""
+    import numpy as np
+
+    values = a.astype(np.float32).ravel(order="F").tolist()
+    dims = ",".join(map(str, a.shape))
+    size = 16 * len(values) + 1  # each "+1.00000000e+00 ", and the end of the line
+    line = "".join(f"{value:+.8e} " for value in values)
+    return [f"#Parameter# {name} {{{dims}}} {size} ZERO_GRAD\n", f"{line}\n"]

@@ -1,0 +1,76 @@
+"""Weights with their gates side by side, and what is done with them."""
+
+from typing import Any, NamedTuple
+
+from jaxseq import ResetBefore
+
+
+class Weights(NamedTuple):
+    """Weights of one direction of a layer; `b_h` is that of the recurrent product."""
+
+    w_x: Any
+    w_h: Any
+    b: Any = None
+    b_h: Any = None
+
+
+def out(weights: Weights) -> int:
+    w_h = weights.w_h
+    return (w_h.candidate if isinstance(w_h, ResetBefore) else w_h).shape[0]
+
+
+def zeros(weights: Weights, n: int) -> Any:
+    import numpy as np
+
+    return np.zeros(n, weights.w_x.dtype)
+
+
+def added(b: Any, b_h: Any) -> Any:
+    """One bias for two, either of which may be None."""
+    if b is None or b_h is None:
+        return b_h if b is None else b
+    return b + b_h
+
+
+def of_all_gates(weights: Weights) -> Any:
+    """The second bias with zeros for the gates it leaves out, or None."""
+    if weights.b_h is None:
+        return None
+    before = zeros(weights, weights.w_x.shape[1] - weights.b_h.shape[0])
+    return side_by_side([before, weights.b_h])
+
+
+def one_bias(weights: Weights) -> Any:
+    """The sum of the biases, or zeros."""
+    b = added(weights.b, of_all_gates(weights))
+    return zeros(weights, weights.w_x.shape[1]) if b is None else b
+
+
+def gru_biases(weights: Weights) -> tuple[Any, Any]:
+    """The bias of all gates, and that of the candidate's product; zeros for None."""
+    H, b, b_h = out(weights), weights.b, weights.b_h
+    b = zeros(weights, 3 * H) if b is None else b
+    if b_h is None:
+        return b, zeros(weights, H)
+    if b_h.shape[0] == 3 * H:
+        b = side_by_side([b[: 2 * H] + b_h[: 2 * H], b[2 * H :]])
+    return b, b_h[-H:]
+
+
+def blocks(a: Any, n: int) -> list[Any]:
+    """The parts of the last axis that belong to each of n gates."""
+    import numpy as np
+
+    return np.split(a, n, axis=-1)
+
+
+def side_by_side(parts: list[Any]) -> Any:
+    import numpy as np
+
+    return np.concatenate(parts, axis=-1)
+
+
+def reordered(a: Any, order: tuple[int, ...]) -> Any:
+    """An array with the blocks of its last axis in this order."""
+    parts = blocks(a, len(order))
+    return side_by_side([parts[i] for i in order])

@@ -1,0 +1,63 @@
+"""Cells that ONNX has no operator for, as graphs that jax2onnx makes of their steps."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+import jaxseq
+from tests.convert.onnx_nodes import close, run
+
+jax2onnx = pytest.importorskip("jax2onnx")
+pytest.importorskip("onnxruntime")
+
+B, T, D, H = 2, 6, 3, 4
+CELLS = {
+    "layer norm": (jaxseq.lstm_cell(layer_norm=True), jaxseq.LSTMState(H, H)),
+    "projection": (jaxseq.lstm_cell(cells=7), jaxseq.LSTMState(H, 7)),
+    "heads": (jaxseq.gru_cell(heads=2), H),
+}
+X = np.random.default_rng(0).standard_normal((B, T, D)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def as_jax_comes():
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def exported(f, *args):
+    """What ONNX Runtime makes of a function, its outputs in the order of leaves."""
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
+    model = jax2onnx.to_onnx(f, shapes, model_name="model")
+    names = [own.name for own in model.graph.input]
+    return run(model, dict(zip(names, args, strict=True)))
+
+
+def leaves(tree):
+    return [np.asarray(a) for a in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_sequences(name):
+    cell, zeros = CELLS[name]
+    params = cell.init(jax.random.key(0), D, H)
+    run_all = partial(jaxseq.cell, cell.update, params, zeros=zeros)
+    f = lambda x, lengths: run_all(x, lengths=lengths, implementation="scan")
+    lengths = np.array([6, 2], np.int32)
+    want = leaves(f(X, lengths))  # before, for jax2onnx replaces functions of JAX
+    close(exported(f, X, lengths), want)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_steps(name):
+    cell, _ = CELLS[name]
+    params = cell.init(jax.random.key(0), D, H)
+    state = cell.zeros(params, B)
+    tree = jax.tree.structure(state)
+    step = partial(jaxseq.cell_step, cell.update, params)
+    f = lambda x, *parts: step(tree.unflatten(parts), x)
+    args = X[:, 0], *leaves(state)
+    want = leaves(f(*args))
+    close(exported(f, *args), want)
