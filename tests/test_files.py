@@ -455,3 +455,68 @@ def test_arrays_of_several_processes(path):
         assert "weights.a: expected an array on devices of this process" in out, err
         assert "[0. 1. 2. 3.]" in out
     assert not path.with_name(path.name + "apart").exists()
+
+
+# what is in no array
+
+
+def network(cell, **how):
+    return Network((jaxseq.lstm_init(KEY, D, H),), cell, **how)
+
+
+OTHERS = {
+    "no zoneout": (network(jaxseq.zoneout(jaxseq.LSTM, 0.5)), network(jaxseq.LSTM)),
+    "another rate": (
+        network(jaxseq.zoneout(jaxseq.LSTM, 0.5)),
+        network(jaxseq.zoneout(jaxseq.LSTM, 0.25)),
+    ),
+    "another direction": (
+        network(jaxseq.zoneout(jaxseq.LSTM, 0.5), reverse=True),
+        network(jaxseq.zoneout(jaxseq.LSTM, 0.5)),
+    ),
+    "another activation": (
+        network(jaxseq.lstm_cell(gate=jax.nn.hard_sigmoid)),
+        network(jaxseq.LSTM),
+    ),
+    "beside what is unknown": (
+        {"a": Own(jnp.ones(2), jnp.zeros(3)), "b": network(jaxseq.LSTM, reverse=True)},
+        {"a": Own(jnp.ones(2), jnp.zeros(3)), "b": network(jaxseq.LSTM)},
+    ),
+}
+
+
+@pytest.mark.parametrize("saved, like", OTHERS.values(), ids=OTHERS)
+def test_a_template_of_another_network(saved, like, path):
+    jaxseq.save(path, saved)
+    with pytest.raises(ValueError, match="as in `like`"):
+        jaxseq.load(path, like)
+    assert_same(jaxseq.load(path, saved), saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["elu", "hard_sigmoid", "silu", "soft_sign", "softplus"]
+)
+def test_activations_of_jax_need_no_template(name, path):
+    tree = network(jaxseq.lstm_cell(gate=getattr(jax.nn, name)))
+    jaxseq.save(path, tree)
+    assert jaxseq.load(path).cell == tree.cell
+
+
+def test_a_dict_keeps_its_names(path):
+    tree = {"attention": {name: jnp.ones(2) for name in ("query", "key", "value")}}
+    jaxseq.save(path, tree)
+    names = [f"attention.{name}" for name in ("key", "query", "value")]
+    assert sorted(jaxseq.load_arrays(path)) == names
+
+
+def test_a_file_keeps_its_mode(path):
+    jaxseq.save(path, jnp.ones(2))
+    os.chmod(path, 0o640)
+    jaxseq.save(path, jnp.zeros(2))
+    assert os.stat(path).st_mode & 0o777 == 0o640
+
+
+def test_texts_of_others_that_begin_alike(path):
+    arrays = {"a": np.ones(2)}
+    safetensors.numpy.save_file(arrays, path, metadata={"jaxseq_note": "of others"})
+    assert np.array_equal(jaxseq.load_arrays(path)["a"], arrays["a"])

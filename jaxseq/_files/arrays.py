@@ -15,7 +15,9 @@ ALONE = "array"  # the name of one that is no part of a tree
 def named(tree: Any, what: str) -> tuple[list[str], list[Any], Any]:
     """The names of the leaves, these, and the structure of the tree."""
     pairs, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    names = [_name(path) for path, _ in pairs]
+    variables, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_variable)
+    of_flax = {path for path, leaf in variables if is_variable(leaf)}
+    names = [_name(path[:-1] if path[:-1] in of_flax else path) for path, _ in pairs]
     seen: set[str] = set()
     for name in names:
         check(name not in seen, f"{what}.{name}", "one leaf of this name", "two")
@@ -26,10 +28,13 @@ def named(tree: Any, what: str) -> tuple[list[str], list[Any], Any]:
 
 
 def _name(path: Any) -> str:
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
-    if not path:
-        return ALONE
-    return name.removesuffix(".value") if len(path) > 1 else name  # which Flax adds
+    return jax.tree_util.keystr(path, simple=True, separator=".") if path else ALONE
+
+
+def is_variable(a: Any) -> bool:
+    """Whether it is a variable of Flax NNX, which adds its own "value" to a path."""
+    own = [(c.__module__.split(".")[:2], c.__name__) for c in type(a).__mro__]
+    return (["flax", "nnx"], "Variable") in own
 
 
 def is_key(a: Any) -> bool:

@@ -11,7 +11,7 @@ from jaxseq._files.arrays import check_like, check_names, named, on_device, on_h
 from jaxseq._files.container import Contents, read, write
 from jaxseq._files.replaced import replaced
 from jaxseq._files.texts import LIKE, TREE, VERSION, keys_of, texts_of, verify
-from jaxseq._files.trees import UnknownError, described, difference, made
+from jaxseq._files.trees import described, difference, made
 
 Path = str | os.PathLike[str]
 T = TypeVar("T")
@@ -198,7 +198,7 @@ def _described(file: str, contents: Contents) -> Any:
     texts = contents.texts
     expected = "weights of jaxseq's types, or `like`"
     got = f"a {texts[LIKE]}" if LIKE in texts else "a file of another program"
-    check(TREE in texts, file, expected, got)
+    check(TREE in texts and LIKE not in texts, file, expected, got)
     try:
         tree = made(json.loads(texts[TREE]))
     except (ValueError, RecursionError) as error:
@@ -221,13 +221,10 @@ def _on_devices(
 
 
 def _check_tree(file: str, contents: Contents, like: Any, names: list[str]) -> None:
-    """Checks the types of the template, where both are of jaxseq's."""
+    """Checks the types of the template, and what is in no array."""
     if TREE not in contents.texts:
         return
-    try:
-        own = json.loads(json.dumps(described(like, names)))
-    except UnknownError:
-        return
+    own = json.loads(json.dumps(described(like, names)[0]))
     found = difference(own, json.loads(contents.texts[TREE]))
     if found is not None:
         at, expected, got = found

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -21,6 +22,8 @@ def replaced(path: str) -> Iterator[BinaryIO]:
     try:
         with file:
             yield file
+            with suppress(FileNotFoundError):  # a new file has the mode that is usual
+                os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -10,11 +10,11 @@ from typing import Any
 
 from jaxseq._base.check import check
 from jaxseq._files.container import TEXTS, Contents, checksum
-from jaxseq._files.trees import UnknownError, described
+from jaxseq._files.trees import described
 
 VERSION = "jaxseq"
 TREE = "jaxseq.tree"  # as `described` makes it
-LIKE = "jaxseq.like"  # or else the type for which a template is needed
+LIKE = "jaxseq.like"  # the first type in it for which a template is needed, if any
 KEYS = "jaxseq.keys"  # implementations of random keys, by the names of their data
 SUMS = "jaxseq.crc32"  # of each array, and under "__metadata__" of the other texts
 
@@ -26,10 +26,10 @@ def texts_of(
     from jaxseq import __version__
 
     texts = {VERSION: __version__}
-    try:
-        texts[TREE] = _json(described(weights, list(arrays)))
-    except UnknownError as error:
-        texts[LIKE] = str(error)
+    tree, unknown = described(weights, list(arrays))
+    texts[TREE] = _json(tree)
+    if unknown:
+        texts[LIKE] = unknown[0]
     if keys:
         texts[KEYS] = _json(keys)
     sums = {name: checksum(a) for name, a in arrays.items()}
@@ -39,7 +39,8 @@ def texts_of(
 
 def verify(path: str, contents: Contents) -> None:
     """Checks the checksums of a file that jaxseq has written."""
-    ours = {k: t for k, t in contents.texts.items() if k.startswith(VERSION)}
+    is_ours = lambda k: k == VERSION or k.startswith(f"{VERSION}.")
+    ours = {k: t for k, t in contents.texts.items() if is_ours(k)}
     if not ours:
         return
     expected = "checksums, as jaxseq.save has written them"

@@ -9,8 +9,10 @@ null                            None
 {"Cell": "LSTM"}                a Cell of jaxseq, with no code in it
 {"Cell": ["gru_cell", {…}]}     or how it is made
 {"function": "tanh"}            an activation of such a one
+{"unknown": …}                  what only a template can make: its arrays
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -18,17 +20,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-FUNCTIONS = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}
+FUNCTIONS = {
+    name: getattr(jax.nn, name)
+    for name in (
+        "celu elu gelu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid mish"
+        " relu relu6 selu sigmoid silu soft_sign softplus"
+    ).split()
+} | {"tanh": jnp.tanh}
 MAKERS = {
     "GRUUpdate": "gru_cell",
     "LSTMUpdate": "lstm_cell",
     "RNNUpdate": "rnn_cell",
 }
 VALUES = bool, int, float, str
-
-
-class UnknownError(Exception):
-    """It has a part that only a template can say how to make."""
 
 
 def kinds() -> dict[str, Any]:
@@ -47,30 +51,36 @@ def is_array(leaf: Any) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
-def described(tree: Any, names: list[str]) -> Any:
-    """A tree as JSON, with the names of its arrays in the order of its leaves.
+def described(tree: Any, names: list[str]) -> tuple[Any, list[str]]:
+    """A tree as JSON, and the types in it that only a template can make.
 
-    Raises `UnknownError` with the name of a type that is not jaxseq's.
+    `names` are those of its arrays, in the order of its leaves.
     """
-    return _described(tree, iter(names), kinds())
+    unknown: list[str] = []
+    return _described(tree, iter(names), kinds(), unknown), unknown
 
 
-def _described(tree: Any, names: Iterator[str], known: dict[str, Any]) -> Any:
-    part = lambda a: _described(a, names, known)
-    kind = type(tree)
+def _described(
+    tree: Any, names: Iterator[str], known: dict[str, Any], unknown: list[str]
+) -> Any:
+    part = lambda a: _described(a, names, known, unknown)
+    kind: Any = type(tree)
     if tree is None:
         return None
     if kind in (tuple, list):
         return {kind.__name__: [part(a) for a in tree]}
-    if kind is dict:
-        if set(map(type, tree)) not in ({str}, {int}, set()):
-            raise UnknownError("dict with such keys")
+    if kind is dict and set(map(type, tree)) in ({str}, {int}, set()):
         return {"dict": [[key, part(tree[key])] for key in sorted(tree)]}
     if kind is known["Cell"]:
-        return {"Cell": _cell(tree, part)}
+        found = _cell(tree, part)
+        if found is None:
+            unknown.append("Cell of your own")
+            found = {"unknown": sketch(tree.update)}
+        return {"Cell": found}
     if known.get(kind.__name__) is kind:
         of_tuple = hasattr(kind, "_fields")
-        fields = kind._fields if of_tuple else kind.__dataclass_fields__
+        of_kind: Any = kind
+        fields = of_kind._fields if of_tuple else of_kind.__dataclass_fields__
         return {kind.__name__: {name: part(getattr(tree, name)) for name in fields}}
     if kind in VALUES:
         return {"value": tree}
@@ -79,24 +89,47 @@ def _described(tree: Any, names: Iterator[str], known: dict[str, Any]) -> Any:
             return {"function": name}
     if is_array(tree):
         return next(names)
-    raise UnknownError(kind.__name__)
+    unknown.append("dict with such keys" if kind is dict else kind.__name__)
+    return {"unknown": [next(names) for _ in jax.tree.leaves(tree)]}
 
 
 def _cell(cell: Any, part: Callable[[Any], Any]) -> Any:
+    """How jaxseq makes a cell; None for others."""
     import jaxseq
 
     for name in ("GRU", "LSTM", "RNN"):
         if cell == getattr(jaxseq, name):
             return name
     maker = MAKERS.get(type(cell.update).__name__)
-    if maker is not None:
-        options = vars(cell.update) | getattr(cell.init, "__dict__", {})
-        # where it only has that name, or a function of your own
-        with suppress(TypeError, ValueError, UnknownError):
-            static = not any(map(is_array, options.values()))
-            if static and getattr(jaxseq, maker)(**options) == cell:
-                return [maker, {name: part(a) for name, a in options.items()}]
-    raise UnknownError("Cell of your own")
+    if maker is None:
+        return None
+    options = vars(cell.update) | getattr(cell.init, "__dict__", {})
+    flat = [a for f in options.values() for a in (f if type(f) is tuple else (f,))]
+    if not all(type(a) in VALUES or a is None or is_function(a) for a in flat):
+        return None
+    with suppress(TypeError, ValueError):  # where it only has that name
+        if getattr(jaxseq, maker)(**options) == cell:
+            return [maker, {name: part(a) for name, a in options.items()}]
+    return None
+
+
+def is_function(a: Any) -> bool:
+    import jaxseq
+
+    known = any(a is f for f in FUNCTIONS.values())
+    return known or type(a) is jaxseq.Activation
+
+
+def sketch(a: Any) -> Any:
+    """As much of a value that is in no array as JSON can hold, to compare it by."""
+    if a is None or type(a) in VALUES:
+        return a
+    if type(a) in (tuple, list):
+        return [sketch(part) for part in a]
+    if dataclasses.is_dataclass(a) and not isinstance(a, type):
+        fields = {f.name: sketch(getattr(a, f.name)) for f in dataclasses.fields(a)}
+        return {type(a).__name__: fields}
+    return getattr(a, "__qualname__", type(a).__name__)
 
 
 def made(text: Any) -> Any:
