@@ -109,6 +109,7 @@ def to_linen(
         of an `nn.RNN`, of an `nn.Bidirectional` for two directions, and of an
         `nn.Sequential` of these for several layers. Biases that the weights do not have
         are zero, and two biases where Flax has one are added.
+        `reverse` and `merge` are not in it: they are arguments of the modules.
 
     Raises:
         ValueError: if Linen has no such module, with the reason.

@@ -131,7 +131,7 @@ def directions(network: Any) -> list[tuple[Any, ...]]:
         for params, cell in zip(own, network.cells, strict=False):
             name = f"network.layers[{i}]"
             dtype = _check_weights(params, cell, name, width, dtype)
-            widths.append(_out(params.w_h))
+            widths.append(width_out(params.w_h))
             D = params.w_x.shape[0]
             check(D == own[0].w_x.shape[0], name, "inputs of one width", D)
         width = sum(widths) if network.merge == "concat" else widths[0]
@@ -161,7 +161,7 @@ def _check_weights(params: Any, cell: Cell, name: str, D: Any, dtype: Any) -> An
     return arrays[0].dtype
 
 
-def _out(w_h: Any) -> int:
+def width_out(w_h: Any) -> int:
     """How wide the output of a cell with such matrices is."""
     if isinstance(w_h, jaxseq.Projected):
         return w_h.projection.shape[1]

@@ -101,6 +101,7 @@ def to_nnx(
         `nnx.RNN`, of an `nnx.Bidirectional` for two directions, and of an
         `nnx.Sequential` of these for several layers. Biases that the weights do not
         have are zero, and two biases where Flax has one are added.
+        `reverse` and `merge` are not in it: they are arguments of the modules.
 
     Raises:
         ValueError: if NNX has no such module, with the reason.

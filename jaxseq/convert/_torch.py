@@ -24,7 +24,7 @@ from jaxseq import (
     RNNParams,
 )
 from jaxseq._base.check import check, check_choice
-from jaxseq.convert._network import Network, directions
+from jaxseq.convert._network import Network, directions, width_out
 from jaxseq.convert._state import Named
 
 RELU = jaxseq.rnn_cell(activation=jax.nn.relu)
@@ -113,11 +113,7 @@ def _width(layers: list[Any]) -> int | None:
     if not layers:
         return None
     both = layers[-1] if type(layers[-1]) is tuple else (layers[-1],)
-    return sum(_out(params.w_h) for params in both)
-
-
-def _out(w_h: Any) -> int:
-    return w_h.projection.shape[1] if isinstance(w_h, Projected) else w_h.shape[0]
+    return sum(width_out(params.w_h) for params in both)
 
 
 def _cell_of(layer: Any, nonlinearity: str) -> Cell:
