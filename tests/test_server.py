@@ -1,11 +1,14 @@
 """The server of `examples/serving`: its sessions, its limits and what it refuses."""
 
 import asyncio
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+import jaxseq
 from tests import reference
 
 httpx = pytest.importorskip("httpx")
@@ -51,7 +54,7 @@ def expected(text):
     """The five most probable characters after a text, from the equations in NumPy."""
     weights = jax.tree.map(np.float64, PARAMS)
     x = weights["embed"][[model.CHARS.index(c) for c in text]]
-    lstm = [weights["lstm"][name] for name in ("w_x", "w_h", "b")]
+    lstm = [getattr(weights["lstm"], name) for name in ("w_x", "w_h", "b")]
     (h, _), _ = reference.lstm(lstm, np.zeros((2, model.H)), x)
     p = np.exp(h @ weights["head"])
     return sorted(zip(p / p.sum(), model.CHARS, strict=True), reverse=True)[:5]
@@ -256,13 +259,20 @@ def test_a_step_that_fails(network):
 
 
 def test_weights_of_a_file(tmp_path):
-    path = str(tmp_path / "weights.npz")
+    path = str(tmp_path / "weights.safetensors")
     params = model.init(jax.random.key(1))
-    model.save(path, params)
+    jaxseq.save(path, params)
     loaded = model.load(path)
     assert jax.tree.structure(loaded) == jax.tree.structure(params)
     same = jax.tree.map(np.array_equal, loaded, params)
     assert all(jax.tree.leaves(same))
-    model.save(path, {"head": params["head"]})
-    with pytest.raises(ValueError, match="expected weights of"):
+    jaxseq.save(path, {"head": params["head"]})
+    with pytest.raises(ValueError, match="embed: expected an array of this name"):
         model.load(path)
+
+
+def test_a_file_that_is_not_there():
+    command = sys.executable, "-m", "examples.serving.server", "/no/such/file"
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2 and "No such file" in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from examples.serving.model import CHARS, H, Model
-from jaxseq import LSTM, LSTMParams
+from jaxseq import LSTM
 from jaxseq.convert import Network, to_torch
 
 Reader = Callable[[Any, Any, Any], Any]
@@ -23,7 +23,7 @@ def with_torch(params: dict[str, Any], rows: int) -> Reader:
     import torch
 
     torch.set_num_threads(1)
-    network = Network((LSTMParams(**params["lstm"]),), LSTM)
+    network = Network((params["lstm"],), LSTM)
     state = to_torch(network, cell=True)
     D = params["embed"].shape[1]
     tensor = lambda a: torch.from_numpy(np.array(a))
@@ -72,11 +72,11 @@ def graph(params: dict[str, Any]) -> bytes:
         return np.concatenate([i, o, f, g], -1).T[None]
 
     lstm = params["lstm"]
-    b = by_gate(lstm["b"])
+    b = by_gate(lstm.b)
     constants = {
         "embed": np.asarray(params["embed"]),
-        "W": by_gate(lstm["w_x"]),
-        "R": by_gate(lstm["w_h"]),
+        "W": by_gate(lstm.w_x),
+        "R": by_gate(lstm.w_h),
         "B": np.concatenate([b, np.zeros_like(b)], -1),
         "head": np.asarray(params["head"]),
         "time": np.array([0]),

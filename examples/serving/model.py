@@ -18,32 +18,22 @@ def init(key: jax.Array) -> dict[str, Any]:
     embed, lstm, head = jax.random.split(key, 3)
     return {
         "embed": jax.random.normal(embed, (len(CHARS), D), jnp.float32),
-        "lstm": jaxseq.lstm_init(lstm, D, H)._asdict(),
+        "lstm": jaxseq.lstm_init(lstm, D, H),
         "head": jax.random.normal(head, (H, len(CHARS)), jnp.float32) / H**0.5,
     }
 
 
 def load(path: str) -> dict[str, Any]:
-    """Weights of a file that `save` wrote."""
-    drawn, structure = jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))
-    with np.load(path) as file:
-        weights = [jnp.asarray(file[name]) for name in file.files]
-    got, want = [[(w.shape, w.dtype) for w in tree] for tree in (weights, drawn)]
-    if got != want:
-        raise ValueError(f"{path}: expected weights of {want}, got {got}")
-    return structure.unflatten(weights)
-
-
-def save(path: str, params: dict[str, Any]) -> None:
-    np.savez(path, *jax.tree.leaves(params))
+    """Weights of a file that `jaxseq.save` wrote."""
+    return jaxseq.load(path, jax.eval_shape(init, jax.random.key(0)))
 
 
 @jax.jit
 def step(params, state, rows, tokens, fresh):
     """Reads a token in some rows of the state; a row past its end is none at all."""
     own = jax.tree.map(lambda a: a.at[rows].get(mode="fill", fill_value=0), state)
-    x, lstm = params["embed"][tokens], jaxseq.LSTMParams(**params["lstm"])
-    own, h = jaxseq.lstm_step(lstm, own, x, resets=fresh)
+    x = params["embed"][tokens]
+    own, h = jaxseq.lstm_step(params["lstm"], own, x, resets=fresh)
     state = jax.tree.map(lambda a, b: a.at[rows].set(b, mode="drop"), state, own)
     return state, jax.nn.softmax(h @ params["head"])
 
@@ -54,7 +44,7 @@ class Model:
     def __init__(self, params: dict[str, Any], rows: int):
         self._rows = rows
         self._step = partial(step, params)
-        self._state = jaxseq.lstm_zeros(jaxseq.LSTMParams(**params["lstm"]), rows)
+        self._state = jaxseq.lstm_zeros(params["lstm"], rows)
         for n in range(1, rows + 1):  # compiles the few sizes there are
             self(np.arange(n), np.zeros(n, int), np.ones(n, bool))
 

@@ -8,7 +8,7 @@ Each session has a row of the model's state. As soon as one step is done the nex
 begins, and reads a character of every session that has some left: sessions share steps
 and do not wait for each other. One that is long unused makes room for another.
 
-    python -m examples.serving.server [weights.npz] [--port 8000]
+    python -m examples.serving.server [weights.safetensors] [--port 8000]
 """
 
 import argparse
@@ -178,8 +178,11 @@ def main() -> None:
     parser.add_argument("weights", nargs="?", help="a file; drawn if there is none")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
-    drawn = options.weights is None
-    params = model.init(jax.random.key(0)) if drawn else model.load(options.weights)
+    try:
+        drawn = options.weights is None
+        params = model.init(jax.random.key(0)) if drawn else model.load(options.weights)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     server = Server(model.Model(params, SLOTS))
     uvicorn.run(app_of(server), port=options.port, log_level="warning")
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import jaxseq
 from jaxseq import Cell, CellParams, LSTMExtra, Projected, ResetBefore
 from jaxseq._base.check import check, check_choice, check_flag
-from jaxseq.convert._gates import Weights, out
-from jaxseq.convert._network import Network, directions
+from jaxseq.convert._gates import Weights
+from jaxseq.convert._network import Network, directions, width_out
 
 Function = Callable[[Any], Any]
 
@@ -101,7 +101,7 @@ def width(below: list[list[Found]], merge: str | None) -> int | None:
     """How wide the input of the next layer is, if that is known."""
     if not below:
         return None
-    H = [out(found.weights) for found in below[-1]]
+    H = [width_out(found.weights.w_h) for found in below[-1]]
     return sum(H) if merge == "concat" else H[0]
 
 
@@ -131,7 +131,7 @@ def built(
             same = isinstance(found.weights.w_h, ResetBefore) == before
             check(same, found.name, expected, "another place")
         if merge in ("sum", "mean"):
-            H = [out(found.weights) for found in own]
+            H = [width_out(found.weights.w_h) for found in own]
             check(H[0] == H[-1], own[-1].name, f"a width of {H[0]}, to add", H[-1])
     cell = _cell(first.gates, gate, activation, before)
     params = [[_params(cell, found.weights) for found in own] for own in layers]

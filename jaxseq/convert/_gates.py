@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from jaxseq import ResetBefore
+from jaxseq.convert._network import width_out
 
 
 class Weights(NamedTuple):
@@ -12,11 +12,6 @@ class Weights(NamedTuple):
     w_h: Any
     b: Any = None
     b_h: Any = None
-
-
-def out(weights: Weights) -> int:
-    w_h = weights.w_h
-    return (w_h.candidate if isinstance(w_h, ResetBefore) else w_h).shape[0]
 
 
 def zeros(weights: Weights, n: int) -> Any:
@@ -48,7 +43,7 @@ def one_bias(weights: Weights) -> Any:
 
 def gru_biases(weights: Weights) -> tuple[Any, Any]:
     """The bias of all gates, and that of the candidate's product; zeros for None."""
-    H, b, b_h = out(weights), weights.b, weights.b_h
+    H, b, b_h = width_out(weights.w_h), weights.b, weights.b_h
     b = zeros(weights, 3 * H) if b is None else b
     if b_h is None:
         return b, zeros(weights, H)
