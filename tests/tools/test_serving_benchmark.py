@@ -49,7 +49,7 @@ def test_latencies_and_their_table(tmp_path, monkeypatch):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     kinds = [("jaxseq", "together"), ("jaxseq", "alone"), ("none", "together")]
     assert [(r["contender"], r["steps"]) for r in rows[::2]] == kinds
-    assert len(measured[0][3]) == rows[1]["count"] > 3
+    assert len(measured[0][3]) == rows[1]["count"] >= 3
     assert rows[1]["p50_ms"] == np.median(measured[0][3]) > 0
     assert rows[3]["p50_ms"] == 3.0 and rows[3]["p99_ms"] > 3.9
     page.write_text(f"before\n\n{command.MARK}\nold\n")
