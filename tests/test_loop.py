@@ -414,6 +414,31 @@ def test_a_map_without_a_bias_is_not_written_again():
     assert without == with_bias - 1
 
 
+def multiplicative(z, h, w, _):
+    """Its gradient of the first product is made before that product is last read."""
+    a, b = jnp.split(z, [4])
+    return jnp.tanh(b + w["gates"](a * w["m"](h)))
+
+
+def test_no_step_copies_all_steps():
+    """What is overwritten is read before, so XLA on CPU has no need of a copy."""
+    T = 23
+    params = jaxseq.cell_init(
+        jax.random.key(0), 3, 8, {"m": (4, 4), "gates": (4, 4)}, dtype=float
+    )
+    x = jnp.ones((2, T, 3))
+    run = lambda params, x: weighted_sum(
+        jaxseq.cell(multiplicative, params, x, zeros=4)
+    )
+    both = jax.jit(jax.grad(run, argnums=(0, 1)))
+    text = both.lower(params, x).compile().as_text()
+    bodies = re.findall(r"body=(%[\w.-]+)", text)
+    inside = [re.search(rf"^{re.escape(b)} .*?^}}", text, re.S | re.M) for b in bodies]
+    lines = [line for b in inside for line in b[0].splitlines() if " copy(" in line]
+    assert len(bodies) > 1
+    assert [line for line in lines if re.search(rf"= \w+\[{T},", line)] == []
+
+
 def test_extras_whose_gradient_is_a_part_of_that_of_a_product():
     """Found where an extra is added to the product, or to a part of it."""
 

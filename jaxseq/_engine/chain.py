@@ -4,7 +4,8 @@ What an update asks of its matrices is traced as the primitive `product`. Whoeve
 a chain says what such a product is: one of `w_h`, of its transpose, or of a kernel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -111,6 +112,35 @@ def chain_of(jaxpr: Jaxpr) -> Chain:
         later |= set(reads)
         stages.append(Stage(f, reads, writes, product))
     return Chain(tuple(jaxpr.invars), tuple(jaxpr.outvars), tuple(reversed(stages)))
+
+
+def in_order(chain: Chain, pairs: Iterable[tuple[int, int]]) -> Chain:
+    """The chain, in which an array is read no more once it may be overwritten.
+
+    A pair is the number of an argument and that of the result that is written in its
+    place. If a stage after the one that makes the result reads the argument, it hands
+    the result on. Otherwise XLA copies all steps of the array at each of them.
+    """
+    stages, outvars = list(chain.stages), list(chain.outvars)
+    for i, o in pairs:
+        old, new = chain.invars[i], outvars[o]
+        last = max((n for n, s in enumerate(stages) if old in s.reads), default=0)
+        if any(new in made_by(s) for s in stages[:last]):
+            stage, outvars[o] = stages[last], Var(new.aval)
+            reads = tuple(dict.fromkeys((*stage.reads, new)))
+            f = partial(_handed_on, stage.f, len(stage.reads), reads.index(new))
+            writes = (*stage.writes, outvars[o])
+            stages[last] = stage._replace(f=f, reads=reads, writes=writes)
+    return chain._replace(stages=tuple(stages), outvars=tuple(outvars))
+
+
+def made_by(stage: Stage) -> tuple[Var, ...]:
+    product = () if stage.product is None else stage.product.outvars
+    return (*stage.writes, *product)
+
+
+def _handed_on(f: Any, reads: int, at: int, *args: Any) -> list[Any]:
+    return [*f(*args[:reads]), args[at]]
 
 
 def needed(eqns: Any, outvars: Any) -> list[JaxprEqn]:

@@ -239,9 +239,16 @@ def backward(
         ]
         now = jax.tree.map(partial(at, t=t), ((z_x, d_z, saved.state, d_ys), masks))
         args = now[0], weights.extra, d_state, now[1]
-        d_state, z_t, z_x_t, *more = chained(one, args, ask, on.outline)
+        d_state, z_t, z_x_t, *more = chained(one, args, ask, on.outline, in_place)
         d_z, d_z_x = jax.tree.map(partial(put, t=t), (d_z, d_z_x), (z_t, z_x_t))
         return d_z, d_z_x, d_state, *jax.tree.map(jnp.add, sums, more)
+
+    def in_place(args: Any, out: Any) -> Any:
+        (z_x, z, *_), *_ = args
+        _, d_z, d_z_x, *_ = out
+        own = [None if a is None else d for a, d in zip(saved.z_x, d_z_x, strict=True)]
+        pairs = zip((*z, *z_x), (*d_z, *own), strict=True)
+        return [pair for pair in pairs if None not in pair]
 
     d_extra = [
         jnp.zeros((*batch, *a.shape) if a.ndim < 2 else a.shape, a.dtype)
