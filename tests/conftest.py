@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any
 
 # Most of the time of the tests is compilation, so they compile with few optimizations.
 # `make test XLA_FLAGS=` compiles as users do, and `make test-defaults`.
@@ -46,14 +48,19 @@ collect_ignore = ["test_defaults.py"] if quick else []
 # entry read while it is written does not decompress; JAX warns and compiles it.)
 SHARED = "JAX_COMPILATION_CACHE_DIR"
 OWN = SHARED not in os.environ and "PYTEST_XDIST_WORKER" not in os.environ
+# What takes less is compiled sooner than it is written, or in one run not read again.
+least = "0.2" if OWN else "0.05"
 if OWN:
     os.environ[SHARED] = tempfile.mkdtemp(prefix="jaxseq-tests-")
-# What takes less is compiled sooner than it is written.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", least)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# what the Makefile installs apart
+sys.path.append(str(Path(sys.prefix) / "jax2onnx"))
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compilation_cache, compiler  # noqa: E402
 from jax._src.interpreters import mlir  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
@@ -66,6 +73,43 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # kept as long as the program.
 if quick and hasattr(mlir, "make_ir_context"):
     mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+
+
+def compile_once(most: int = 500) -> None:
+    """Keeps what a process compiles, for functions that are made again and again.
+
+    To read it from JAX's cache takes 50 ms, to write it there 20.
+    """
+    read = compilation_cache.get_executable_and_time
+    write = compiler._cache_write
+    kept: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+
+    def keep(key: str, executable: Any, seconds: Any) -> None:
+        kept[key] = executable, seconds
+        if len(kept) > most:
+            kept.popitem(last=False)
+
+    def get(key: str, *more: Any) -> tuple[Any, Any]:
+        asked = jax.config.jax_enable_compilation_cache  # not where that is timed
+        if asked and key in kept and not any(more[3:]):  # these: host callbacks
+            kept.move_to_end(key)
+            return kept[key]
+        executable, seconds = read(key, *more)
+        if executable is not None:
+            keep(key, executable, seconds)
+        return executable, seconds
+
+    def put(key, seconds, name, backend, executable, *host_callbacks: Any) -> None:
+        if not any(host_callbacks):
+            keep(key, executable, seconds)
+        write(key, seconds, name, backend, executable, *host_callbacks)
+
+    compilation_cache.get_executable_and_time = get
+    compiler._cache_write = put
+
+
+if quick and hasattr(compiler, "_cache_write"):
+    compile_once()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,6 +138,17 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
+
+
+@pytest.fixture
+def few_objects() -> None:
+    """For a test that collects garbage, or has JAX look for leaks, often.
+
+    Each time would take as long as there are objects, millions after many tests; those
+    of before are passed by.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -146,7 +146,7 @@ KINDS = {
     "backward": "function",
     "layers": "tree",
     "dropout": "rate",
-    **dict.fromkeys(("recurrent_dropout", "zoneout", "rate"), "rate"),
+    **dict.fromkeys(("recurrent_dropout", "zoneout", "weight_drop", "rate"), "rate"),
     **dict.fromkeys(("gate", "candidate", "output"), "function"),
     **dict.fromkeys(("clip", "alpha", "beta"), "number"),
     **dict.fromkeys(("coupled", "peepholes", "layer_norm", "reset_after"), "flag"),

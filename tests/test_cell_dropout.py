@@ -18,15 +18,20 @@ from examples.cells.indrnn import INDRNN
 from examples.cells.sru import SRU
 from jaxseq._cells import dropout
 from tests import reference_variants
-from tests.cells import assert_close, expected, weighted_sum
+from tests.cells import (
+    BATCH,
+    EVERYTHING,
+    LENGTHS,
+    D,
+    H,
+    T,
+    assert_close,
+    expected,
+    weighted_sum,
+)
 from tests.models import drawn
 from tests.reference_cells import over_time
 
-BATCH, T, D, H = (2, 2), 5, 3, 4
-LENGTHS = np.array([[0, 5], [4, 3]])
-RESETS = np.random.default_rng(5).random((*BATCH, T)) < 0.3
-RESETS[1] = [[True, False, True, True, False], [False, True, False, False, True]]
-EVERYTHING = {"lengths": LENGTHS, "resets": RESETS, "reverse": True}
 OPTIONS = {
     "loop": {"implementation": "loop"},
     "loop, everything": {"implementation": "loop", **EVERYTHING},

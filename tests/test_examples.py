@@ -29,8 +29,16 @@ from examples.cells.sru import SRU
 from examples.cells.zoneout_lstm import ZONEOUT_LSTM
 from tests import reference_cells
 from tests.cells import (
+    BATCH,
+    EVERYTHING,
+    LENGTHS,
+    RESETS,
+    D,
+    H,
+    T,
     assert_close,
-    assert_slopes,
+    assert_equations,
+    assert_step,
     expected,
     run,
     run_and_gradients,
@@ -39,11 +47,6 @@ from tests.cells import (
 from tests.models import assert_second_derivatives, drawn
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-BATCH, T, D, H = (2, 2), 5, 3, 4
-LENGTHS = np.array([[0, 5], [4, 3]])
-RESETS = np.random.default_rng(5).random((*BATCH, T)) < 0.3
-RESETS[1] = [[True, False, True, True, False], [False, True, False, False, True]]
-EVERYTHING = {"lengths": LENGTHS, "resets": RESETS, "reverse": True}
 OPTIONS = {
     "plain": {},
     "everything": EVERYTHING,
@@ -132,11 +135,7 @@ def random_problem(cell: Example, shape: tuple[int, ...] = (*BATCH, T)) -> Any:
 @every_example
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_matches_equations_and_gradients_their_finite_differences(cell, options):
-    problem = random_problem(cell)
-    outputs, gradients = run_and_gradients(cell, *problem, **options)
-    masks = {k: v for k, v in options.items() if k in EVERYTHING}
-    assert_close(outputs, expected(cell, *problem, **masks))
-    assert_slopes(cell, problem, gradients, **masks)
+    assert_equations(cell, random_problem(cell), **options)
 
 
 @every_example
@@ -148,10 +147,7 @@ def test_without_gradients(cell):
 
 @every_example
 def test_one_step(cell):
-    params, x, state = random_problem(cell, (3, 1))
-    x_1 = jax.tree.map(lambda a: a[:, 0], x)
-    end, y = jax.jit(cell.step)(params, state, x_1)
-    assert_close((end, y[:, None]), expected(cell, params, x, state))
+    assert_step(cell, *random_problem(cell, (3, 1)))
 
 
 # a chain of products; weights in `extra`; no input map; heads; no recurrent product

@@ -213,7 +213,7 @@ def test_weights_of_pytorch(path):
     how = {"bidirectional": True, "batch_first": True, "dtype": torch.float64}
     module = torch.nn.LSTM(D, H, num_layers=2, **how)
     save_file({f"rnn.{k}": a for k, a in module.state_dict().items()}, path)
-    network = from_torch(jaxseq.load_arrays(path), prefix="rnn.")
+    network = from_torch(jaxseq.load_arrays(path), prefix="rnn")
     x = np.random.default_rng(0).standard_normal((2, 5, D))
     want, _ = module(torch.from_numpy(x))
     np.testing.assert_allclose(network(x)[1], want.detach(), rtol=0, atol=1e-12)

@@ -685,7 +685,7 @@ def test_lengths_and_resets_mapped_alone():
     assert_close_gradients(*(jax.jit(partial(run, i))() for i in (None, "scan")))
 
 
-def test_learned_activation():
+def test_learned_activation(few_objects):
     """A parameter that the activation closes over is differentiated as any other."""
     params, x, state = to_jax(random_problem(CELLS["rnn"], T=5, D=2, H=3))
 

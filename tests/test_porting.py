@@ -1,5 +1,6 @@
 """The code of docs/porting.md runs, and its tables are what the frameworks have."""
 
+import inspect
 import os
 import re
 from pathlib import Path
@@ -32,13 +33,33 @@ def as_a_user_has_it():
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_each_example(name):
-    (block,) = re.findall(r"```python\n(.*?)```", EXAMPLES[name], re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", EXAMPLES[name], re.DOTALL)
+    block = "".join(blocks)
     for module in re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE):
         pytest.importorskip(module)
     names = {}
     exec(START + block, names)
     leaves = jax.tree.leaves(names["network"])
     assert names["y"].shape[:2] == (5, 20) and len(leaves) > 2
+
+
+def test_every_argument_is_in_the_table():
+    table = FIRST.partition("first argument | options |")[2].partition("\n\n")[0]
+    found = {}
+    for line in table.splitlines()[2:]:
+        names, first, options = (
+            re.findall(r"`(\w+)`", x) for x in line.split("|")[1:4]
+        )
+        found |= {name: [*first, *options] for name in names}
+    made = {n for n in jaxseq.convert.__all__ if re.match("(from|to)_", n)}
+    assert set(found) == made
+    for name, arguments in found.items():
+        parameters = inspect.signature(getattr(jaxseq.convert, name)).parameters
+        assert list(parameters) == arguments
+        kinds = [p.kind for p in parameters.values()]
+        kind = inspect.Parameter
+        rest = [kind.KEYWORD_ONLY] * len(kinds[1:])
+        assert kinds == [kind.POSITIONAL_OR_KEYWORD, *rest]
 
 
 def test_every_function_is_in_the_table():

@@ -134,7 +134,7 @@ def test_a_second_call_compiles_nothing(caplog):
     assert_same(scan(other, state, xs), lax.scan(other, state, xs))
 
 
-def test_what_is_kept_of_a_body_dies_with_it():
+def test_what_is_kept_of_a_body_dies_with_it(few_objects):
     body = lambda h, x: step(h, x)
     scan(body, STATE, XS)
     alive = weakref.ref(body)

@@ -773,7 +773,7 @@ def alive(kind):
     return sum(isinstance(a, kind) for a in gc.get_objects())
 
 
-def test_fresh_updates_leave_nothing_behind():
+def test_fresh_updates_leave_nothing_behind(few_objects):
     """Of a thousand that are gone nothing is kept, by the library or by JAX."""
     params, x, state = problem()
     before, gone = alive(Step), []
@@ -796,7 +796,7 @@ def test_fresh_updates_leave_nothing_behind():
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_fresh_updates_have_their_own_results(path):
+def test_fresh_updates_have_their_own_results(path, few_objects):
     """And leave nothing behind, run and differentiated one after the other."""
     params, x, state = jax.tree.map(jnp.asarray, problem())
     before, gone = alive(Step), []
@@ -971,7 +971,7 @@ def test_what_insists_is_refused(given, why, implementation):
     assert message == f"implementation: expected None or 'scan' here, got {why}"
 
 
-def test_a_method_compiles_once(given, caplog):
+def test_a_method_compiles_once(given, caplog, few_objects):
     class Model:
         def update(self, z_x, h, w_h, _):
             return jnp.tanh(z_x + w_h(h))

@@ -17,19 +17,20 @@ import jaxseq.nn
 from jaxseq import LSTMExtra
 from tests import reference_cells, reference_variants
 from tests.cells import (
+    BATCH,
+    EVERYTHING,
+    LENGTHS,
+    RESETS,
+    D,
+    H,
+    T,
     assert_close,
-    assert_slopes,
-    expected,
-    run_and_gradients,
+    assert_equations,
+    assert_step,
     weighted_sum,
 )
 from tests.models import assert_second_derivatives, drawn
 
-BATCH, T, D, H = (2, 2), 5, 3, 4
-LENGTHS = np.array([[0, 5], [4, 3]])
-RESETS = np.random.default_rng(5).random((*BATCH, T)) < 0.3
-RESETS[1] = [[True, False, True, True, False], [False, True, False, False, True]]
-EVERYTHING = {"lengths": LENGTHS, "resets": RESETS, "reverse": True}
 OPTIONS = {
     "loop": {"implementation": "loop"},
     "loop, everything": {"implementation": "loop", **EVERYTHING},
@@ -181,18 +182,12 @@ def random_problem(cell: Variant, shape: tuple[int, ...] = (*BATCH, T)) -> Any:
 @every_variant
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_matches_equations_and_gradients_their_finite_differences(cell, options):
-    problem = random_problem(cell)
-    outputs, gradients = run_and_gradients(cell, *problem, **options)
-    masks = {k: v for k, v in options.items() if k in EVERYTHING}
-    assert_close(outputs, expected(cell, *problem, **masks))
-    assert_slopes(cell, problem, gradients, **masks)
+    assert_equations(cell, random_problem(cell), **options)
 
 
 @every_variant
 def test_one_step(cell):
-    params, x, state = random_problem(cell, (3, 1))
-    end, y = jax.jit(cell.step)(params, state, x[:, 0])
-    assert_close((end, y[:, None]), expected(cell, params, x, state))
+    assert_step(cell, *random_problem(cell, (3, 1)))
 
 
 def test_second_derivatives():
@@ -253,7 +248,7 @@ def test_equal_cells_are_compiled_once(make, caplog):
     assert "Finished XLA compilation" not in caplog.text
 
 
-def test_a_function_that_closes_over_an_array_is_let_go():
+def test_a_function_that_closes_over_an_array_is_let_go(few_objects):
     """Also in what is made of its cell; one of a trace would be a leak."""
     scale = jnp.ones(2)
     gate = lambda z: jax.nn.sigmoid(z * scale[0])

@@ -29,11 +29,11 @@ async def read(
     It reads once after the start, however late that is.
     """
     rng, found = np.random.default_rng(seed), []
-    session = "/sessions/" + (await client.post("/sessions")).json()["id"]
+    session = "/sessions/" + (await client.post("/sessions")).json()["name"]
     while not found or time.perf_counter() < end:
         text = "".join(CHARS[i] for i in rng.integers(0, len(CHARS), chars))
         before = time.perf_counter()
-        response = await client.post(session, json={"text": text})
+        response = await client.post(session, content=text)
         if before >= start:
             found.append(1e3 * (time.perf_counter() - before))
         response.raise_for_status()

@@ -13,7 +13,7 @@ import numpy as np
 
 from examples.serving.model import CHARS, H, Model
 from jaxseq import LSTM
-from jaxseq.convert import Network, to_torch
+from jaxseq.convert import Network, to_onnx, to_torch
 
 Reader = Callable[[Any, Any, Any], Any]
 
@@ -67,27 +67,16 @@ def graph(params: dict[str, Any]) -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    def by_gate(a: Any) -> Any:  # ONNX has its gates in the order i, o, f, c
-        i, f, g, o = np.split(np.asarray(a), 4, -1)
-        return np.concatenate([i, o, f, g], -1).T[None]
-
-    lstm = params["lstm"]
-    b = by_gate(lstm.b)
-    constants = {
-        "embed": np.asarray(params["embed"]),
-        "W": by_gate(lstm.w_x),
-        "R": by_gate(lstm.w_h),
-        "B": np.concatenate([b, np.zeros_like(b)], -1),
-        "head": np.asarray(params["head"]),
-        "time": np.array([0]),
-    }
+    lstm = to_onnx(Network((params["lstm"],), LSTM)).graph
+    weights = [a for a in lstm.initializer if a.name in ("W_0", "R_0", "B_0")]
+    others = {"embed": params["embed"], "head": params["head"], "time": np.array([0])}
     node = helper.make_node
     nodes = [
         node("Gather", ["embed", "tokens"], ["rows"]),
         node("Unsqueeze", ["rows", "time"], ["x"]),
         node(
             "LSTM",
-            ["x", "W", "R", "B", "", "h", "c"],
+            ["x", "W_0", "R_0", "B_0", "", "h", "c"],
             ["", "new_h", "new_c"],
             hidden_size=H,
         ),
@@ -103,8 +92,8 @@ def graph(params: dict[str, Any]) -> bytes:
         [value("tokens", TensorProto.INT64, ["n"]), state("h"), state("c")],
         [value("p", TensorProto.FLOAT, ["n", len(CHARS)]), *map(state, NEW)],
         [
-            numpy_helper.from_array(np.ascontiguousarray(a), n)
-            for n, a in constants.items()
+            *weights,
+            *(numpy_helper.from_array(np.asarray(a), n) for n, a in others.items()),
         ],
     )
     opset = helper.make_opsetid("", 17)

@@ -11,13 +11,13 @@ def main() -> None:
     import uvicorn
 
     from benchmarks.serving.networks import NETWORKS, alone, drawn, errors
-    from examples.serving.server import SLOTS, Server, app_of
+    from examples.serving.server import SLOTS, Server
 
     make, params = NETWORKS[name], drawn()
     if name != "none" and not (worst := errors(make, params)) < 1e-5:
         sys.exit(f"{name} is off by {worst}")
     read = make(params, SLOTS)
-    app = app_of(Server(alone(read) if how == "alone" else read))
+    app = Server(alone(read) if how == "alone" else read).app
     # its connections stay open, also where a machine stands still for a while
     uvicorn.run(app, port=int(port), log_level="warning", timeout_keep_alive=120)
 

@@ -24,7 +24,7 @@ HOP, BINS = 128, 129  # of the spectrum
 STRIDES = 1, 2, 2, 1
 
 
-LSTM = "decoder.rnn."
+LSTM = "decoder.rnn"
 
 
 class Voice(NamedTuple):
@@ -35,7 +35,7 @@ class Voice(NamedTuple):
 def load() -> Voice:
     found = arrays("silero_vad", "data/silero_vad_16k_op15.onnx", INSTALL)
     found = {name.removeprefix("model."): a for name, a in found.items()}
-    rest = {k: a for k, a in found.items() if not k.startswith(LSTM)}
+    rest = {k: a for k, a in found.items() if not k.startswith(f"{LSTM}.")}
     return Voice(rest, from_torch(found, prefix=LSTM))
 
 

@@ -10,10 +10,9 @@ from jax import Array
 from jaxseq._base.check import check, check_key, check_number
 
 
-def check_rate(rate: Any) -> None:
+def check_rate(rate: Any, name: str = "dropout") -> None:
     """Checks the probability, which may be traced."""
-    expected = "a probability in [0, 1)"
-    check_number(rate, "dropout", expected, lambda p: (0 <= p) & (p < 1))
+    check_number(rate, name, "a probability in [0, 1)", lambda p: (0 <= p) & (p < 1))
 
 
 def check_dropout(rate: Any, key: Any) -> None:

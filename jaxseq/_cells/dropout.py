@@ -10,10 +10,10 @@ from jax.typing import ArrayLike
 from jaxseq._base.check import as_array, check, check_flag, check_key
 from jaxseq._base.dropout import drop
 from jaxseq._base.dtypes import is_float
+from jaxseq._base.rates import check_rate_key, rates_of
 from jaxseq._cells.any import cell_of, check_cell
 from jaxseq._cells.cell import Cell
 from jaxseq._cells.masked import Dropping, kept_by, old_of, with_masks
-from jaxseq._cells.rates import check_rate_key, rates_of
 from jaxseq._cells.variants import first_of_equals
 from jaxseq._cells.zoneout import mean_of
 from jaxseq._engine.door import sequence

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._base.check import check
-from jaxseq._cells.rates import is_zero
+from jaxseq._base.dropout import is_zero
 from jaxseq._cells.zoneout import of_parts
 from jaxseq._engine.params import CellParams
 

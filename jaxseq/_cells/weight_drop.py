@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxseq._base.check import check, check_key
 from jaxseq._base.dropout import drop
-from jaxseq._cells.rates import check_rate_key, rates_of
+from jaxseq._base.rates import check_rate_key, rates_of
 
 Params = TypeVar("Params")
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxseq._base.check import check
+from jaxseq._base.dropout import is_zero
+from jaxseq._base.rates import rates_of
 from jaxseq._cells.any import check_cell
 from jaxseq._cells.cell import Cell
-from jaxseq._cells.rates import is_zero, rates_of
 from jaxseq._cells.variants import first_of_equals
 
 

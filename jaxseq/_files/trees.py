@@ -18,15 +18,9 @@ from contextlib import suppress
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-FUNCTIONS = {
-    name: getattr(jax.nn, name)
-    for name in (
-        "celu elu gelu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid mish"
-        " relu relu6 selu sigmoid silu soft_sign softplus"
-    ).split()
-} | {"tanh": jnp.tanh}
+from jaxseq._base.functions import FUNCTIONS, name_of
+
 MAKERS = {
     "GRUUpdate": "gru_cell",
     "LSTMUpdate": "lstm_cell",
@@ -84,9 +78,8 @@ def _described(
         return {kind.__name__: {name: part(getattr(tree, name)) for name in fields}}
     if kind in VALUES:
         return {"value": tree}
-    for name, f in FUNCTIONS.items():
-        if tree is f:
-            return {"function": name}
+    if (name := name_of(tree)) is not None:
+        return {"function": name}
     if is_array(tree):
         return next(names)
     unknown.append("dict with such keys" if kind is dict else kind.__name__)
@@ -116,8 +109,7 @@ def _cell(cell: Any, part: Callable[[Any], Any]) -> Any:
 def is_function(a: Any) -> bool:
     import jaxseq
 
-    known = any(a is f for f in FUNCTIONS.values())
-    return known or type(a) is jaxseq.Activation
+    return name_of(a) is not None or type(a) is jaxseq.Activation
 
 
 def sketch(a: Any) -> Any:

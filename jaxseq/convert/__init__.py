@@ -1,4 +1,4 @@
-"""Weights from and to other frameworks and formats: plain arrays in, plain arrays out.
+"""Conversion of weights from and to other frameworks and file formats.
 
 The examples in docstrings run after these imports:
 
@@ -10,7 +10,7 @@ The examples in docstrings run after these imports:
 
 All public names, by what they are for:
 
-What weights become: layers that are called like one
+What weights are converted to and from
     Network
 
 PyTorch
@@ -44,15 +44,15 @@ from jaxseq.convert._dynet import from_dynet as from_dynet
 from jaxseq.convert._dynet import to_dynet as to_dynet
 from jaxseq.convert._equinox import from_equinox as from_equinox
 from jaxseq.convert._equinox import to_equinox as to_equinox
+from jaxseq.convert._flax_from import from_linen as from_linen
+from jaxseq.convert._flax_from import from_nnx as from_nnx
+from jaxseq.convert._flax_to import to_linen as to_linen
+from jaxseq.convert._flax_to import to_nnx as to_nnx
 from jaxseq.convert._haiku import from_haiku as from_haiku
 from jaxseq.convert._haiku import to_haiku as to_haiku
 from jaxseq.convert._keras import from_keras as from_keras
 from jaxseq.convert._keras import to_keras as to_keras
-from jaxseq.convert._linen import from_linen as from_linen
-from jaxseq.convert._linen import to_linen as to_linen
 from jaxseq.convert._network import Network as Network
-from jaxseq.convert._nnx import from_nnx as from_nnx
-from jaxseq.convert._nnx import to_nnx as to_nnx
 from jaxseq.convert._onnx_from import ONNXLayer as ONNXLayer
 from jaxseq.convert._onnx_from import from_onnx as from_onnx
 from jaxseq.convert._onnx_to import to_onnx as to_onnx

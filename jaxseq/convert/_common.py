@@ -1,9 +1,7 @@
-"""What the conversions of JAX's and Keras's layers share."""
+"""What the conversions share: weights into a network, and a network into weights."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,16 +10,18 @@ import jax.numpy as jnp
 import jaxseq
 from jaxseq import Cell, CellParams, LSTMExtra, Projected, ResetBefore
 from jaxseq._base.check import check, check_choice, check_flag
-from jaxseq.convert._gates import Weights
-from jaxseq.convert._network import Network, directions, width_out
+from jaxseq.convert._gates import Weights, check_gates
+from jaxseq.convert._network import MERGES, Network, directions, shown, width_out
 
 Function = Callable[[Any], Any]
 
 NAMES = {1: "an RNN", 3: "a GRU", 4: "an LSTM"}
-# where a cell lies among the weights of a stack, in one of two directions, in a layer
-PLACE = re.compile(
-    r"(?:(?:layers[/_])?(\d+)/)?(?:(forward|backward)(?:_rnn)?/)?(?:cell/)?"
-)
+PLAIN: dict[int, tuple[Cell, Any]] = {
+    1: (jaxseq.RNN, jaxseq.RNNParams),
+    3: (jaxseq.GRU, jaxseq.GRUParams),
+    4: (jaxseq.LSTM, jaxseq.LSTMParams),
+}
+CELLS = jaxseq.RNN, jaxseq.GRU, jaxseq.LSTM
 
 
 class Found(NamedTuple):
@@ -32,69 +32,19 @@ class Found(NamedTuple):
     weights: Weights
 
 
-def flat(tree: Any, name: str) -> dict[str, Any]:
-    """Arrays by their paths, such as "cell/dense_i/kernel".
-
-    In a list layers are numbered; a tuple is a pair of directions.
-    """
-    found: dict[str, Any] = {}
-
-    def visit(node: Any, path: tuple[str, ...]) -> None:
-        if isinstance(node, Mapping):
-            items = list(node.items())
-        elif type(node) is list:
-            items = list(enumerate(node))
-        elif type(node) is tuple:
-            at = "/".join((name, *path))
-            check(len(node) == 2, at, "a pair (forward, backward)", len(node))
-            items = list(zip(("forward", "backward"), node, strict=True))
-        else:
-            found["/".join(path)] = node
-            return
-        for key, value in items:
-            parts = key if isinstance(key, tuple) else re.split("[./]", str(key))
-            visit(value, (*path, *map(str, parts)))
-
-    ok = isinstance(tree, Mapping) or type(tree) in (list, tuple)
-    expected = "a mapping from names to arrays, or a list of such"
-    check(ok, name, expected, type(tree).__name__)
-    visit(tree, ())
-    return found
-
-
-def places(names: list[str], depth: int, argument: str) -> list[list[str]]:
-    """The prefixes of the cells of each layer, for one direction or for both.
-
-    Args:
-        names: paths of all arrays.
-        depth: how many components of a path belong to the cell.
-        argument: what to call the weights in errors.
-    """
-    layers: dict[int, dict[str, str]] = {}
-    for prefix in sorted({"".join(_parts(name)[:-depth]) for name in names}):
-        match = PLACE.fullmatch(prefix)
-        if match is None:
-            expected = "a cell, a layer of one or two directions, or numbered layers"
-            check(False, argument, expected, f"weights at {prefix!r}")
-            continue
-        number, direction = match.groups()
-        own = layers.setdefault(int(number or 0), {})
-        twice = direction or ""
-        check(twice not in own, argument, "one cell", f"more at {prefix!r}")
-        own[twice] = prefix
-    numbers, all_numbers = sorted(layers), list(range(len(layers)))
-    check(bool(layers), argument, "weights of at least one layer", "none")
-    check(numbers == all_numbers, argument, f"layers {all_numbers}", numbers)
-    for i, own in sorted(layers.items()):
-        ok = set(own) in ({""}, {"forward", "backward"})
-        check(ok, argument, "one direction of a layer or two", f"{list(own)} of {i}")
-    return [
-        [own[d] for d in sorted(own, reverse=True)] for _, own in sorted(layers.items())
-    ]
-
-
-def _parts(name: str) -> list[str]:
-    return [part + "/" for part in name.split("/")]
+def gates_of(
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    rows: bool = False,
+    among: tuple[int, ...] = (1, 3, 4),
+) -> int:
+    """How many gates a recurrent matrix has, side by side or, as `rows`, below."""
+    Z, H = shape if rows else shape[::-1]
+    sizes = [f"{n}H" if n > 1 else "H" for n in among]
+    shapes = " or ".join(f"({z}, H)" if rows else f"(H, {z})" for z in sizes)
+    check(Z in [n * H for n in among], name, f"shape {shapes}", shape)
+    return Z // H
 
 
 def width(below: list[list[Found]], merge: str | None) -> int | None:
@@ -115,10 +65,8 @@ def built(
 ) -> Network:
     """The network of what was found, which has to be of one kind."""
     reverse = check_flag(reverse, "reverse")
-    check_choice(merge, "merge", ("concat", "sum", "mean", None))
-    first = layers[0][0]
-    before = isinstance(first.weights.w_h, ResetBefore)
-    both = len(layers[0]) == 2
+    check_choice(merge, "merge", MERGES)
+    first, both = layers[0][0], len(layers[0]) == 2
     check(not (both and reverse), "reverse", "False for two directions", reverse)
     for own in layers:
         expected = f"{len(layers[0])} direction(s), as the first layer"
@@ -127,82 +75,89 @@ def built(
             expected = f"{NAMES[first.gates]}, as the first layer"
             ok = found.gates == first.gates
             check(ok, found.name, expected, NAMES[found.gates])
-            expected = "the reset gate where the first layer has it"
-            same = isinstance(found.weights.w_h, ResetBefore) == before
-            check(same, found.name, expected, "another place")
+            same = type(found.weights.w_h) is type(first.weights.w_h)
+            expected = "a reset gate or a projection as in the first layer"
+            check(same, found.name, expected, "another")
         if merge in ("sum", "mean"):
             H = [width_out(found.weights.w_h) for found in own]
             check(H[0] == H[-1], own[-1].name, f"a width of {H[0]}, to add", H[-1])
-    cell = _cell(first.gates, gate, activation, before)
-    params = [[_params(cell, found.weights) for found in own] for own in layers]
+    cell = _cell(first, gate, activation)
+    params = [[_params(cell, found) for found in own] for own in layers]
     weights = tuple(tuple(own) if both else own[0] for own in params)
     network = Network(weights, cell, reverse=reverse, merge=merge)
     directions(network)
     return network
 
 
-def _cell(gates: int, gate: Function, activation: Function, before: bool) -> Cell:
-    plain = gate is jax.nn.sigmoid and activation is jnp.tanh
-    if gates == 1:
-        plain = activation is jnp.tanh
-        return jaxseq.RNN if plain else jaxseq.rnn_cell(activation=activation)
-    if gates == 3:
-        if plain and not before:
-            return jaxseq.GRU
-        of_gru = partial(jaxseq.gru_cell, reset_after=not before)
-        return of_gru(gate=gate, candidate=activation)
-    of_lstm = partial(jaxseq.lstm_cell, output=activation)
-    return jaxseq.LSTM if plain else of_lstm(gate=gate, candidate=activation)
+def _cell(found: Found, gate: Function, activation: Function) -> Cell:
+    plain, _ = PLAIN[found.gates]
+    w_h = found.weights.w_h
+    if found.gates == 1:
+        made = jaxseq.rnn_cell(activation=activation)
+    elif found.gates == 3:
+        after = not isinstance(w_h, ResetBefore)
+        made = jaxseq.gru_cell(gate=gate, candidate=activation, reset_after=after)
+    else:
+        cells = w_h.projection.shape[0] if isinstance(w_h, Projected) else None
+        each: dict[str, Any] = {"candidate": activation, "output": activation}
+        made = jaxseq.lstm_cell(gate=gate, **each, cells=cells)
+    one_matrix = not isinstance(w_h, (ResetBefore, Projected))
+    return plain if one_matrix and made.update == plain.update else made
 
 
-def _params(cell: Cell, weights: Weights) -> Any:
-    of = (
-        (jaxseq.RNN, jaxseq.RNNParams),
-        (jaxseq.GRU, jaxseq.GRUParams),
-        (jaxseq.LSTM, jaxseq.LSTMParams),
-    )
-    kind: Any = next((kind for own, kind in of if cell is own), CellParams)
-    return kind(*weights)
+def _params(cell: Cell, found: Found) -> Any:
+    plain, kind = PLAIN[found.gates]
+    if cell is plain:
+        return kind(*found.weights)
+    w_x, w_h, b, b_h = found.weights
+    extra = LSTMExtra(b_h) if found.gates == 4 and b_h is not None else b_h
+    return CellParams(w_x, w_h, b, extra)
 
 
 def taken_apart(
     network: Network,
     framework: str,
-    cells: dict[int, Cell],
+    cells: tuple[Cell, ...],
     *,
     free: bool = False,
     before: bool | None = False,
+    projected: bool = False,
 ) -> tuple[int, list[list[Weights]]]:
     """How many gates the cells have, and the weights of each layer and direction.
 
     Args:
         network: what is to be converted.
         framework: its name, for errors.
-        cells: those that it has, by their numbers of gates.
+        cells: those that it has.
         free: whether its activations may be others.
         before: whether the reset gate of its GRU stands before the product; None if
             it may stand before or after.
+        projected: whether it has projections.
     """
     layers = directions(network)
     used = network.cells[: len(layers[0])]
-    gates = [_gates_of(cell, framework, cells, free) for cell in used]
-    check(gates[0] == gates[-1], "network.cell", "two cells of one kind", used)
+    expected = f"a cell that {framework} has: {' or '.join(map(shown, cells))}"
+    expected += ", with any activations" if free else ""
+    for cell in used:
+        ok = any(_same(cell.update, own.update, free) for own in cells)
+        check(ok, "network.cell", expected, shown(cell))
+    same = _same(used[-1].update, used[0].update, free)
+    expected = f"two cells of one kind, as {framework} has them"
+    check(same, "network.cell", expected, " and ".join(map(shown, used)))
+    kind = type(used[0].update)
+    gates = next(n for n, (own, _) in PLAIN.items() if type(own.update) is kind)
     place = "before" if before else "after"
     expected = f"a reset gate {place} the recurrent product, as {framework} has it"
-    weights = [[_weights(params, framework) for params in own] for own in layers]
-    for own in (own for both in weights for own in both):
-        here = isinstance(own.w_h, ResetBefore)
-        ok = gates[0] != 3 or before is None or here == before
-        check(ok, "network.cell", expected, "before" if here else "after")
-    return gates[0], weights
-
-
-def _gates_of(cell: Cell, framework: str, cells: dict[int, Cell], free: bool) -> int:
-    found = [n for n, own in cells.items() if _same(cell.update, own.update, free)]
-    names = " or ".join(NAMES[n] for n in cells)
-    expected = f"a cell that {framework} has: {names}"
-    check(bool(found), "network.cell", expected, cell.update)
-    return found[0]
+    weights: list[list[Weights]] = []
+    for i, both in enumerate(layers):
+        name = f"network.layers[{i}]"
+        weights.append([_weights(name, own, framework, projected) for own in both])
+        for own in weights[-1]:
+            here = isinstance(own.w_h, ResetBefore)
+            ok = gates != 3 or before is None or here == before
+            check(ok, "network.cell", expected, "before" if here else "after")
+            check_gates(name, gates, own)
+    return gates, weights
 
 
 def _same(update: Any, own: Any, free: bool) -> bool:
@@ -216,13 +171,14 @@ def _same(update: Any, own: Any, free: bool) -> bool:
     return one and own == replace(update, **functions)
 
 
-def _weights(params: Any, framework: str) -> Weights:
+def _weights(name: str, params: Any, framework: str, projected: bool) -> Weights:
     w_x, w_h, b, extra = params
-    reason = f"no projection, for {framework} has none"
-    check(not isinstance(w_h, Projected), "network", reason, "one")
+    none = f"for {framework} has none"
+    ok = projected or not isinstance(w_h, Projected)
+    check(ok, name, f"no projection, {none}", "one")
     if isinstance(extra, LSTMExtra):
-        has = [k for k, a in extra._asdict().items() if a is not None and k != "b_h"]
-        check(not has, "network", f"none of these, for {framework} has none", has)
+        check(extra.peepholes is None, name, f"no peepholes, {none}", "some")
+        check(extra.norms is None, name, f"no layer normalization, {none}", "some")
         extra = extra.b_h
     return Weights(*jax.tree.map(_numpy, (w_x, w_h, b, extra)))
 
@@ -231,3 +187,25 @@ def _numpy(a: Any) -> Any:
     import numpy as np
 
     return np.asarray(a).copy()  # who gets it may change it in place
+
+
+def check_forward(network: Network, framework: str) -> None:
+    """Checks what a format does not say of a network is as everyone takes it to be."""
+    none = f"for {framework} has no other"
+    check(not network.reverse, "network.reverse", f"False, {none}", True)
+    merge = network.merge
+    check(merge == "concat", "network.merge", f"'concat', {none}", repr(merge))
+
+
+def check_one_width(layers: list[list[Weights]], framework: str) -> None:
+    H = sorted({own.w_x.shape[1] for both in layers for own in both})
+    expected = f"layers of one width, for {framework} has one"
+    check(len(H) == 1, "network.layers", expected, f"gates {H} wide")
+
+
+def check_cell(cell: bool, layers: list[list[Weights]]) -> bool:
+    """Checks the option to write a cell alone, of which there has to be one."""
+    cell, one = check_flag(cell, "cell"), sum(map(len, layers)) == 1
+    expected = "one layer of one direction, for a cell"
+    check(one or not cell, "network", expected, "more")
+    return cell

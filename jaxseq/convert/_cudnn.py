@@ -9,48 +9,51 @@ https://docs.jax.dev/en/latest/jax.experimental.rnn.html
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from jax.typing import ArrayLike
 
 import jaxseq
 from jaxseq import LSTMParams
-from jaxseq._base.check import check, check_flag, check_sizes
-from jaxseq.convert._lstms import biases, lstm_layers
+from jaxseq._base.check import check_flag, check_sizes
+from jaxseq.convert._common import check_forward, check_one_width, taken_apart
+from jaxseq.convert._gates import two_biases
+from jaxseq.convert._names import check_float, check_shape
 from jaxseq.convert._network import Network
 
 
 def from_cudnn(
     weights: ArrayLike,
+    *,
     input_size: int,
     hidden_size: int,
-    num_layers: int,
-    bidirectional: bool,
+    num_layers: int = 1,
+    bidirectional: bool = False,
 ) -> Network:
-    """A network with the weights of an LSTM of `jax.experimental.rnn`.
+    """Converts the weights of an LSTM of `jax.experimental.rnn`.
 
-    The arguments are those of `jax.experimental.rnn.unpack_lstm_weights`. PyTorch's
-    LSTM on a GPU keeps its weights in the same order.
+    The options have the names that `jax.experimental.rnn` gives them. PyTorch's LSTM
+    keeps its weights in the same order on a GPU.
 
     Args:
         weights: all weights as one vector.
-        input_size: width of the inputs, D.
-        hidden_size: width of the state of each direction, H.
+        input_size: width D of the inputs.
+        hidden_size: width H of the state of each direction.
         num_layers: number of layers.
         bidirectional: whether each layer has two directions.
 
     Returns:
         A `Network` of NumPy arrays with `LSTMParams`. Both biases are kept, the second
-        as `b_h`.
+        one as `b_h`.
 
     Raises:
-        ValueError: if a size is not right, or `weights` has another length than these
-            make, or is not of floats.
+        ValueError: if an option is wrong, if `weights` does not have the length that
+            follows from the options, or if it does not have a float dtype.
 
     Example:
         >>> weights = jnp.zeros(4 * 8 * (3 + 8 + 2))
-        >>> network = jaxseq.convert.from_cudnn(weights, 3, 8, 1, False)
+        >>> sizes = {"input_size": 3, "hidden_size": 8}
+        >>> network = jaxseq.convert.from_cudnn(weights, **sizes)
         >>> (state,), y = network(jnp.ones((5, 20, 3)))
         >>> y.shape
         (5, 20, 8)
@@ -60,40 +63,38 @@ def from_cudnn(
     check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
     ways = 2 if check_flag(bidirectional, "bidirectional") else 1
     vector = np.asarray(weights)
-    floats = np.issubdtype(vector.dtype, np.floating) or vector.dtype.name == "bfloat16"
-    check(floats, "weights", "a float dtype", vector.dtype)
+    check_float("weights", vector.dtype)
     D, H = input_size, hidden_size
     widths = [D if layer == 0 else ways * H for layer in range(num_layers)]
     matrices = [((4 * H, width), (4 * H, H)) for width in widths for _ in range(ways)]
     shapes = [shape for pair in matrices for shape in pair]
     shapes += [(4 * H,)] * len(shapes)
     sizes = [math.prod(shape) for shape in shapes]
-    expected = f"shape ({sum(sizes)},)"
-    check(vector.shape == (sum(sizes),), "weights", expected, vector.shape)
+    check_shape("weights", vector.shape, (sum(sizes),))
     parts = np.split(vector, np.cumsum(sizes)[:-1])
     both = zip(parts, shapes, strict=True)
     arrays: list[Any] = [a.reshape(shape) for a, shape in both]
     n = len(arrays) // 2
-    pseudo = [
+    each = [
         LSTMParams(arrays[k].T, arrays[k + 1].T, arrays[n + k], arrays[n + k + 1])
         for k in range(0, n, 2)
     ]
-    pairs = zip(pseudo[::2], pseudo[1::2], strict=True)
-    return Network(tuple(pairs if ways == 2 else pseudo), jaxseq.LSTM)
+    pairs = zip(each[::2], each[1::2], strict=True)
+    return Network(tuple(pairs if ways == 2 else each), jaxseq.LSTM)
 
 
 def to_cudnn(network: Network) -> Any:
-    """The weights as the one vector that `jax.experimental.rnn` takes.
+    """Converts a network into the one vector that `jax.experimental.rnn` takes.
 
     Args:
         network: layers of `jaxseq.LSTM`, all of one width.
 
     Returns:
-        A NumPy vector in the dtype of the weights; the kernel takes float32. A bias
-        that the weights do not have is zero.
+        A NumPy vector in the dtype of the weights. cuDNN itself takes float32. A
+        missing bias is written as zeros.
 
     Raises:
-        ValueError: if the format does not hold the network, with the reason.
+        ValueError: if the vector cannot hold the network; the message says why.
 
     Example:
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
@@ -103,30 +104,10 @@ def to_cudnn(network: Network) -> Any:
     """
     import numpy as np
 
-    layers = lstm_layers(network, "that is what cuDNN's vector holds")
-    below, H = None, layers[0][0].w_h.shape[0]
-    for i, both in enumerate(layers):
-        name = f"network.layers[{i}]"
-        for params in both:
-            D, own = params.w_x.shape[0], params.w_h.shape[0]
-            check(own == H, name, f"H = {H} as in all layers, for cuDNN", own)
-            check(below in (None, D), name, f"an input {below} wide", D)
-        widths = {params.w_x.shape[0] for params in both}
-        check(len(widths) == 1, name, "both directions of one input", widths)
-        below = H * len(both)
-    pseudo = [params for both in layers for params in both]
-    found = [np.asarray(a) for a in (*_matrices(pseudo), *_biases(pseudo))]
-    dtypes = {a.dtype.name for a in found}
-    check(len(dtypes) == 1, "network", "weights of one dtype", sorted(dtypes))
-    return np.concatenate([a.ravel() for a in found])
-
-
-def _matrices(pseudo: list[LSTMParams]) -> Iterator[Any]:
-    for params in pseudo:
-        yield params.w_x.T
-        yield params.w_h.T
-
-
-def _biases(pseudo: list[LSTMParams]) -> Iterator[Any]:
-    for params in pseudo:
-        yield from biases(params)
+    _, layers = taken_apart(network, "cuDNN", (jaxseq.LSTM,))
+    check_forward(network, "cuDNN")
+    check_one_width(layers, "cuDNN")
+    each = [own for both in layers for own in both]
+    matrices = [a.T for own in each for a in (own.w_x, own.w_h)]
+    biases = [b for own in each for b in two_biases(own)]
+    return np.concatenate([a.ravel() for a in (*matrices, *biases)])

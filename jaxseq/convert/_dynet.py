@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import jaxseq
 from jaxseq import LSTMParams
 from jaxseq._base.check import check, check_flag, check_number
-from jaxseq.convert._lstms import biases, lstm_layers
+from jaxseq.convert._common import check_forward, taken_apart
+from jaxseq.convert._gates import Weights, two_biases
+from jaxseq.convert._names import check_shape, path_of, some
 from jaxseq.convert._network import Network
 
 BUILDER = "vanilla-lstm-builder"
@@ -30,26 +32,27 @@ class Parameter(NamedTuple):
     values: str
 
 
-def from_dynet(text: str, *, prefix: str = "/", forget_bias: float = 1.0) -> Network:
-    """A network with the weights of an LSTM of DyNet.
+def from_dynet(text: str, *, prefix: str = "", forget_bias: float = 1.0) -> Network:
+    """Converts the weights of an LSTM of DyNet.
 
     Args:
-        text: a file that DyNet wrote, with the LSTM and whatever else.
-        prefix: where in it the LSTM stands: the name of one builder, such as
-            "/vanilla-lstm-builder/", whose layers have one direction; or what stands in
-            front of the names of several, such as "/birnn/" of a `BiRNNBuilder`, of
-            which each two are the directions of a layer.
-        forget_bias: what the builders were made with.
+        text: the text of a file that `ParameterCollection.save` wrote. It may have
+            other parameters besides the LSTM.
+        prefix: the path of the LSTM in the text. Either that of a single builder, such
+            as "/vanilla-lstm-builder", whose layers have one direction; or that of a
+            collection with several builders, such as "/birnn" of a `BiRNNBuilder`,
+            where every two builders are the two directions of a layer.
+        forget_bias: the `forget_bias` that the builders were made with.
 
     Returns:
-        A `Network` of NumPy arrays, float32 as in DyNet, with `LSTMParams`. `b_h` holds
-        the forget bias, so that `b` is the bias of the file to the last bit.
+        A `Network` of NumPy arrays with `LSTMParams`, in float32, the dtype of DyNet.
+        `b_h` holds the forget bias, so `b` is exactly the bias in the text.
 
     Raises:
-        ValueError: if there is no such LSTM in the text, if it is of another builder
-            than `VanillaLSTMBuilder`, which is `LSTMBuilder` in Python, or its compact
-            form, or if a shape or number does not fit. The weights of its layer
-            normalization (`ln_lstm`) stand outside of the builder, and are not read.
+        ValueError: if the text has no such LSTM, or one of another builder than
+            `VanillaLSTMBuilder` (`LSTMBuilder` in Python) and its compact form, or if
+            a shape or number is wrong. The weights of layer normalization (`ln_lstm`)
+            are saved outside of the builder, and are not read.
 
     Example:
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
@@ -68,7 +71,8 @@ def from_dynet(text: str, *, prefix: str = "/", forget_bias: float = 1.0) -> Net
         groups.setdefault(folder, []).append(Parameter(folder + name, dims, values))
     builders = [f for f in groups if "-builder" in f.split("/")[-2]]
     found = {f: groups[f] for f in builders if f.startswith(prefix)}
-    check(bool(found), "prefix", f"what stands in front of {builders}", repr(prefix))
+    expected = f"the beginning of a builder in the text: {some(builders)}"
+    check(bool(found), "prefix", expected, repr(prefix))
     for folder in found:
         name = folder.split("/")[-2]
         ok = re.fullmatch(rf"(compact-)?{BUILDER}(_\d+)?", name) is not None
@@ -89,10 +93,9 @@ def from_dynet(text: str, *, prefix: str = "/", forget_bias: float = 1.0) -> Net
 
 
 def _checked(prefix: str, forget_bias: float) -> str:
-    check(isinstance(prefix, str), "prefix", "a str", type(prefix).__name__)
     finite = lambda n: abs(n) < float("inf")
     check_number(forget_bias, "forget_bias", "a finite number", finite)
-    return prefix.rstrip("/") + "/"
+    return "/" + path_of(prefix, "/")
 
 
 def _layers(own: list[Parameter], forget_bias: float) -> list[LSTMParams]:
@@ -100,7 +103,8 @@ def _layers(own: list[Parameter], forget_bias: float) -> list[LSTMParams]:
     import numpy as np
 
     names = [parameter.name for parameter in own]
-    check(len(own) % 3 == 0, "text", "two matrices and a bias of each layer", names)
+    ok = len(own) % 3 == 0
+    check(ok, "text", "two matrices and a bias of each layer", some(names))
     layers: list[LSTMParams] = []
     for w_x, w_h, b in zip(own[::3], own[1::3], own[2::3], strict=True):
         H = b.shape[0] // 4
@@ -117,7 +121,7 @@ def _take(parameter: Parameter, *shape: int) -> Any:
     import numpy as np
 
     name, got, values = parameter
-    check(got == shape, name, f"shape {shape}", got)
+    check_shape(name, got, shape)
     try:
         array = np.array(values.split(), np.float32)
     except ValueError as error:
@@ -138,27 +142,28 @@ def _swapped(a: Any) -> Any:
 def to_dynet(
     network: Network,
     *,
-    prefix: str = "/",
+    prefix: str = "",
     forget_bias: float = 1.0,
     lossy: bool = False,
 ) -> str:
-    """The weights as text, as DyNet writes and reads it.
+    """Converts a network into text in the format of DyNet.
 
-    `ParameterCollection.populate` reads it, of one that has this LSTM and nothing else.
+    `ParameterCollection.populate` reads it into a collection that has this LSTM and
+    nothing else.
 
     Args:
         network: layers of `jaxseq.LSTM`.
-        prefix: what stands in front of the names of the builders, such as "/birnn/" for
-            a `BiRNNBuilder`.
-        forget_bias: what the builder that reads it was made with.
-        lossy: whether float64 is rounded to float32, the one dtype of the format.
+        prefix: the path of the collection that the builders are in, such as "/birnn"
+            for a `BiRNNBuilder`.
+        forget_bias: the `forget_bias` of the builder that will read the text.
+        lossy: whether to round float64 to float32, the only dtype of the format.
 
     Returns:
-        The text. Of two biases it has the sum, without the forget bias. What came from
-        `from_dynet` is written as it was, to the last bit.
+        The text. Two biases are added, and the forget bias is subtracted. Weights that
+        `from_dynet` read are written exactly as they were.
 
     Raises:
-        ValueError: if the format does not hold the network, with the reason.
+        ValueError: if the format cannot hold the network; the message says why.
 
     Example:
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
@@ -166,28 +171,27 @@ def to_dynet(
         >>> jaxseq.convert.to_dynet(network)[:48]
         '#Parameter# /vanilla-lstm-builder/_0 {32,3} 1537'
     """
-    import numpy as np
-
-    layers = lstm_layers(network, "DyNet's file")
+    _, layers = taken_apart(network, "DyNet", (jaxseq.LSTM,))
+    check_forward(network, "DyNet")
     prefix, lossy = _checked(prefix, forget_bias), check_flag(lossy, "lossy")
+    dtype = layers[0][0].w_x.dtype
+    ok = lossy or dtype.itemsize <= 4
+    check(ok, "network", "float32, all that DyNet has, or lossy=True", dtype)
     both = len(layers[0]) == 2
     text: list[str] = []
-    for n, params in enumerate(own for pair in layers for own in pair):
-        dtype = params.w_x.dtype
-        ok = lossy or np.dtype(dtype).itemsize <= 4
-        check(ok, "network", "float32, all that DyNet has, or lossy=True", dtype)
+    for n, own in enumerate(own for pair in layers for own in pair):
         folder = f"{prefix}{BUILDER}_{n}/" if both and n else f"{prefix}{BUILDER}/"
-        arrays = params.w_x.T, params.w_h.T, _bias(params, forget_bias)
+        arrays = own.w_x.T, own.w_h.T, _bias(own, forget_bias)
         for k, a in enumerate(arrays, 0 if both else 3 * n):
-            text += _lines(f"{folder}_{k}", _swapped(np.asarray(a)))
+            text += _lines(f"{folder}_{k}", _swapped(a))
     return "".join(text)
 
 
-def _bias(params: LSTMParams, forget_bias: float) -> Any:
+def _bias(weights: Weights, forget_bias: float) -> Any:
     import numpy as np
 
-    b, b_h = biases(params)
-    H = params.w_h.shape[0]
+    b, b_h = two_biases(weights)
+    H = weights.w_h.shape[0]
     added = np.zeros_like(b_h)
     added[H : 2 * H] = forget_bias
     return b if np.array_equal(added, b_h) else b + (b_h - added)

@@ -10,13 +10,11 @@ https://docs.kidger.site/equinox/api/nn/rnn/
 from typing import Any
 
 import jaxseq
-from jaxseq._base.check import check
-from jaxseq.convert._common import Found, built, flat, places, taken_apart, width
+from jaxseq.convert._common import Found, built, gates_of, taken_apart, width
 from jaxseq.convert._gates import Weights, gru_biases, one_bias
+from jaxseq.convert._names import Named, flat, places
 from jaxseq.convert._network import Network
-from jaxseq.convert._state import Named
 
-CELLS = {3: jaxseq.GRU, 4: jaxseq.LSTM}
 # what a cell has besides its arrays
 STATIC = "input_size", "hidden_size", "use_bias"
 
@@ -24,21 +22,22 @@ STATIC = "input_size", "hidden_size", "use_bias"
 def from_equinox(
     weights: Any, *, reverse: bool = False, merge: str | None = "concat"
 ) -> Network:
-    """A network with the weights of cells of Equinox.
+    """Converts the weights of recurrent cells of Equinox.
 
     Args:
-        weights: the arrays of a cell by the names of its attributes, such as
-            `vars(cell)`; for several layers a list of these from the input up, and for
-            two directions a pair `(forward, backward)` in place of each.
-        reverse: whether the cells are run from the last step to the first.
-        merge: what becomes of the outputs of two directions; see `bidirectional`.
+        weights: the arrays of an `LSTMCell` or `GRUCell` by the names of its
+            attributes, as `vars(cell)` has them. For several layers, a list of such
+            dicts, first layer first. For two directions, a pair `(forward, backward)`
+            in place of each dict.
+        reverse: whether the cells run from the last step to the first.
+        merge: how the outputs of two directions are combined; see `bidirectional`.
 
     Returns:
         A `Network` of NumPy arrays with `LSTMParams` or `GRUParams`.
 
     Raises:
-        ValueError: if a name is missing or left over, a shape or dtype does not fit, or
-            layers are of different kinds.
+        ValueError: if a name is missing or not used, if a shape or dtype is wrong, or
+            if layers are of different kinds.
 
     Example:
         >>> import numpy as np
@@ -51,12 +50,12 @@ def from_equinox(
     """
     arrays = {
         name: a
-        for name, a in flat(weights, "weights").items()
+        for name, a in flat(weights).items()
         if a is not None and name.rpartition("/")[2] not in STATIC
     }
-    named = Named(arrays, "weights")
+    named = Named(arrays)
     layers: list[list[Found]] = []
-    for own in places(list(arrays), 1, "weights"):
+    for own in places(arrays, 1):
         below = width(layers, merge)
         layers.append([_read(named, prefix, below) for prefix in own])
     named.finish()
@@ -67,31 +66,30 @@ def _read(named: Named, prefix: str, below: int | None) -> Found:
     w_ih, w_hh, bias, bias_n = (
         prefix + name for name in ("weight_ih", "weight_hh", "bias", "bias_n")
     )
-    Z, H = named.shape(w_hh, 2)
-    ok = Z in (3 * H, 4 * H)
-    check(ok, w_hh, f"rows of a GRU or an LSTM: 3 or 4 times {H}", Z)
-    D = named.shape(w_ih, 2)[1] if below is None else below
-    w_x, w_h = named.take(w_ih, Z, D).T, named.take(w_hh, Z, H).T
+    shape = Z, H = named.shape(w_hh, None, None)
+    gates = gates_of(w_hh, shape, rows=True, among=(3, 4))
+    w_x, w_h = named.take(w_ih, Z, below).T, named.take(w_hh, Z, H).T
     if bias not in named and bias_n not in named:
-        return Found(w_ih, Z // H, Weights(w_x, w_h))
+        return Found(w_ih, gates, Weights(w_x, w_h))
     b = named.take(bias, Z)
-    b_hn = named.take(bias_n, H) if Z == 3 * H else None
-    return Found(w_ih, Z // H, Weights(w_x, w_h, b, b_hn))
+    b_hn = named.take(bias_n, H) if gates == 3 else None
+    return Found(w_ih, gates, Weights(w_x, w_h, b, b_hn))
 
 
 def to_equinox(network: Network) -> list[Any]:
-    """The weights of cells of Equinox, by the names of their attributes.
+    """Converts a network into the weights of cells of Equinox.
 
     Args:
         network: layers of `jaxseq.LSTM` or `GRU`.
 
     Returns:
-        Of each layer a dict of NumPy arrays, or a pair of them for two directions, to
-        put into a cell with `eqx.tree_at`. Without biases there are two arrays, of a
-        cell made with `use_bias=False`. Two biases where Equinox has one are added.
+        A list with a dict for each layer, or a pair of dicts for two directions: NumPy
+        arrays by the names of the cell's attributes, to be put into a cell with
+        `eqx.tree_at`. Without biases there are only the two matrices, as of a cell
+        with `use_bias=False`. Two biases are added where Equinox has one.
 
     Raises:
-        ValueError: if Equinox has no such cell, with the reason.
+        ValueError: if Equinox has no such cell; the message says why.
 
     Example:
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
@@ -100,7 +98,7 @@ def to_equinox(network: Network) -> list[Any]:
         >>> sorted(cell)
         ['bias', 'bias_n', 'weight_hh', 'weight_ih']
     """
-    gates, layers = taken_apart(network, "Equinox", CELLS)
+    gates, layers = taken_apart(network, "Equinox", (jaxseq.GRU, jaxseq.LSTM))
     cells = [tuple(_written(gates, weights) for weights in own) for own in layers]
     return [own if len(own) == 2 else own[0] for own in cells]
 

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from jaxseq import Projected, ResetBefore
+from jaxseq.convert._names import check_shape
 from jaxseq.convert._network import width_out
 
 
@@ -12,6 +14,24 @@ class Weights(NamedTuple):
     w_h: Any
     b: Any = None
     b_h: Any = None
+
+
+def check_gates(name: str, n: int, weights: Weights) -> None:
+    """Checks the shapes of the weights of n gates."""
+    w_x, w_h, b, b_h = weights
+    H = w_x.shape[1] // n
+    Z = n * H
+    shapes: list[tuple[Any, tuple[int | None, ...]]] = [(w_x, (None, Z))]
+    if isinstance(w_h, ResetBefore):
+        shapes += [(w_h.gates, (H, 2 * H)), (w_h.candidate, (H, H))]
+    elif isinstance(w_h, Projected):
+        P = width_out(w_h)
+        shapes += [(w_h.gates, (P, Z)), (w_h.projection, (H, P))]
+    else:
+        shapes.append((w_h, (H, Z)))
+    for a, shape in [*shapes, *((a, (Z,)) for a in (b, b_h) if a is not None)]:
+        of_candidate = a is b_h and n == 3 and a.shape == (H,)
+        check_shape(name, a.shape, (H,) if of_candidate else shape)
 
 
 def zeros(weights: Weights, n: int) -> Any:
@@ -39,6 +59,14 @@ def one_bias(weights: Weights) -> Any:
     """The sum of the biases, or zeros."""
     b = added(weights.b, of_all_gates(weights))
     return zeros(weights, weights.w_x.shape[1]) if b is None else b
+
+
+def two_biases(weights: Weights) -> tuple[Any, Any]:
+    """Both biases, of all gates; zeros for None."""
+    n = weights.w_x.shape[1]
+    each = weights.b, of_all_gates(weights)
+    b, b_h = (zeros(weights, n) if a is None else a for a in each)
+    return b, b_h
 
 
 def gru_biases(weights: Weights) -> tuple[Any, Any]:

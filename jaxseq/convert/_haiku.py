@@ -8,6 +8,7 @@ minus that of jaxseq, so its weights change their sign. A VanillaRNN has relu.
 https://dm-haiku.readthedocs.io/en/latest/api.html#recurrent
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import jaxseq
 from jaxseq import ResetBefore
 from jaxseq._base.check import check
-from jaxseq.convert._common import Found, built, flat, taken_apart, width
+from jaxseq.convert._common import Found, built, taken_apart, width
 from jaxseq.convert._gates import (
     Weights,
     added,
@@ -28,14 +29,14 @@ from jaxseq.convert._gates import (
     side_by_side,
     zeros,
 )
+from jaxseq.convert._names import Named, flat, some
 from jaxseq.convert._network import Network
-from jaxseq.convert._state import Named
 
-CELLS = {
-    1: jaxseq.rnn_cell(activation=jax.nn.relu),
-    3: jaxseq.gru_cell(reset_after=False),
-    4: jaxseq.LSTM,
-}
+CELLS = (
+    jaxseq.rnn_cell(activation=jax.nn.relu),
+    jaxseq.gru_cell(reset_after=False),
+    jaxseq.LSTM,
+)
 MODULES = {1: "vanilla_rnn", 3: "gru", 4: "lstm"}
 # i, g, f, o and i, f, g, o, either way
 LSTM_ORDER = 0, 2, 1, 3
@@ -43,32 +44,32 @@ Names = Sequence[str | tuple[str, str]]
 
 
 def from_haiku(
-    params: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, Any]],
     *,
     names: Names | None = None,
     reverse: bool = False,
     merge: str | None = "concat",
 ) -> Network:
-    """A network with the weights of recurrent cores of Haiku.
+    """Converts the weights of recurrent cores of Haiku.
 
     Args:
-        params: arrays by the name of their module and their own name, as of
-            `hk.transform`; of `VanillaRNN`, `LSTM` or `GRU`.
-        names: the modules from the input up, such as `["lstm", "lstm_1"]`, with a pair
-            `(forward, backward)` for a layer of two directions; what `params` has
-            besides them is not read. If None, all that there are, which have to be
-            numbered as Haiku does it.
-        reverse: whether they are run from the last step to the first.
-        merge: what becomes of the outputs of two directions; see `bidirectional`.
+        weights: the parameters that `init` of `hk.transform` returned, with those of
+            a `VanillaRNN`, `LSTM` or `GRU` among them.
+        names: the names of the modules, first layer first, such as `["lstm",
+            "lstm_1"]`, with a pair `(forward, backward)` for a layer of two directions.
+            Other modules are not read. If None, all modules are read; they have to be
+            layers with the names that Haiku gives them by itself.
+        reverse: whether the cores run from the last step to the first.
+        merge: how the outputs of two directions are combined; see `bidirectional`.
 
     Returns:
-        A `Network` of NumPy arrays with `LSTMParams`, or `CellParams` for a GRU and a
-        VanillaRNN. The 1 that an LSTM adds is in a second bias `b_h`, which is 0
-        elsewhere.
+        A `Network` of NumPy arrays with `LSTMParams`, or with `CellParams` for a GRU
+        or VanillaRNN. The 1 that Haiku's LSTM adds to its forget gate is in the second
+        bias, `b_h`, which is 0 elsewhere.
 
     Raises:
-        ValueError: if a name is missing or left over, a shape or dtype does not fit, or
-            layers are of different kinds.
+        ValueError: if a name is missing or not used, if a shape or dtype is wrong, or
+            if layers are of different kinds.
 
     Example:
         >>> import numpy as np
@@ -78,16 +79,16 @@ def from_haiku(
         >>> y.shape
         (5, 20, 8)
     """
-    got = type(params).__name__
-    check(isinstance(params, Mapping), "params", "a mapping", got)
-    arrays = flat(params, "params")
+    got = type(weights).__name__
+    check(isinstance(weights, Mapping), "weights", "a mapping", got)
+    arrays = flat(weights)
     cores = [*dict.fromkeys(map(_core_of, arrays))]
-    found = _numbered(cores) if names is None else [_pair(own) for own in names]
-    check(bool(found), "params", "weights of at least one core", "none")
+    found = _numbered(cores) if names is None else _pairs(names)
+    check(bool(found), "weights", "those of at least one core", "none")
     if names is not None:
         used = {name for own in found for name in own}
         arrays = {k: a for k, a in arrays.items() if _core_of(k) in used}
-    named = Named(arrays, "params")
+    named = Named(arrays)
     layers: list[list[Found]] = []
     for own in found:
         below = width(layers, merge)
@@ -101,11 +102,17 @@ def _core_of(path: str) -> str:
     return re.sub(r"(/linear(_\d+)?)?/[^/]*$", "", path)
 
 
-def _pair(names: Any) -> tuple[str, ...]:
-    own = tuple(names) if type(names) in (list, tuple) else (names,)
-    ok = len(own) in (1, 2) and all(isinstance(name, str) for name in own)
+def _pairs(names: Any) -> list[tuple[str, ...]]:
+    """The names of each layer's directions."""
+    expected, got = "a list with a name for each layer", type(names).__name__
+    check(type(names) in (list, tuple), "names", expected, got)
+    found = [tuple(own) if type(own) in (list, tuple) else (own,) for own in names]
+    each = [name for own in found for name in own]
+    ok = all(len(own) in (1, 2) for own in found)
+    ok = ok and all(isinstance(name, str) for name in each)
     check(ok, "names", "names of modules, or pairs of them", names)
-    return own
+    check(len(set(each)) == len(each), "names", "each name once", names)
+    return found
 
 
 def _numbered(cores: list[str]) -> list[tuple[str, ...]]:
@@ -116,8 +123,8 @@ def _numbered(cores: list[str]) -> list[tuple[str, ...]]:
         found[int(number or 0)] = core
     starts = {re.sub(r"_\d+$", "", core) for core in cores}
     ok = len(starts) <= 1 and sorted(found) == list(range(len(cores)))
-    expected = "one module, or numbered ones of one name; else their names"
-    check(ok, "params", expected, sorted(cores))
+    expected = "one module, or numbered ones of one name; else say which by `names`"
+    check(ok, "weights", expected, some(cores))
     return [(found[i],) for i in sorted(found)]
 
 
@@ -126,13 +133,12 @@ def _read(named: Named, core: str, below: int | None) -> Found:
         return Found(core, 3, _read_gru(named, core, below))
     linear, linear_1 = f"{core}/linear/", f"{core}/linear_1/"
     if f"{linear_1}w" in named or f"{linear_1}b" in named:
-        H, _ = named.shape(linear_1 + "w", 2)
-        D = named.shape(linear + "w", 2)[0] if below is None else below
-        w_x, w_h = named.take(linear + "w", D, H), named.take(linear_1 + "w", H, H)
+        H, _ = named.shape(linear_1 + "w", None, None)
+        w_x, w_h = named.take(linear + "w", below, H), named.take(linear_1 + "w", H, H)
         b, second = named.take(linear + "b", H), linear_1 + "b"
         b_h = named.take(second, H) if second in named else None
         return Found(core, 1, Weights(w_x, w_h, b, b_h))
-    rows, Z = named.shape(linear + "w", 2)
+    rows, Z = named.shape(linear + "w", None, None)
     H = Z // 4
     D = max(rows - H, 1) if below is None else below
     ok = Z == 4 * H and rows == D + H
@@ -153,9 +159,8 @@ def _forget_bias(b: Any) -> Any:
 
 
 def _read_gru(named: Named, core: str, below: int | None) -> Weights:
-    H, _ = named.shape(f"{core}/w_h", 2)
-    D = named.shape(f"{core}/w_i", 2)[0] if below is None else below
-    of = {"w_i": (D, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}
+    H, _ = named.shape(f"{core}/w_h", None, None)
+    of: dict[str, Any] = {"w_i": (below, 3 * H), "w_h": (H, 3 * H), "b": (3 * H,)}
     arrays = [named.take(f"{core}/{name}", *shape) for name, shape in of.items()]
     w_x, w_h, b = (_from_zra(a) for a in arrays)
     r, z, n = blocks(w_h, 3)
@@ -176,44 +181,38 @@ def _to_zra(a: Any) -> Any:
 def to_haiku(
     network: Network, *, names: Names | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The weights of recurrent cores of Haiku.
+    """Converts a network into the weights of recurrent cores of Haiku.
 
     Args:
         network: layers of `jaxseq.LSTM`, of `gru_cell(reset_after=False)`, or of
             `rnn_cell` with `jax.nn.relu`.
-        names: those of the modules from the input up, such as `["lstm", "lstm_1"]`,
-            with a pair `(forward, backward)` for a layer of two directions. If None,
-            those that Haiku gives.
+        names: the names of the modules, first layer first, such as `["lstm",
+            "lstm_1"]`, with a pair `(forward, backward)` for a layer of two directions.
+            If None, the names that Haiku gives them by itself.
 
     Returns:
-        NumPy arrays by the name of their module and their own name. Biases that the
-        weights do not have are zero. From that of an LSTM's forget gate 1 is taken,
-        which rounds, if it has no second bias as of `from_haiku`.
+        NumPy arrays by the name of their module and their own name, for `apply` of
+        `hk.transform`. Missing biases are written as zeros. Of an LSTM, the 1 that
+        Haiku adds to the forget gate is subtracted from its bias, which rounds, unless
+        it stands in `b_h` as `from_haiku` puts it there.
 
     Raises:
-        ValueError: if Haiku has no such core, with the reason.
+        ValueError: if Haiku has no such core; the message says why.
 
     Example:
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
         >>> network = jaxseq.convert.Network((params,), jaxseq.LSTM)
-        >>> params = jaxseq.convert.to_haiku(network)
-        >>> params["lstm/linear"]["w"].shape
+        >>> weights = jaxseq.convert.to_haiku(network)
+        >>> weights["lstm/linear"]["w"].shape
         (11, 32)
     """
     gates, layers = taken_apart(network, "Haiku", CELLS, before=True)
     if names is None:
-        n, name = sum(map(len, layers)), MODULES[gates]
-        every = [name, *(f"{name}_{i}" for i in range(1, n))]
-        given = iter(every)
-        of = [tuple(next(given) for _ in own) for own in layers]
+        name = MODULES[gates]
+        numbered = (f"{name}_{i}" if i else name for i in itertools.count())
+        of = [tuple(itertools.islice(numbered, len(own))) for own in layers]
     else:
-        listed = type(names) in (list, tuple)
-        check(
-            listed, "names", "a list with a name for each layer", type(names).__name__
-        )
-        of = [_pair(own) for own in names]
-        every = [name for own in of for name in own]
-        check(len(set(every)) == len(every), "names", "each name once", names)
+        of = _pairs(names)
     fits = [len(own) for own in of] == [len(own) for own in layers]
     expected = "a name for each layer, a pair for one of two directions"
     check(fits, "names", expected, names)

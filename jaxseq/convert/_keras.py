@@ -17,40 +17,38 @@ import jax.numpy as jnp
 import jaxseq
 from jaxseq import ResetBefore
 from jaxseq._base.check import check, check_choice, check_flag
-from jaxseq.convert._common import Found, Function, built, taken_apart, width
+from jaxseq._base.functions import FUNCTIONS
+from jaxseq.convert._common import (
+    CELLS,
+    Found,
+    Function,
+    built,
+    gates_of,
+    taken_apart,
+    width,
+)
 from jaxseq.convert._gates import (
     Weights,
     blocks,
-    of_all_gates,
     one_bias,
     reordered,
     side_by_side,
-    zeros,
+    two_biases,
 )
+from jaxseq.convert._names import Named
 from jaxseq.convert._network import Network
-from jaxseq.convert._state import Named
 
-CELLS = {1: jaxseq.RNN, 3: jaxseq.GRU, 4: jaxseq.LSTM}
 # z, r, h and r, z, n, either way
 GRU_ORDER = 1, 0, 2
 MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", None: None}
 NAMES = "kernel", "recurrent_kernel", "bias"
 ACTIVATIONS: dict[str, Function] = {
-    "elu": jax.nn.elu,
+    **FUNCTIONS,
     "exponential": jnp.exp,
     "gelu": partial(jax.nn.gelu, approximate=False),
-    "hard_sigmoid": jax.nn.hard_sigmoid,
     "leaky_relu": jaxseq.activation("leaky_relu", alpha=0.2),
     "linear": jaxseq.activation("affine"),
-    "relu": jax.nn.relu,
-    "relu6": jax.nn.relu6,
-    "selu": jax.nn.selu,
-    "sigmoid": jax.nn.sigmoid,
-    "silu": jax.nn.silu,
-    "softplus": jax.nn.softplus,
-    "softsign": jax.nn.soft_sign,
     "swish": jax.nn.silu,
-    "tanh": jnp.tanh,
 }
 
 
@@ -61,33 +59,36 @@ def from_keras(
     activation: str | Function = "tanh",
     recurrent_activation: str | Function = "sigmoid",
     reset_after: bool | None = None,
-    go_backwards: bool = False,
-    merge_mode: str | None = "concat",
+    reverse: bool = False,
+    merge: str | None = "concat",
 ) -> Network:
-    """A network with the weights of recurrent layers of Keras.
+    """Converts the weights of recurrent layers of Keras.
 
     Args:
         weights: `layer.get_weights()` of a `SimpleRNN`, `LSTM` or `GRU`, or of a
-            `Bidirectional`, with or without biases; or a list of such, for layers each
-            on the outputs of the one below. Not `model.get_weights()`, which does not
-            tell two layers from two directions.
-        config: `layer.get_config()`, or a list of such for each layer, which have to
-            agree. It takes the place of all arguments below.
-        activation: that of the layer, by its name in Keras 3 or as a function. The
+            `Bidirectional` of one. For several layers, a list of these, first layer
+            first. `model.get_weights()` will not do, since it does not show which
+            arrays belong to one layer.
+        config: `layer.get_config()`, or a list of these for several layers, which have
+            to agree. All other options are then taken from it.
+        activation: the layer's `activation`: its name in Keras 3, or a function. The
             hard sigmoid of Keras 1 and 2 is `jaxseq.activation("hard_sigmoid")`.
-        recurrent_activation: that of the gates.
-        reset_after: that of a GRU. If None its bias tells, and without one it is True.
-        go_backwards: that of the one layer. Keras then gives outputs in the order in
-            which it made them; jaxseq keeps them at the position of their inputs.
-        merge_mode: that of a `Bidirectional`: "concat", "sum", "ave", or None.
+        recurrent_activation: the layer's `recurrent_activation`, likewise.
+        reset_after: the `reset_after` of a GRU. If None, it follows from the shape of
+            the bias, and is True if there is no bias.
+        reverse: the `go_backwards` of a single layer. Keras returns the outputs of such
+            a layer in reverse; jaxseq returns each at the position of its input.
+        merge: how the outputs of two directions are combined; see `bidirectional`.
+            It is the `merge_mode` of Keras, whose "ave" is "mean" here.
 
     Returns:
-        A `Network` of NumPy arrays with `RNNParams`, `LSTMParams` or `GRUParams`, with
+        A `Network` of NumPy arrays: `RNNParams`, `LSTMParams` or `GRUParams`, or
         `CellParams` for other activations and for a GRU without `reset_after`.
 
     Raises:
-        ValueError: if the number of arrays, a shape or a dtype does not fit, layers are
-            of different kinds, an activation is not known, or `merge_mode` is "mul".
+        ValueError: if the number of arrays, a shape or a dtype is wrong, if layers are
+            of different kinds, if an activation is unknown, or if the `merge_mode` of
+            `config` is "mul".
 
     Example:
         >>> import numpy as np
@@ -99,32 +100,27 @@ def from_keras(
     """
     each = _lists(weights)
     if config is not None:
-        how = _options(config, len(each))
-        activation, recurrent_activation = how["activation"], how["recurrent"]
-        reset_after, go_backwards = how["reset_after"], how["go_backwards"]
-        merge_mode = how["merge_mode"]
-    check_choice(merge_mode, "merge_mode", tuple(MERGES))
-    merge = MERGES[merge_mode]
-    backwards = check_flag(go_backwards, "go_backwards")
+        activation, recurrent_activation, reset_after, reverse, merge = _options(
+            config, len(each)
+        )
+    reverse = check_flag(reverse, "reverse")
     reason = "False for several layers, each of which would turn its inputs around"
-    check(not backwards or len(each) == 1, "go_backwards", reason, backwards)
+    check(not reverse or len(each) == 1, "reverse", reason, reverse)
     if reset_after is not None:
         reset_after = check_flag(reset_after, "reset_after")
     layers: list[list[Found]] = []
     for i, arrays in enumerate(each):
-        below, name = width(layers, merge), f"weights[{i}]"
-        layers.append(_read(arrays, name, below, reset_after))
-    both = len(layers[0]) == 2
+        below = width(layers, merge)
+        layers.append(_read(arrays, f"weights[{i}]", below, reset_after))
     if config is not None:
         first = config if isinstance(config, Mapping) else config[0]
         says = "merge_mode" in first
         expected = "4 or 6 arrays of a Bidirectional" if says else "2 or 3 arrays"
-        check(both == says, "weights[0]", f"{expected}, by config", len(each[0]))
-    reason = "False for a Bidirectional"
-    check(not (both and backwards), "go_backwards", reason, backwards)
+        ok = says == (len(layers[0]) == 2)
+        check(ok, "weights[0]", f"{expected}, by config", len(each[0]))
     gate = _function(recurrent_activation, "recurrent_activation")
-    how = {"gate": gate, "activation": _function(activation, "activation")}
-    return built(layers, **how, reverse=backwards, merge=merge)
+    own = _function(activation, "activation")
+    return built(layers, gate=gate, activation=own, reverse=reverse, merge=merge)
 
 
 def _lists(weights: Any) -> list[Any]:
@@ -147,7 +143,7 @@ def _read(
     check(n in (2, 3, 4, 6), name, expected, n)
     each = len(arrays) if len(arrays) < 4 else len(arrays) // 2
     keys = [f"{name}[{i}] ({NAMES[i % each]})" for i in range(len(arrays))]
-    named = Named(dict(zip(keys, arrays, strict=True)), name)
+    named = Named(dict(zip(keys, arrays, strict=True)))
     if reset_after is None:
         reset_after = each == 2 or np.ndim(arrays[2]) == 2
     found = []
@@ -162,13 +158,11 @@ def _direction(
     named: Named, keys: list[str], below: int | None, after: bool
 ) -> tuple[int, Weights]:
     kernel, recurrent, *bias = keys
-    H, Z = named.shape(recurrent, 2)
-    expected = f"columns of a SimpleRNN, a GRU or an LSTM: 1, 3 or 4 times {H}"
-    check(Z in (H, 3 * H, 4 * H), recurrent, expected, Z)
-    D = named.shape(kernel, 2)[0] if below is None else below
-    w_x, w_h = named.take(kernel, D, Z), named.take(recurrent, H, Z)
-    if Z != 3 * H:
-        return Z // H, Weights(w_x, w_h, named.take(bias[0], Z) if bias else None)
+    shape = H, Z = named.shape(recurrent, None, None)
+    gates = gates_of(recurrent, shape)
+    w_x, w_h = named.take(kernel, below, Z), named.take(recurrent, H, Z)
+    if gates != 3:
+        return gates, Weights(w_x, w_h, named.take(bias[0], Z) if bias else None)
     w_x, w_h = reordered(w_x, GRU_ORDER), reordered(w_h, GRU_ORDER)
     if not after:
         r, z, n = blocks(w_h, 3)
@@ -187,8 +181,8 @@ def _function(given: Any, name: str) -> Function:
     return ACTIVATIONS[given]
 
 
-def _options(config: Any, n: int) -> dict[str, Any]:
-    """What the configurations of all layers say."""
+def _options(config: Any, n: int) -> tuple[Any, ...]:
+    """The options that the configurations of all layers say."""
     each = [config] if isinstance(config, Mapping) else config
     ok = type(each) in (list, tuple) and all(isinstance(one, Mapping) for one in each)
     expected = "layer.get_config(), or a list of them"
@@ -197,42 +191,44 @@ def _options(config: Any, n: int) -> dict[str, Any]:
     found = [_of_layer(one, f"config[{i}]") for i, one in enumerate(each)]
     for i, one in enumerate(found):
         check(one == found[0], f"config[{i}]", f"as the first, {found[0]}", one)
-    return found[0]
+    return tuple(found[0].values())
 
 
 def _of_layer(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     if "merge_mode" in config:
+        check("layer" in config, name, "the config of a Bidirectional", sorted(config))
         both = [config["layer"], config.get("backward_layer") or config["layer"]]
-        inner = [_of_layer(layer["config"], name) for layer in both]
-        own = [one | {"go_backwards": False} for one in inner]
-        check(own[0] == own[1], name, "two directions that agree", own)
-        first = inner[0]["go_backwards"]
-        check(not first, name, "a first layer that goes forwards", "go_backwards")
-        return own[0] | {"merge_mode": config["merge_mode"]}
+        first, other = (_of_layer(layer["config"], name) for layer in both)
+        other["go_backwards"] = False
+        check(first == other, name, f"two directions that agree: {other}", first)
+        mode = config["merge_mode"]
+        check_choice(mode, f"{name}.merge_mode", tuple(MERGES))
+        return first | {"merge": MERGES[mode]}
     return {
         "activation": config.get("activation", "tanh"),
-        "recurrent": config.get("recurrent_activation", "sigmoid"),
+        "recurrent_activation": config.get("recurrent_activation", "sigmoid"),
         "reset_after": config.get("reset_after"),
         "go_backwards": config.get("go_backwards", False),
-        "merge_mode": "concat",
+        "merge": "concat",
     }
 
 
 def to_keras(network: Network) -> list[list[Any]]:
-    """The weights of recurrent layers of Keras.
+    """Converts a network into the weights of recurrent layers of Keras.
 
     Args:
         network: layers of `jaxseq.RNN`, `GRU` or `LSTM`, of `gru_cell` with
             `reset_after=False`, or of cells that differ from these in their
-            activations, with which the layers have to be made.
+            activations. The weights do not contain the activations: make the layers
+            of Keras with them.
 
     Returns:
-        For each layer a list of NumPy arrays, for `layer.set_weights`: two or three, or
-        four or six for a `Bidirectional`. Without biases it is a layer that is made
-        with `use_bias=False`. Two biases where Keras has one are added.
+        A list of NumPy arrays for each layer, for `layer.set_weights`: two or three,
+        or four or six for a `Bidirectional`. Without biases they are for a layer with
+        `use_bias=False`. Two biases are added where Keras has one.
 
     Raises:
-        ValueError: if Keras has no such layers, with the reason.
+        ValueError: if Keras has no such layers; the message says why.
 
     Example:
         >>> params = jaxseq.gru_init(jax.random.key(0), 3, 8)
@@ -241,9 +237,8 @@ def to_keras(network: Network) -> list[list[Any]]:
         >>> [a.shape for a in weights]
         [(3, 24), (8, 24), (2, 24)]
     """
-    how: dict[str, Any] = {"free": True, "before": None}
-    gates, layers = taken_apart(network, "Keras", CELLS, **how)
-    reason = "False for several layers, for each would turn its inputs around"
+    gates, layers = taken_apart(network, "Keras", CELLS, free=True, before=None)
+    reason = "False for several layers, each of which would turn its inputs around"
     one = not network.reverse or len(layers) == 1
     check(one, "network.reverse", reason, network.reverse)
     return [[a for weights in own for a in _written(gates, weights)] for own in layers]
@@ -259,7 +254,5 @@ def _written(gates: int, weights: Weights) -> list[Any]:
     if isinstance(w_h, ResetBefore):
         w_h = side_by_side([w_h.gates, w_h.candidate])
     elif bias:
-        both = b, of_all_gates(weights)
-        none = zeros(weights, w_x.shape[1])
-        bias = [np.stack([none if a is None else a for a in both])]
+        bias = [np.stack(two_biases(weights))]
     return [reordered(a, GRU_ORDER) for a in (w_x, w_h, *bias)]

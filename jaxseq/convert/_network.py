@@ -12,6 +12,7 @@ import jaxseq
 from jaxseq import Cell
 from jaxseq._base.check import check, check_choice, check_flag
 
+MERGES = "concat", "sum", "mean", None
 PLAIN: dict[type, Cell] = {
     jaxseq.RNNParams: jaxseq.RNN,
     jaxseq.GRUParams: jaxseq.GRU,
@@ -22,17 +23,18 @@ PLAIN: dict[type, Cell] = {
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Network:
-    """Recurrent layers, each on the outputs of the one below, that is called like one.
+    """A stack of recurrent layers with their weights, which is called like a layer.
 
-    It is a pytree, whose leaves are the weights.
+    It is a pytree whose leaves are the weights.
 
     Fields:
-        layers: the weights of each layer from the input up, such as `LSTMParams` or
-            `CellParams`; of a bidirectional one a pair `(forward, backward)`.
-        cell: the `Cell` that all layers run, such as `jaxseq.LSTM`; or a pair of those
-            of the two directions.
+        layers: a tuple with the weights of each layer, first layer first, such as
+            `LSTMParams` or `CellParams`. For a layer of two directions, a pair
+            `(forward, backward)` of these.
+        cell: the `Cell` that all layers run, such as `jaxseq.LSTM`, or a pair with
+            one for each direction.
         reverse: whether layers of one direction run from the last step to the first.
-        merge: what becomes of the outputs of two directions; see `bidirectional`.
+        merge: how the outputs of two directions are combined; see `bidirectional`.
 
     Example:
         >>> params = jaxseq.lstm_init(jax.random.key(0), 3, 8)
@@ -53,7 +55,7 @@ class Network:
         ok = all(isinstance(cell, Cell) for cell in cells)
         check(ok, "cell", "a Cell, or a pair of them", type(self.cell).__name__)
         check_flag(self.reverse, "reverse")
-        check_choice(self.merge, "merge", ("concat", "sum", "mean", None))
+        check_choice(self.merge, "merge", MERGES)
 
     def __call__(
         self,
@@ -68,15 +70,18 @@ class Network:
 
         Args:
             x: inputs, `(..., T, D)`, in the dtype of the weights.
-            state: a tuple with the initial state of each layer, a pair of states for a
-                bidirectional one; zeros if None.
-            lengths: valid steps of each sequence, integers `(...)`; all T if None.
-            mask: booleans `(..., T)`, which steps are valid; all if None.
-            resets: booleans `(..., T)`; where True a new segment starts, from zeros.
+            state: a tuple with the initial state of each layer, or a pair of states
+                for a layer of two directions; zeros if None.
+            lengths: number of valid steps of each sequence, integers `(...)`; all T if
+                None.
+            mask: booleans `(..., T)`, True at valid steps; all are valid if None.
+            resets: booleans `(..., T)`, True where a new segment starts, from a state
+                of zeros.
 
         Returns:
-            `(state, y)`: a tuple of the final state of each layer, and the outputs of
-            the last one, `(..., T, H)`, or `(..., T, 2H)` for both directions.
+            `(state, y)`: a tuple with the final state of each layer, and the outputs of
+            the last layer, `(..., T, H)`. Those of two directions are merged, by
+            default to `(..., T, 2H)`.
 
         Raises:
             ValueError: if a shape or dtype does not fit.
@@ -159,6 +164,27 @@ def _check_weights(params: Any, cell: Cell, name: str, D: Any, dtype: Any) -> An
     got = params.w_x.shape
     check(len(got) == 2 and got[0] == D, f"{name}.w_x", f"inputs {D} wide", got)
     return arrays[0].dtype
+
+
+def shown(cell: Cell) -> str:
+    """A cell by what it is made with, such as "lstm_cell(clip=1.0)"."""
+    own = cell.update
+    plain = [p.update for p in PLAIN.values() if type(p.update) is type(own)]
+    if not plain:
+        return f"a cell with the update {called(own)}"
+    default: Any = plain[0]
+    each = {name: (a, getattr(default, name)) for name, a in vars(own).items()}
+    options = [f"{k}={called(a)}" for k, (a, usual) in each.items() if a != usual]
+    if not getattr(cell.init, "reset_after", True):
+        options.append("reset_after=False")
+    kind = type(own).__name__.removesuffix("Update")
+    return f"{kind.lower()}_cell({', '.join(options)})" if options else f"jaxseq.{kind}"
+
+
+def called(a: Any) -> str:
+    """A value as short as it can be named."""
+    plain = a is None or type(a) in (bool, int, float, jaxseq.Activation)
+    return str(a) if plain else getattr(a, "__name__", type(a).__name__)
 
 
 def width_out(w_h: Any) -> int:

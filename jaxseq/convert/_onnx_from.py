@@ -10,22 +10,13 @@ https://onnx.ai/onnx/operators/onnx__LSTM.html
 from os import PathLike
 from typing import Any, NamedTuple
 
-import jaxseq
-from jaxseq import (
-    Cell,
-    CellParams,
-    GRUParams,
-    LSTMExtra,
-    LSTMParams,
-    LSTMState,
-    Peepholes,
-    ResetBefore,
-    RNNParams,
-)
+from jaxseq import Cell, CellParams, LSTMExtra, LSTMState, Peepholes, ResetBefore
 from jaxseq._base.check import check, check_choice
+from jaxseq.convert._common import PLAIN
+from jaxseq.convert._gates import blocks, reordered, side_by_side
 from jaxseq.convert._network import Network
 from jaxseq.convert._onnx_graph import Node, load, nodes
-from jaxseq.convert._onnx_kinds import KINDS, Function, blocks, functions
+from jaxseq.convert._onnx_ops import KINDS, Function, functions, functions_of
 
 
 class ONNXLayer(NamedTuple):
@@ -33,8 +24,8 @@ class ONNXLayer(NamedTuple):
 
     Fields:
         network: its weights, as a network of one layer.
-        state: its initial state, as that network takes it, if the model has it as
-            constants; None if there is none, or the model makes it of its inputs.
+        state: its initial state, in the form that the network takes, if the model has
+            it as constants. None if it has none, or computes it from its inputs.
         lengths: its `sequence_lens`, `(B,)`, if they are a constant; else None.
     """
 
@@ -44,44 +35,48 @@ class ONNXLayer(NamedTuple):
 
 
 def from_onnx(
-    model: str | PathLike[str] | bytes | Any, name: str | None = None
+    model: str | PathLike[str] | bytes | Any, *, name: str | None = None
 ) -> dict[str, ONNXLayer]:
-    """The recurrent layers of an ONNX model.
+    """Converts the recurrent layers of an ONNX model.
 
     Args:
         model: a path, the bytes of a file, or an `onnx.ModelProto`; of opset 7 or
-            later. The weights W, R, B and P are initializers, or computed from
+            later. The weights W, R, B and P have to be initializers, or computed from
             constants.
-        name: of the one node to read; None for all of them.
+        name: the name of a single node to convert; all nodes if None.
 
     Returns:
-        A dict with an `ONNXLayer` for each node RNN, LSTM and GRU, in the order of the
-        graph, by the node's name, or that of its first output where it has no name of
-        its own. All attributes of these operators are supported. Weights are NumPy
-        arrays: `RNNParams`, `LSTMParams` or `GRUParams` where the node is a plain cell,
-        else `CellParams` for a cell of `rnn_cell`, `lstm_cell` or `gru_cell`. Both
-        biases are kept, the second as `b_h`, that of a GRU as `b_hn` `(3H,)`.
+        A dict with an `ONNXLayer` for each node RNN, LSTM or GRU, in the order of the
+        graph. Its key is the node's name, or the name of its first output if it has no
+        name of its own. All attributes of these operators are supported. Weights are
+        NumPy arrays: `RNNParams`, `LSTMParams` or `GRUParams` where the node is a plain
+        cell, else `CellParams` for a cell of `rnn_cell`, `lstm_cell` or `gru_cell`.
+        Both biases are kept, the second one as `b_h`, or as `b_hn` `(3H,)` of a GRU.
 
     Raises:
-        ValueError: if there is no such node, its weights are not constants or of the
-            wrong shape, an activation is unknown, or `clip` is not above 0.
+        ValueError: if there is no such node, if its weights are not constants or have
+            a wrong shape, if an activation is unknown, or if `clip` is not above 0.
+        OSError: if the file cannot be read.
 
-    Inputs and outputs of a node and of its network:
+    A network takes and returns what its node does, in another layout:
 
-    - X is `(T, B, D)`, or `(B, T, D)` for `layout` 1; a network takes the latter.
+    - X is `(T, B, D)`, or `(B, T, D)` for `layout` 1. A network takes the latter.
     - `sequence_lens` are `lengths`.
-    - `initial_h` and `initial_c` `(N, B, H)` of N directions (`(B, N, H)` for `layout`
-      1) are `(h,)`, `(LSTMState(h, c),)`, or for both directions `((forward,
-      backward),)`. Y_h and Y_c are the state that is returned, likewise.
-    - Y `(T, N, B, H)` (`(B, T, N, H)`) is y `(B, T, N H)`, one direction after the
-      other.
+    - `initial_h` and `initial_c` are `(N, B, H)` for N directions (`(B, N, H)` for
+      `layout` 1). A network takes `(h,)` or `(LSTMState(h, c),)`, or a pair of such
+      states for two directions, `((forward, backward),)`. Y_h and Y_c correspond to
+      the returned state in the same way.
+    - Y is `(T, N, B, H)` (`(B, T, N, H)` for `layout` 1). A network returns
+      `(B, T, N H)`, one direction after the other.
 
-    Where the standard is silent, this follows ONNX Runtime: `clip` bounds what the
-    activations of gates and the candidate are given, not the cell state on its way to
-    the output, and Y is 0 past a length. It does not in two things. The final state of
-    a sequence of length 0 is its initial state; in ONNX Runtime it is zero. And where
-    the model gives "Affine", "ScaledTanh" or "ThresholdedRelu" no α or β, these are
-    those of `jaxseq.activation`; in ONNX Runtime they are 0.
+    Where the standard is silent, this follows ONNX Runtime: `clip` bounds the inputs
+    of the activations of gates and candidate, but not the cell state on its way to the
+    output, and Y is 0 past the end of a sequence. There are two exceptions:
+
+    - The final state of a sequence of length 0 is its initial state. In ONNX Runtime
+      it is zero.
+    - "Affine", "ScaledTanh" and "ThresholdedRelu" without α or β take the defaults of
+      `jaxseq.activation`. In ONNX Runtime they are 0.
 
     Example:
         >>> below, above = jax.random.split(jax.random.key(0))
@@ -92,7 +87,7 @@ def from_onnx(
         >>> y.shape
         (5, 20, 8)
 
-        Layers that stand one on top of the other, as one network:
+        Layers that are stacked, as one network:
 
         >>> params = tuple(layer.network.layers[0] for layer in layers.values())
         >>> network = jaxseq.convert.Network(params, jaxseq.LSTM)
@@ -110,7 +105,7 @@ def _layer(node: Node) -> ONNXLayer:
     _, _, H = node.weights("R", n, None, None).shape
     said = node.attribute("hidden_size", H)
     check(said == H, f"{node.name}.hidden_size", f"{H}, as of R", said)
-    Z = kind.gates * H
+    Z = len(kind.ours) * H
     shapes = {"W": (n, Z, None), "R": (n, Z, H), "B": (n, 2 * Z), "P": (n, 3 * H)}
     arrays: list[Any] = [
         node.weights(name, *shape) if name in "WR" or node.has(name) else None
@@ -138,16 +133,16 @@ def _check_dtype(got: Any, name: str, dtype: Any) -> None:
 
 def _functions(node: Node, n: int) -> list[list[Function]]:
     """The activations of each direction."""
-    default = KINDS[node.kind].activations
+    default = functions_of(node.kind, [KINDS[node.kind].cell])
     names = node.attribute("activations", [])
     if not names:
-        return [list(default)] * n
+        return [default] * n
     k, key = len(default), f"{node.name}.activations"
     if node.kind == "RNN":  # whose default is two, even of one direction
         names = names[:n]
     check(len(names) == n * k, key, f"{n * k} names", len(names))
-    numbers = (node.attribute(f"activation_{a}", []) for a in ("alpha", "beta"))
-    each = functions(names, *numbers)
+    alpha, beta = (node.attribute(f"activation_{a}", []) for a in ("alpha", "beta"))
+    each = functions(names, alpha, beta, key)
     return [each[i * k : (i + 1) * k] for i in range(n)]
 
 
@@ -155,50 +150,31 @@ def _direction(
     node: Node, each: list[Function], w: Any, r: Any, biases: Any, p: Any
 ) -> tuple[Cell, Any]:
     """The cell and the weights of one direction."""
-    import numpy as np
-
-    order = KINDS[node.kind].ours
-    w_x, w_h = blocks(w, order).T, blocks(r, order).T
-    b: Any = None
-    b_h: Any = None
-    if biases is not None:
-        b, b_h = (blocks(a, order) for a in np.split(biases, 2))
+    kind = KINDS[node.kind]
+    w_x, w_h = reordered(w.T, kind.ours), reordered(r.T, kind.ours)
+    two = [None, None] if biases is None else blocks(biases, 2)
+    b, b_h = (None if a is None else reordered(a, kind.ours) for a in two)
     clip = node.attribute("clip", None)
-    expected = "a number above 0"
-    check(clip is None or clip > 0, f"{node.name}.clip", expected, clip)
-    plain = clip is None and tuple(each) == KINDS[node.kind].activations
-    if node.kind == "RNN":
-        if plain:
-            return jaxseq.RNN, RNNParams(w_x, w_h, b, b_h)
-        cell = jaxseq.rnn_cell(activation=each[0], clip=clip)
-        return cell, CellParams(w_x, w_h, b, b_h)
+    ok = clip is None or clip > 0
+    check(ok, f"{node.name}.clip", "a number above 0", clip)
+    options: dict[str, Any] = dict(zip(kind.functions, each, strict=True))
+    options["clip"], extra = clip, b_h
     if node.kind == "LSTM":
-        coupled = bool(node.attribute("input_forget", 0))
-        if plain and not coupled and p is None:
-            return jaxseq.LSTM, LSTMParams(w_x, w_h, b, b_h)
-        peepholes = (
-            None if p is None else Peepholes(*blocks(p, (0, 2, 1)).reshape(3, -1))
-        )
-        some = b_h is not None or p is not None
-        extra = LSTMExtra(b_h, peepholes) if some else None
-        gate, candidate, output = each
-        cell = jaxseq.lstm_cell(
-            gate=gate,
-            candidate=candidate,
-            output=output,
-            clip=clip,
-            coupled=coupled,
-            peepholes=p is not None,
-        )
-        return cell, CellParams(w_x, w_h, b, extra)
-    after = bool(node.attribute("linear_before_reset", 0))
-    if plain and after:
-        return jaxseq.GRU, GRUParams(w_x, w_h, b, b_h)
-    gate, candidate = each
-    cell = jaxseq.gru_cell(gate=gate, candidate=candidate, clip=clip, reset_after=after)
-    H = w_h.shape[0]
-    matrices = w_h if after else ResetBefore(w_h[:, : 2 * H], w_h[:, 2 * H :])
-    return cell, CellParams(w_x, matrices, b, b_h)
+        options["coupled"] = bool(node.attribute("input_forget", 0))
+        if p is not None:
+            options["peepholes"] = True
+            p = Peepholes(*blocks(reordered(p, (0, 2, 1)), 3))
+        extra = None if b_h is None and p is None else LSTMExtra(b_h, p)
+    if node.kind == "GRU" and not node.attribute("linear_before_reset", 0):
+        options["reset_after"] = False
+        *gates, candidate = blocks(w_h, 3)
+        w_h = ResetBefore(side_by_side(gates), candidate)
+    cell = kind.make(**options)
+    plain = cell.update == kind.cell.update and p is None
+    if plain and not isinstance(w_h, ResetBefore):
+        _, params = PLAIN[len(kind.ours)]
+        return kind.cell, params(w_x, w_h, b, b_h)
+    return cell, CellParams(w_x, w_h, b, extra)
 
 
 def _state(node: Node, n: int, H: int, dtype: Any) -> tuple[Any, ...] | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxseq._base.check import check
-from jaxseq.convert._onnx_kinds import KINDS
+from jaxseq.convert._names import check_shape, some
+from jaxseq.convert._onnx_ops import KINDS
 
 INPUTS = "X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"
 
@@ -25,7 +26,12 @@ def load(model: Any) -> Any:
     except DecodeError as error:
         raise ValueError(f"model: expected a model of ONNX, got {error}") from error
     kind = type(model).__name__
-    check(isinstance(model, onnx.ModelProto), "model", "a path or a ModelProto", kind)
+    check(
+        isinstance(model, onnx.ModelProto),
+        "model",
+        "a path, bytes or a ModelProto",
+        kind,
+    )
     version = opset(model)
     check(version >= 7, "model", "an opset of at least 7", version)
     return onnx.inliner.inline_local_functions(model) if model.functions else model
@@ -66,9 +72,7 @@ class Node:
         check(self.has(name), key, "an input of this name", "none")
         a = self.constant(name)
         check(a is not None, key, "a constant of the model", self._inputs[name])
-        ok = a.ndim == len(shape)
-        ok = ok and all(n in (m, None) for m, n in zip(a.shape, shape, strict=True))
-        check(ok, key, f"shape {shape}".replace("None", "*"), a.shape)
+        check_shape(key, a.shape, shape)
         return a
 
 
@@ -85,7 +89,7 @@ def nodes(model: Any, name: str | None) -> list[Node]:
     if name is None:
         return found
     names = [node.name for node in found]
-    check(name in names, "name", f"one of {names}", repr(name))
+    check(name in names, "name", f"a node among {some(names)}", repr(name))
     return [node for node in found if node.name == name]
 
 

@@ -1,13 +1,12 @@
 """A model of ONNX that runs layers: one node RNN, LSTM or GRU for each of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxseq._base.check import check, check_choice, check_flag, is_whole
-from jaxseq.convert._network import Network, directions
-from jaxseq.convert._onnx_build import Graph
-from jaxseq.convert._onnx_node import arrays, as_array, kind_of, told
-
-MERGES = "concat", "sum", "mean"
+from jaxseq.convert._names import check_shape
+from jaxseq.convert._network import MERGES, Network, directions
+from jaxseq.convert._onnx_ops import arrays, kind_of, told
 
 
 def to_onnx(
@@ -19,45 +18,44 @@ def to_onnx(
     state: bool = False,
     opset: int = 17,
 ) -> Any:
-    """A model of ONNX that does what a network does.
+    """Converts a network into an ONNX model that computes the same.
 
     Args:
-        network: layers of one or both directions, of `jaxseq.RNN`, `GRU` or `LSTM`, or
-            of a cell of `rnn_cell`, `gru_cell` or `lstm_cell` with activations that
-            ONNX has, as those of `jaxseq.activation`.
-        embedding: a table `(V, D)`, whose rows the model looks up for tokens; its
-            inputs are no tokens if None.
-        dense: `(w, b)`, a linear layer on the outputs, `(H, K)` and `(K,)` or None;
-            none if None.
+        network: layers of `jaxseq.RNN`, `GRU` or `LSTM`, or of a cell of `rnn_cell`,
+            `gru_cell` or `lstm_cell` with activations that ONNX has, such as those of
+            `jaxseq.activation`.
+        embedding: a table `(V, D)` of embeddings, for a model that takes tokens. If
+            None, the model takes the inputs of the network.
+        dense: `(w, b)`, a linear layer on the outputs, with `w` `(H, K)` and `b`
+            `(K,)` or None; no such layer if None.
         lengths: whether the model takes lengths.
         state: whether the model takes initial states; if not, they are zeros.
         opset: the version of ONNX's operators, from 14.
 
     Returns:
-        An `onnx.ModelProto`, for `onnx.save`. B and T are any that it is run with. Its
-        inputs are:
+        An `onnx.ModelProto`, for `onnx.save`. The batch size B and the number of steps
+        T are not fixed. The inputs of the model are:
 
         - `x` `(B, T, D)`, or with an embedding `tokens` `(B, T)`, int64;
         - with `lengths`, `lengths` `(B,)`, int32;
-        - with `state`, of each layer i `initial_h_i` and, of an LSTM, `initial_c_i`,
+        - with `state`, for each layer i `initial_h_i` and, of an LSTM, `initial_c_i`,
           `(N, B, H)` for N directions.
 
-        Its outputs are `y` `(B, T, H)`, as those of the network, or `(B, T, K)` of the
-        linear layer, and `final_h_i` and `final_c_i`, like the initial ones. Where
-        there is one of two biases, the other one is zero.
+        The outputs are `y`, `(B, T, H)` as those of the network or `(B, T, K)` of the
+        linear layer, and for each layer `final_h_i` and `final_c_i`, in the shapes of
+        the initial ones. If a layer has one of two biases, the other one is zeros.
 
     Raises:
-        ValueError: if ONNX has no such operator, with the reason, or a shape or dtype
-            does not fit.
+        ValueError: if ONNX has no such operator, or if a shape or dtype is wrong; the
+            message says why.
 
-    ONNX Runtime runs these operators in float32 and float16, not in float64. Lengths
-    should be at least 1 there: the final state of a sequence of length 0 is not its
-    initial state, as it is in jaxseq.
+    ONNX Runtime runs these operators in float32 and float16, not in float64. Its final
+    state of a sequence of length 0 is zero; in jaxseq it is the initial state.
 
     For cells that ONNX has no operator for, the package jax2onnx can turn the steps
-    into a graph, with a loop over time. As of version 0.17 it takes fixed sizes, layers
-    that run forward with `implementation="scan"`, and a function that has been called
-    before, since it replaces functions of `jax.numpy` while it traces:
+    into a graph, with a loop over time. As of version 0.17, it needs fixed sizes,
+    layers that run forward with `implementation="scan"`, and a function that has been
+    called before, since it replaces functions of `jax.numpy` while it traces:
 
         run = functools.partial(jaxseq.cell, cell.update, params, zeros=8)
         f = lambda x: run(x, implementation="scan")
@@ -78,17 +76,17 @@ def to_onnx(
 
     newest = onnx.defs.onnx_opset_version()
     ok = is_whole(opset) and 14 <= opset <= newest
-    check(ok, "opset", f"a version from 14 to {newest}", opset)
+    check(ok, "opset", f"a version from 14 to {newest}", repr(opset))
     lengths, state = check_flag(lengths, "lengths"), check_flag(state, "state")
     layers = directions(network)
-    check_choice(network.merge, "network.merge", MERGES)
+    check_choice(network.merge, "network.merge", MERGES[:-1])
     dtype = np.asarray(layers[0][0].w_x).dtype
     graph = Graph()
     if embedding is None:
         width = layers[0][0].w_x.shape[0]
         x = graph.input("x", dtype, "batch", "time", width)
     else:
-        table = as_array(embedding, "embedding", dtype, 2)
+        table = _array("embedding", embedding, dtype, None, None)
         x = graph.input("tokens", np.int64, "batch", "time")
         x = graph.node("Gather", [graph.constant("embedding", table), x], "embedded")
         width = table.shape[1]
@@ -110,6 +108,54 @@ def to_onnx(
     return graph.model(opset)
 
 
+class Graph:
+    """What a graph has so far."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self.constants: dict[str, Any] = {}
+
+    def input(self, name: str, dtype: Any, *shape: str | int) -> str:
+        """An input of the model, with names for sizes that are known when it runs."""
+        self.inputs.append(_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: Any, *shape: str | int) -> None:
+        self.outputs.append(_info(name, dtype, shape))
+
+    def constant(self, name: str, a: Any) -> str:
+        from onnx import numpy_helper
+
+        self.constants[name] = numpy_helper.from_array(a, name)
+        return name
+
+    def node(
+        self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any
+    ) -> str:
+        """A node, and the name of its first output."""
+        from onnx import helper
+
+        found = helper.make_node(op, inputs, outputs, **attributes)
+        self.nodes.append(found)
+        return outputs[0]
+
+    def model(self, opset: int) -> Any:
+        """The whole, for the oldest runtimes that have this opset."""
+        from onnx import helper
+
+        constants = list(self.constants.values())
+        graph = helper.make_graph(
+            self.nodes, "jaxseq", self.inputs, self.outputs, constants
+        )
+        opsets = [helper.make_opsetid("", opset)]
+        version = helper.find_min_ir_version_for(opsets)
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=version, producer_name="jaxseq"
+        )
+
+
 def _layer(
     graph: Graph, network: Network, i: int, x: str, D: int, lengths: str, state: bool
 ) -> tuple[str, int, list[Any]]:
@@ -122,7 +168,7 @@ def _layer(
     check(ok, "network", "float16, float32 or float64, as ONNX has them", dtype)
     cells = network.cells[:N]
     kind = kind_of(cells)
-    found = arrays(kind, both, dtype, name)
+    found = arrays(kind, both, name)
     got, H = found["W"].shape[-1], found["R"].shape[-1]
     check(got == D, name, f"inputs {D} wide", got)
     weights = {key: graph.constant(f"{key}_{i}", a) for key, a in found.items()}
@@ -170,14 +216,29 @@ def _dense(graph: Graph, dense: Any, x: str, width: int, dtype: Any) -> int:
     """The linear layer on the outputs, and how wide its own are."""
     ok = type(dense) in (tuple, list) and len(dense) == 2
     check(ok, "dense", "a pair (w, b)", type(dense).__name__)
-    w = as_array(dense[0], "dense[0]", dtype, 2)
-    check(w.shape[0] == width, "dense[0]", f"shape ({width}, K)", w.shape)
+    w = _array("dense[0]", dense[0], dtype, width, None)
     inputs = [x, graph.constant("dense_w", w)]
     if dense[1] is None:
         graph.node("MatMul", inputs, "y")
     else:
-        b = as_array(dense[1], "dense[1]", dtype, 1)
-        check(b.shape == w.shape[1:], "dense[1]", f"shape {w.shape[1:]}", b.shape)
+        b = _array("dense[1]", dense[1], dtype, w.shape[1])
         y = graph.node("MatMul", inputs, "products")
         graph.node("Add", [y, graph.constant("dense_b", b)], "y")
     return w.shape[1]
+
+
+def _array(name: str, a: Any, dtype: Any, *shape: int | None) -> Any:
+    import numpy as np
+
+    a = np.asarray(a)
+    check(a.dtype == dtype, name, f"dtype {dtype}", a.dtype)
+    check_shape(name, a.shape, shape)
+    return a
+
+
+def _info(name: str, dtype: Any, shape: Sequence[str | int]) -> Any:
+    import numpy as np
+    from onnx import helper
+
+    own = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return helper.make_tensor_value_info(name, own, shape)

@@ -48,11 +48,15 @@ class Cell(Recurrent):
         merge: str = "concat",
         dropout: ArrayLike = 0.0,
         dropout_per: str = "step",
+        recurrent_dropout: ArrayLike | Any = 0.0,
+        zoneout: ArrayLike | Any = 0.0,
+        weight_drop: ArrayLike | Any = 0.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         check(isinstance(cell, jaxseq.Cell), "cell", "a Cell", type(cell).__name__)
+        self.cell = nnx.static(cell)
         super().__init__(
             cell.init,
             in_features,
@@ -62,11 +66,17 @@ class Cell(Recurrent):
             merge=merge,
             dropout=dropout,
             dropout_per=dropout_per,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            weight_drop=weight_drop,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
         )
-        self.cell = nnx.static(cell)
+
+    @property
+    def _cell(self) -> jaxseq.Cell:
+        return self.cell
 
     def _sequence(self, params: Any, x: Any, state: Any = None, **options: Any) -> Any:
         if state is None and options.get("start") is None:

@@ -33,6 +33,9 @@ class GRU(Recurrent):
         merge: str = "concat",
         dropout: ArrayLike = 0.0,
         dropout_per: str = "step",
+        recurrent_dropout: ArrayLike | Any = 0.0,
+        zoneout: ArrayLike | Any = 0.0,
+        weight_drop: ArrayLike | Any = 0.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -46,11 +49,15 @@ class GRU(Recurrent):
             merge=merge,
             dropout=dropout,
             dropout_per=dropout_per,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            weight_drop=weight_drop,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
         )
 
+    _cell = jaxseq.GRU
     _sequence = staticmethod(jaxseq.gru)
     _step = staticmethod(jaxseq.gru_step)
     _zeros = staticmethod(jaxseq.gru_zeros)

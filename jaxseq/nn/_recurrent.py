@@ -22,12 +22,14 @@ from jaxseq._base.check import (
 )
 from jaxseq._base.dropout import check_rate, is_zero
 from jaxseq._base.dtypes import is_float
-from jaxseq.nn._weights import DroppingWeights, check_module
+from jaxseq._base.rates import rates_of
+from jaxseq.nn._weights import DroppingWeights, all_zero, check_module
 
 
 class Recurrent(DroppingWeights):
     """Layers of one cell over time; each cell names its functions."""
 
+    _cell: Any
     _sequence: Callable
     _step: Callable
     _zeros: Callable
@@ -43,6 +45,9 @@ class Recurrent(DroppingWeights):
         merge: str,
         dropout: ArrayLike,
         dropout_per: str,
+        recurrent_dropout: ArrayLike | Any,
+        zoneout: ArrayLike | Any,
+        weight_drop: ArrayLike | Any,
         dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
@@ -67,7 +72,14 @@ class Recurrent(DroppingWeights):
         draw = lambda D: init(rngs.params(), D, hidden_features, dtype=param_dtype)
         layers = [tuple(draw(D) for _ in range(directions)) for D in widths]
         params = tuple(each if bidirectional else each[0] for each in layers)
-        super().__init__(params, dropout, dtype, rngs)
+        first = jaxseq.CellParams(*layers[0][0])
+        row = jax.eval_shape(lambda: self._zeros(layers[0][0], ()))
+        rates_of(recurrent_dropout, first.w_h, "recurrent_dropout")
+        rates_of(zoneout, row, "zoneout")
+        rates_of(weight_drop, first.w_h, "weight_drop")
+        rates = recurrent_dropout, zoneout, weight_drop
+        super().__init__(params, dropout, dtype, rngs, rates)
+        self.recurrent_dropout, self.zoneout, self.weight_drop = rates
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.num_layers = num_layers
@@ -120,8 +132,13 @@ class Recurrent(DroppingWeights):
         """
         x, params = self._inputs(x)
         options = {"remat": remat, "implementation": implementation}
+        dropping = self._dropping()
+        if (key := self._key(self.weight_drop)) is not None:
+            params = jaxseq.weight_drop(params, self.weight_drop, key=key)
+        key = self._key((self.recurrent_dropout, self.zoneout))
+        keys = _keys(key, self.num_layers)
         return jaxseq.stack(
-            [self._layer(weights, options) for weights in params],
+            [self._layer(*each, options) for each in zip(params, keys, strict=True)],
             x,
             state,
             lengths=lengths,
@@ -130,7 +147,7 @@ class Recurrent(DroppingWeights):
             start=start,
             reverse=reverse,
             dropout_per=self.dropout_per,
-            **self._dropping(),
+            **dropping,
         )
 
     def step(
@@ -141,7 +158,7 @@ class Recurrent(DroppingWeights):
         resets: ArrayLike | None = None,
         start: Any = None,
     ) -> tuple[Any, Array]:
-        """Does one step of all layers, without dropout; a `lax.scan` body.
+        """Does one step of all layers, as in evaluation; a `lax.scan` body.
 
         Args:
             state: a tuple with the previous state of each layer, such as `zeros` gives.
@@ -162,7 +179,11 @@ class Recurrent(DroppingWeights):
         check(not self.bidirectional, "bidirectional", expected, True)
         check(state is not None, "state", "a state, such as of zeros()", None)
         x, params = self._inputs(x)
-        layers = [partial(_one_step, self._step, weights) for weights in params]
+        step = self._step
+        if not all_zero(self.zoneout):
+            cell = jaxseq.zoneout(self._cell, self.zoneout)
+            step = partial(_step_of, cell.update)
+        layers = [partial(_one_step, step, weights) for weights in params]
         return jaxseq.stack(layers, x, state, resets=resets, start=start)
 
     def zeros(self, batch: int | tuple[int, ...] = ()) -> Any:
@@ -197,12 +218,35 @@ class Recurrent(DroppingWeights):
         cast = lambda a: a.astype(dtype) if is_float(a) else a
         return jax.tree.map(cast, x), self._read(dtype)
 
-    def _layer(self, weights: Any, options: Any) -> Callable:
-        layer = lambda weights: partial(self._sequence, weights, **options)
+    def _layer(self, weights: Any, key: Any, options: Any) -> Callable:
+        """A layer as a function; in training with a key, if it draws."""
         if self.bidirectional:
-            both = map(layer, weights)
+            both = zip(weights, _keys(key, 2), strict=True)
+            both = (self._one_way(*each, options) for each in both)
             return partial(jaxseq.bidirectional, *both, merge=self.merge)
-        return layer(weights)
+        return self._one_way(weights, key, options)
+
+    def _one_way(self, weights: Any, key: Any, options: Any) -> Callable:
+        if key is None and all_zero(self.zoneout):
+            return partial(self._sequence, weights, **options)
+        return partial(
+            jaxseq.cell_dropout,
+            self._cell,
+            weights,
+            recurrent_dropout=self.recurrent_dropout,
+            zoneout=self.zoneout,
+            key=key,
+            deterministic=key is None,
+            **options,
+        )
+
+
+def _keys(key: Any, n: int) -> Any:
+    return [None] * n if key is None else jax.random.split(key, n)
+
+
+def _step_of(update: Any, weights: Any, state: Any, x: Any, **options: Any) -> Any:
+    return jaxseq.cell_step(update, jaxseq.CellParams(*weights), state, x, **options)
 
 
 def _one_step(step: Any, weights: Any, x: Any, state: Any, **options: Any) -> Any:

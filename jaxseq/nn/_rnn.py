@@ -37,6 +37,9 @@ class RNN(Recurrent):
         merge: str = "concat",
         dropout: ArrayLike = 0.0,
         dropout_per: str = "step",
+        recurrent_dropout: ArrayLike | Any = 0.0,
+        zoneout: ArrayLike | Any = 0.0,
+        weight_drop: ArrayLike | Any = 0.0,
         activation: Callable[[Array], Array] = jax.lax.tanh,  # which pickles
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
@@ -52,11 +55,18 @@ class RNN(Recurrent):
             merge=merge,
             dropout=dropout,
             dropout_per=dropout_per,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            weight_drop=weight_drop,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
         )
         self.activation = activation
+
+    @property
+    def _cell(self) -> jaxseq.Cell:
+        return jaxseq.rnn_cell(activation=self.activation)
 
     def _sequence(self, *args: Any, **options: Any) -> tuple[Any, Array]:
         return jaxseq.rnn(*args, activation=self.activation, **options)

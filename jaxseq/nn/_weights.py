@@ -50,19 +50,36 @@ class Weights(nnx.Module):
 class DroppingWeights(Weights):
     """A module that drops values in training: until `eval()`, and after `train()`."""
 
-    def __init__(self, params: Any, dropout: Any, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        params: Any,
+        dropout: Any,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        rates: tuple[Any, ...] = (),  # others that need keys
+    ):
         check_rate(dropout)
         super().__init__(params, dtype)
         self.dropout = dropout
         self.deterministic = False
         # a stream of keys only where one is drawn, so that use needs none
-        self.rngs = None if is_zero(dropout) else rngs.dropout.fork()
+        never = all_zero((dropout, *rates))
+        self.rngs = None if never else rngs.dropout.fork()
+
+    def _key(self, rates: Any) -> Any:
+        """A new key, if in training something is dropped at these rates."""
+        if self.deterministic or self.rngs is None or all_zero(rates):
+            return None
+        return self.rngs()
 
     def _dropping(self) -> dict[str, Any]:
         """Dropout and its key, as the functions take them."""
-        if self.deterministic or self.rngs is None:
-            return {}
-        return {"dropout": self.dropout, "key": self.rngs()}
+        key = self._key(self.dropout)
+        return {} if key is None else {"dropout": self.dropout, "key": key}
+
+
+def all_zero(rates: Any) -> bool:
+    return all(map(is_zero, jax.tree.leaves(rates)))
 
 
 def check_module(rngs: Any, param_dtype: Any, **sizes: int) -> None:

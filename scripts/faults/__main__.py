@@ -57,16 +57,17 @@ TESTS = {
         f"convert/_{name}": [name]
         for name in "cudnn dynet equinox haiku keras torch".split()
     },
-    **{f"convert/_{name}": ["flax"] for name in "flax linen nnx".split()},
+    **{f"convert/_flax_{name}": ["flax"] for name in ("from", "to")},
     **{
         f"convert/_{n}": "equinox flax haiku keras".split() for n in ("common", "gates")
     },
-    "convert/_lstms": ["cudnn", "dynet"],
-    "convert/_state": ["torch", "keras"],
+    "convert/_names": "torch keras flax haiku".split(),
     **{
-        f"convert/_onnx_{name}": ["onnx", "onnx_to"]
-        for name in "build from node to".split()
+        f"convert/_onnx_{name}": "onnx onnx_to onnx_vectors".split()
+        for name in "from graph ops to".split()
     },
+    "_base/functions": "files keras onnx".split(),
+    "_base/rates": "cell_dropout nn_regularized".split(),
     "_base/called": "nn_over_time linen".split(),
     "nn/_crf": "nn everywhere arguments".split(),
     "nn/_over_time": "nn_over_time everywhere arguments".split(),
@@ -143,11 +144,22 @@ def imports(user: Path, path: Path) -> bool:
 
 def names(test: Path, path: Path) -> bool:
     """Whether a test names what the file defines for users of `jaxseq`."""
-    top = ast.parse(path.read_text()).body
-    defined = [d.name for d in top if isinstance(d, ast.FunctionDef | ast.ClassDef)]
-    public = "|".join(name for name in defined if not name.startswith("_"))
+    public = defined(path)
     used = rf"\b(jaxseq|nn)\.({public})\b"
-    return bool(public and re.search(used, test.read_text()))
+    return bool(public and re.search(used, text(test)))
+
+
+@functools.cache
+def defined(path: Path) -> str:
+    """The public names of a file, as alternatives of a pattern."""
+    top = ast.parse(text(path)).body
+    found = [d.name for d in top if isinstance(d, ast.FunctionDef | ast.ClassDef)]
+    return "|".join(name for name in found if not name.startswith("_"))
+
+
+@functools.cache
+def text(path: Path) -> str:
+    return path.read_text()
 
 
 def digest(*paths: Path) -> str:

@@ -27,6 +27,7 @@ LAYERS = {
     "gru": keras.layers.GRU,
     "before": lambda H, **how: keras.layers.GRU(H, reset_after=False, **how),
 }
+MEAN = {"ave": "mean"}
 # Keras computes in float32 where JAX would in float64
 NEAR = {"rtol": 0, "atol": 2e-6}
 
@@ -91,15 +92,14 @@ def test_runs_as_in_keras(name, n, merge_mode, use_bias):
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_merge_modes(name, merge_mode):
     made = layers_of(name, 2, merge_mode)
-    network = from_keras(weights(made), merge_mode=merge_mode)
+    network = from_keras(weights(made), merge=MEAN.get(merge_mode, merge_mode))
     check_runs(made, network)
-    assert network.merge == {"sum": "sum", "ave": "mean"}[merge_mode]
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_go_backwards(name):
     made = layers_of(name, go_backwards=True)
-    network = from_keras(made[0].get_weights(), go_backwards=True)
+    network = from_keras(made[0].get_weights(), reverse=True)
     check_runs(made, network, backwards=True)
 
 
@@ -121,7 +121,7 @@ def test_configs(name, how, merge_mode):
     check_runs(made, network)
     said = {k: a for k, a in how.items() if k != "use_bias"}
     said |= {"reset_after": False} if name == "before" else {}
-    said |= {} if merge_mode is None else {"merge_mode": merge_mode}
+    said |= {} if merge_mode is None else {"merge": "mean"}
     assert jax.tree.structure(from_keras(weights(made), **said)) == jax.tree.structure(
         network
     )
@@ -135,8 +135,8 @@ def test_a_config_that_goes_backwards():
 
 
 ACTIVATIONS = (
-    "elu exponential gelu hard_sigmoid leaky_relu linear relu relu6 selu sigmoid silu"
-    " softplus softsign swish tanh"
+    "celu elu exponential gelu hard_sigmoid hard_silu hard_tanh leaky_relu linear"
+    " log_sigmoid mish relu relu6 selu sigmoid silu softplus softsign swish tanh"
 )
 
 
@@ -222,15 +222,15 @@ WRONG = {
     "five": (good() + good()[:2], r"weights\[0\]: expected 2 or 3 arrays .*, got 5"),
     "transposed": (
         changed(good(), 0, np.ones((20, 3), "f")),
-        r"weights\[0\]\[0\] \(kernel\): expected shape \(20, 20\), got \(20, 3\)",
+        r"weights\[0\]\[0\] \(kernel\): expected shape \(\*, 20\), got \(20, 3\)",
     ),
     "transposed h": (
         changed(good(), 1, np.ones((20, 5), "f")),
-        r"weights\[0\]\[1\] \(recurrent_kernel\): expected columns of a SimpleRNN",
+        r"\[1\] \(recurrent_kernel\): expected shape \(H, H\) .*, got \(20, 5\)",
     ),
     "a gate count": (
         good(2),
-        r"\(recurrent_kernel\): expected columns of .* 1, 3 or 4 times 5, got 10",
+        r"\(recurrent_kernel\): expected shape .* or \(H, 4H\), got \(5, 10\)",
     ),
     "a bias": (
         changed(good(), 2, np.ones(19, "f")),
@@ -250,7 +250,7 @@ WRONG = {
     ),
     "mixed resets": (
         [good(3), changed(good(3, D=H), 2, np.ones((2, 15), "f"))],
-        r"weights\[1\]\[0\] \(kernel\): expected the reset gate where",
+        r"weights\[1\]\[0\] \(kernel\): expected a reset gate or a projection as",
     ),
     "one direction and two": (
         [good(), good(D=H) * 2],
@@ -272,10 +272,14 @@ def test_wrong_weights(arrays, message):
 
 
 OPTIONS = {
-    "activation": ({"activation": "mish"}, "activation: expected one of"),
+    "activation": ({"activation": "glu"}, "activation: expected one of"),
     "gate": ({"recurrent_activation": None}, "recurrent_activation: expected one of"),
-    "mul": ({"merge_mode": "mul"}, "merge_mode: expected one of .*, got 'mul'"),
-    "flag": ({"go_backwards": 1}, "go_backwards: expected True or False"),
+    "mul": (
+        {"config": {"layer": {"config": {}}, "merge_mode": "mul"}},
+        r"config\[0\]\.merge_mode: expected one of .*, got 'mul'",
+    ),
+    "ave": ({"merge": "ave"}, "merge: expected one of .*, got 'ave'"),
+    "flag": ({"reverse": 1}, "reverse: expected True or False"),
     "reset": ({"reset_after": 1}, "reset_after: expected True or False"),
     "configs": ({"config": [{}, {}]}, "config: expected one for each of 1 layers"),
     "config": ({"config": 3}, r"config: expected layer\.get_config"),
@@ -290,21 +294,27 @@ def test_wrong_options(options, message):
 
 def test_wrong_together():
     two = [good(), good(D=H)]
-    with pytest.raises(ValueError, match="go_backwards: expected False for several"):
-        from_keras(two, go_backwards=True)
+    with pytest.raises(ValueError, match="reverse: expected False for several"):
+        from_keras(two, reverse=True)
     with pytest.raises(ValueError, match=r"\(bias\): expected shape \(2, 15\)"):
         from_keras(good(3), reset_after=True)
     with pytest.raises(ValueError, match=r"config\[1\]: expected as the first"):
         from_keras(two, config=[{}, {"activation": "relu"}])
-    with pytest.raises(ValueError, match="go_backwards: expected False for a Bi"):
-        from_keras(good() * 2, go_backwards=True)
+    with pytest.raises(ValueError, match="reverse: expected False for two directions"):
+        from_keras(good() * 2, reverse=True)
 
 
 HAS_NOT = {
     "clip": (jaxseq.lstm_cell(clip=1.0), "network.cell: expected a cell that Keras"),
     "output": (jaxseq.lstm_cell(output=jax.nn.relu), "network.cell: expected a cell"),
-    "peepholes": (jaxseq.lstm_cell(peepholes=True), r"network: .* \['peepholes'\]"),
-    "projection": (jaxseq.lstm_cell(cells=7), "network: expected no projection"),
+    "peepholes": (
+        jaxseq.lstm_cell(peepholes=True),
+        r"layers\[0\]: expected no peepholes",
+    ),
+    "projection": (
+        jaxseq.lstm_cell(cells=7),
+        r"layers\[0\]: expected no projection",
+    ),
 }
 
 

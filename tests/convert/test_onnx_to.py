@@ -20,7 +20,7 @@ CELLS = {
     "LSTM": jaxseq.LSTM,
     "GRU": jaxseq.GRU,
     "relu": jaxseq.rnn_cell(activation=jax.nn.relu, clip=0.7),
-    "softsign": jaxseq.rnn_cell(activation=activation("softsign")),
+    "softsign": jaxseq.rnn_cell(activation=jax.nn.soft_sign),
     "scaled": jaxseq.rnn_cell(activation=activation("scaled_tanh", alpha=0.7, beta=2)),
     "peepholes": jaxseq.lstm_cell(peepholes=True, clip=0.5),
     "coupled": jaxseq.lstm_cell(coupled=True, gate=activation("hard_sigmoid")),
@@ -30,7 +30,7 @@ CELLS = {
         output=activation("leaky_relu", alpha=0.2),
     ),
     "before": jaxseq.gru_cell(reset_after=False),
-    "clipped": jaxseq.gru_cell(clip=0.4, candidate=activation("softplus")),
+    "clipped": jaxseq.gru_cell(clip=0.4, candidate=jax.nn.softplus),
     "thresholded": jaxseq.gru_cell(
         candidate=activation("thresholded_relu", alpha=0.1), reset_after=False
     ),
@@ -242,14 +242,15 @@ def test_a_whole_model(bias):
 
 
 def test_functions_of_jax():
-    """Some are known by their own names too."""
-    own = jax.nn.elu, jax.nn.leaky_relu, jax.nn.soft_sign, jax.nn.softplus
-    names = "elu", "leaky_relu", "softsign", "softplus"
-    for f, name in zip(own, names, strict=True):
+    """Those with a number come back as the same with that number."""
+    elu, leaky_relu = activation("elu"), activation("leaky_relu")
+    of = {jax.nn.elu: elu, jax.nn.leaky_relu: leaky_relu}
+    of |= {f: f for f in (jax.nn.relu, jax.nn.soft_sign, jax.nn.softplus)}
+    for f, back in of.items():
         cell = jaxseq.rnn_cell(activation=f)
         network = Network((drawn(cell, D),), cell)
         (layer,) = from_onnx(to_onnx(network)).values()
-        assert layer.network.cell.update.activation == activation(name)
+        assert layer.network.cell.update.activation == back
         x = np.random.default_rng(0).standard_normal((B, T, D)).astype(np.float32)
         want, _ = run(to_onnx(network), {"x": x})
         close([np.asarray(network(x)[1])], [want])
@@ -342,7 +343,7 @@ WRONG = {
     "a linear layer": (
         Network((ONE,), jaxseq.LSTM),
         {"dense": (np.ones((4, 2), np.float32), None)},
-        r"dense\[0\]: expected shape \(5, K\), got \(4, 2\)",
+        r"dense\[0\]: expected shape \(5, \*\), got \(4, 2\)",
     ),
     "its bias": (
         Network((ONE,), jaxseq.LSTM),

@@ -1,5 +1,7 @@
 """Weights of PyTorch, run by PyTorch and by jaxseq, and there and back."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +84,7 @@ def test_cells(name):
     torch.manual_seed(0)
     cell = getattr(torch.nn, name + "Cell")(D, H, dtype=torch.float64)
     state = {"a." + k: a for k, a in cell.state_dict().items()}
-    network = from_torch(state | {"other": torch.ones(1)}, prefix="a.")
+    network = from_torch(state | {"other": torch.ones(1)}, prefix="a")
     x = np.random.default_rng(0).standard_normal((B, D))
     want = cell(torch.from_numpy(x))
     want = want[0] if name == "LSTM" else want
@@ -90,6 +92,44 @@ def test_cells(name):
     np.testing.assert_allclose(y[:, 0], want.detach(), rtol=0, atol=1e-12)
     back = to_torch(network, cell=True, prefix="a.")
     assert all(np.array_equal(back[k], state[k]) for k in state)
+
+
+@pytest.mark.parametrize("prefix", ["encoder.rnn", "encoder.rnn."])
+def test_a_part_of_a_larger_module(prefix):
+    module = torch.nn.ModuleDict({"rnn": drawn(MODULES["gru"])})
+    whole = torch.nn.ModuleDict({"encoder": module, "head": torch.nn.Linear(H, 2)})
+    state = whole.state_dict()
+    network = from_torch(state, prefix=prefix)
+    back = to_torch(network, prefix=prefix)
+    own = {k: a for k, a in state.items() if k.startswith("encoder.")}
+    assert sorted(back) == sorted(own)
+    assert all(np.array_equal(back[k], own[k]) for k in own)
+    key = "encoder.rnn.bias_hh_l0"
+    for a, message in (
+        (None, f"weights: expected a key '{key}', got 'encoder.rnn.bias_ih_l0'"),
+        (np.ones(9), rf"{key}: expected shape \(15,\), got \(9,\)"),
+    ):
+        wrong = without(state, key) | ({} if a is None else {key: a})
+        with pytest.raises(ValueError, match=message):
+            from_torch(wrong, prefix=prefix)
+    with pytest.raises(ValueError, match=r"prefix: expected the beginning .*'decoder."):
+        from_torch(state, prefix="decoder")
+    with pytest.raises(ValueError, match="prefix: expected a str, got NoneType"):
+        from_torch(state, prefix=None)  # pyright: ignore
+
+
+def test_errors_are_short():
+    many = {f"layer_{i}.weight": np.ones((100, 100)) for i in range(1000)}
+    with pytest.raises(ValueError, match=r"'layer_104\.weight', and 992 more$") as e:
+        from_torch(many)
+    assert len(str(e.value)) < 300
+    big = good() | {"bias_ih_l0": np.ones((1000, 1000))}
+    with pytest.raises(ValueError, match=r"got \(1000, 1000\)$"):
+        from_torch(big)
+    gate = partial(jax.nn.leaky_relu, negative_slope=jnp.ones(10_000))
+    network = Network((lstm(),), jaxseq.lstm_cell(gate=gate, candidate=jnp.sin))
+    with pytest.raises(ValueError, match=r"lstm_cell\(gate=partial, candidate=sin\)$"):
+        to_torch(network)
 
 
 def good(name="lstm", **how):
@@ -104,20 +144,28 @@ def without(state, key):
 WRONG = {
     "a missing key": (
         without(good(), "weight_hh_l0"),
-        r"state: expected a key 'weight_hh_l0', got \['bias_hh_l0'",
+        "weights: expected a key 'weight_hh_l0', got 'bias_hh_l0', 'bias_ih_l0', '",
     ),
     "one bias": (without(good(), "bias_hh_l0"), "expected a key 'bias_hh_l0'"),
     "a wrong gate count": (
-        good() | {"weight_ih_l0": np.ones((10, 3))},
-        "weight_ih_l0: expected rows of an RNN or a GRU or an LSTM: 1, 3 or 4 times 5",
+        good() | {"weight_hh_l0": np.ones((10, 5))},
+        r"weight_hh_l0: expected shape \(H, H\) or .* \(4H, H\), got \(10, 5\)",
     ),
     "one left over": (
         good() | {"scale": np.ones(3)},
-        r"state: expected no other weights, got \['scale'\]",
+        "weights: expected no other names, got 'scale'",
     ),
     "transposed": (
+        good() | {"weight_ih_l0": good()["weight_ih_l0"].T},
+        r"weight_ih_l0: expected shape \(20, \*\), got \(3, 20\)",
+    ),
+    "transposed h": (
         good() | {"weight_hh_l0": good()["weight_hh_l0"].T},
-        r"weight_hh_l0: expected shape \(20, 20\), got \(5, 20\)",
+        r"weight_hh_l0: expected shape \(H, H\) or \(3H, H\) or .*, got \(5, 20\)",
+    ),
+    "a projection of a GRU": (
+        good("gru") | {"weight_hr_l0": np.ones((5, 9))},
+        r"weight_ih_l0: expected shape \(36, \*\), got \(15, 3\)",
     ),
     "a wrong bias": (
         good() | {"bias_ih_l0": np.ones(19)},
@@ -136,7 +184,7 @@ WRONG = {
         "bias_hh_l0: expected dtype float64, got float32",
     ),
     "integers": (good() | {"bias_hh_l0": np.ones(20, int)}, "a float dtype, got int64"),
-    "no mapping": ([], "state: expected a mapping from names to arrays, got list"),
+    "no mapping": ([], "weights: expected a mapping from names to arrays, got list"),
 }
 
 
@@ -147,11 +195,26 @@ def test_wrong_states(state, message):
 
 
 HAS_NOT = {
-    "reset gate": (jaxseq.gru_cell(reset_after=False), "the product, as in PyTorch"),
-    "peepholes": (jaxseq.lstm_cell(peepholes=True), "peepholes: expected None"),
-    "norms": (jaxseq.lstm_cell(layer_norm=True), "norms: expected None"),
-    "clip": (jaxseq.lstm_cell(clip=1.0), r"network\.cell: expected a cell that"),
-    "relu": (jaxseq.gru_cell(gate=jax.nn.relu), r"network\.cell: expected a cell that"),
+    "reset gate": (
+        jaxseq.gru_cell(reset_after=False),
+        r"cell: expected a reset gate after",
+    ),
+    "peepholes": (
+        jaxseq.lstm_cell(peepholes=True),
+        r"layers\[0\]: expected no peepholes",
+    ),
+    "norms": (
+        jaxseq.lstm_cell(layer_norm=True),
+        r"layers\[0\]: expected no layer",
+    ),
+    "clip": (
+        jaxseq.lstm_cell(clip=1.0),
+        r"network\.cell: expected a cell that .*, got lstm_cell\(clip=1\.0\)",
+    ),
+    "relu": (
+        jaxseq.gru_cell(gate=jax.nn.relu),
+        r"network\.cell: expected a cell that .*, got gru_cell\(gate=relu\)",
+    ),
 }
 
 
@@ -194,7 +257,7 @@ WRONG_NETWORKS = {
     ),
     "hidden widths": (
         lambda: Network((lstm(), lstm(D=5, H=6)), jaxseq.LSTM),
-        "expected layers of one width, for a module of PyTorch has one",
+        "expected layers of one width, for PyTorch has one",
     ),
     "dtypes": (
         lambda: Network((lstm(), lstm(D=5, dtype=jnp.float32)), jaxseq.LSTM),
@@ -248,8 +311,16 @@ def test_a_layer_without_a_bias_gets_zeros():
 
 def test_tensors_that_numpy_cannot_read():
     state = torch.nn.LSTM(D, H, dtype=torch.bfloat16).state_dict()
-    with pytest.raises(ValueError, match="weight_ih_l0: expected an array that NumPy"):
+    with pytest.raises(ValueError, match="weight_hh_l0: expected an array that NumPy"):
         from_torch(state)
+    network = from_torch({name: a.float() for name, a in state.items()})
+    network = jax.tree.map(lambda a: a.astype(jnp.bfloat16), network)
+    back = to_torch(network)
+    tensors = {
+        k: torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
+        for k, a in back.items()
+    }
+    assert all(torch.equal(tensors[k], state[k]) for k in state)
     grads = dict(torch.nn.LSTM(D, H).named_parameters())
     with pytest.raises(ValueError, match="Parameter: Can't call numpy"):
         from_torch(grads)

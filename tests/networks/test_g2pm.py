@@ -52,7 +52,7 @@ def logits(weights, network, tokens, lengths):
 def test_the_readings_are_its_own(theirs):
     with open(path("g2pM/np_ckpt.pkl"), "rb") as file:
         weights = jax.tree.map(jnp.asarray, pickle.load(file))
-    network = from_torch(weights, prefix="lstm.")
+    network = from_torch(weights, prefix="lstm")
     texts = sentences(120, np.random.default_rng(0), theirs)
     rows = [inputs(theirs, text) for text in texts]
     lengths = np.array([*map(len, rows)])

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.core
 
-from jaxseq._base.check import check, check_number
+from jaxseq._base.check import check
+from jaxseq._base.dropout import check_rate, is_zero
 
 
 def rates_of(rate: Any, like: Any, name: str) -> tuple[Any, ...]:
@@ -24,7 +25,7 @@ def rates_of(rate: Any, like: Any, name: str) -> tuple[Any, ...]:
 
 def known_rate(rate: Any, name: str) -> Any:
     """A rate that is checked, as a float if it is known."""
-    check_number(rate, name, "a probability in [0, 1)", lambda p: (0 <= p) & (p < 1))
+    check_rate(rate, name)
     return rate if isinstance(rate, jax.core.Tracer) else float(rate)
 
 
@@ -32,7 +33,3 @@ def check_rate_key(rates: tuple[Any, ...], key: Any, name: str) -> None:
     """Checks that there is a key if a rate may be other than 0."""
     need = any(not is_zero(rate) for rate in rates)
     check(key is not None or not need, "key", f"a random key for {name}", None)
-
-
-def is_zero(rate: Any) -> bool:
-    return not isinstance(rate, jax.core.Tracer) and rate == 0
