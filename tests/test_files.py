@@ -494,7 +494,9 @@ def test_a_template_of_another_network(saved, like, path):
 
 
 @pytest.mark.parametrize(
-    "name", ["elu", "hard_sigmoid", "silu", "soft_sign", "softplus"]
+    "name",
+    "elu hard_sigmoid identity silu soft_sign softplus sparse_plus sparse_sigmoid"
+    " squareplus".split(),
 )
 def test_activations_of_jax_need_no_template(name, path):
     tree = network(jaxseq.lstm_cell(gate=getattr(jax.nn, name)))

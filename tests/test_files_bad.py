@@ -312,6 +312,7 @@ UNKNOWN = [
     '{"Cell": ["lstm_cell", {"heads": {"value": -1}}]}',
     '{"Cell": "Cell"}',
     '{"function": "exec"}',
+    '{"Activation": {"name": {"value": "f"}, "alpha": {"value": 0.0}, "beta": null}}',
     '{"dict": [[[], null]]}',
     '{"value": []}',
     "[]",
@@ -328,8 +329,11 @@ def test_trees_that_are_not_known(tree, path):
     text = json.dumps(texts, separators=(",", ":"), ensure_ascii=False)
     sums = json.dumps({"__metadata__": zlib.crc32(text.encode())})
     path.write_bytes(packed({"__metadata__": texts | {"jaxseq.crc32": sums}}))
-    with pytest.raises(ValueError, match=r"known, got one of jaxseq 9\.0: "):
+    with pytest.raises(ValueError, match=r"known, got one of jaxseq 9\.0: ") as error:
         jaxseq.load(path)
+    assert "KeyError" not in str(error.value)
+    if "exec" in tree:
+        assert str(error.value).endswith("9.0: unknown function 'exec'")
 
 
 # writing

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 NAMES = (
-    "celu elu gelu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid mish relu"
-    " relu6 selu sigmoid silu softplus"
+    "celu elu gelu hard_sigmoid hard_silu hard_tanh identity leaky_relu log_sigmoid"
+    " mish relu relu6 selu sigmoid silu softplus sparse_plus sparse_sigmoid squareplus"
 )
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     **{name: getattr(jax.nn, name) for name in NAMES.split()},

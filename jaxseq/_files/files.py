@@ -82,8 +82,11 @@ def load(path: Path, like: Any = None) -> Any:
     Without `like` it gives back what `save` was given, if that was made of jaxseq's own
     types, tuples, lists, dicts with keys of one type, str or int, and None; of a
     `Network` with any cell of `lstm_cell`, `gru_cell` and `rnn_cell` whose activations
-    are of `activation`, functions of `jax.nn`, or `jnp.tanh`. Any other tree, such as a
-    module of Flax or a dataclass of your own, needs `like`.
+    are of `activation`, `jnp.tanh`, or of `jax.nn` one of `celu`, `elu`, `gelu`,
+    `hard_sigmoid`, `hard_silu`, `hard_tanh`, `identity`, `leaky_relu`, `log_sigmoid`,
+    `mish`, `relu`, `relu6`, `selu`, `sigmoid`, `silu`, `soft_sign`, `softplus`,
+    `sparse_plus`, `sparse_sigmoid` and `squareplus`. Any other tree, such as a module
+    of Flax or a dataclass of your own, needs `like`.
 
     Args:
         path: the file; or a folder, for its "model.safetensors".

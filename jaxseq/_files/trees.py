@@ -136,6 +136,8 @@ def made(text: Any) -> Any:
 
 
 def _made(text: Any, known: dict[str, Any]) -> Any:
+    import jaxseq
+
     part = lambda a: _made(a, known)
     if text is None or isinstance(text, str):
         return text
@@ -148,10 +150,19 @@ def _made(text: Any, known: dict[str, Any]) -> Any:
     if kind == "value" and type(inside) in VALUES:
         return inside
     if kind == "function":
-        return FUNCTIONS[inside]
+        return _known(FUNCTIONS, inside, "function")
     if kind == "Cell":
         return _made_cell(inside, part)
-    return known[kind](**{name: part(a) for name, a in inside.items()})
+    make: Any = _known(known, kind, "type")
+    if kind == "Activation":  # whose name is checked
+        make = jaxseq.activation
+    return make(**{name: part(a) for name, a in inside.items()})
+
+
+def _known(each: dict[str, Any], name: Any, what: str) -> Any:
+    if name not in each:
+        raise ValueError(f"unknown {what} {name!r}")
+    return each[name]
 
 
 def _made_cell(text: Any, part: Callable[[Any], Any]) -> Any:
@@ -161,7 +172,7 @@ def _made_cell(text: Any, part: Callable[[Any], Any]) -> Any:
         return getattr(jaxseq, text)
     maker, options = text
     if maker not in MAKERS.values():
-        raise KeyError(maker)
+        raise ValueError(f"unknown cell {maker!r}")
     return getattr(jaxseq, maker)(**{name: part(a) for name, a in options.items()})
 
 

@@ -11,7 +11,14 @@ import jaxseq
 from jaxseq import Cell, CellParams, LSTMExtra, Projected, ResetBefore
 from jaxseq._base.check import check, check_choice, check_flag
 from jaxseq.convert._gates import Weights, check_gates
-from jaxseq.convert._network import MERGES, Network, directions, shown, width_out
+from jaxseq.convert._network import (
+    MERGES,
+    Network,
+    called,
+    directions,
+    shown,
+    width_out,
+)
 
 Function = Callable[[Any], Any]
 
@@ -139,6 +146,8 @@ def taken_apart(
     expected = f"a cell that {framework} has: {' or '.join(map(shown, cells))}"
     expected += ", with any activations" if free else ""
     for cell in used:
+        if free:
+            _check_one_activation(cell, framework)
         ok = any(_same(cell.update, own.update, free) for own in cells)
         check(ok, "network.cell", expected, shown(cell))
     same = _same(used[-1].update, used[0].update, free)
@@ -160,15 +169,22 @@ def taken_apart(
     return gates, weights
 
 
+def _check_one_activation(cell: Cell, framework: str) -> None:
+    """Checks that an LSTM has one activation for its candidate and its output."""
+    if type(cell.update) is type(jaxseq.LSTM.update):
+        own: Any = cell.update
+        expected = f"one activation of candidate and output, as {framework} has it"
+        got = f"candidate={called(own.candidate)} and output={called(own.output)}"
+        check(own.candidate == own.output, "network.cell", expected, got)
+
+
 def _same(update: Any, own: Any, free: bool) -> bool:
     """Whether two updates are equal, but for their activations if these are free."""
     if type(update) is not type(own) or not free:
         return update == own
-    candidate = getattr(update, "candidate", None)
-    one = getattr(update, "output", candidate) == candidate
     of = {f.name: getattr(own, f.name) for f in fields(own)}
     functions = {name: f for name, f in of.items() if callable(f)}
-    return one and own == replace(update, **functions)
+    return own == replace(update, **functions)
 
 
 def _weights(name: str, params: Any, framework: str, projected: bool) -> Weights:
@@ -198,9 +214,15 @@ def check_forward(network: Network, framework: str) -> None:
 
 
 def check_one_width(layers: list[list[Weights]], framework: str) -> None:
-    H = sorted({own.w_x.shape[1] for both in layers for own in both})
-    expected = f"layers of one width, for {framework} has one"
-    check(len(H) == 1, "network.layers", expected, f"gates {H} wide")
+    each = [own.w_h for both in layers for own in both]
+    H = [
+        w.projection.shape[0] if isinstance(w, Projected) else width_out(w)
+        for w in each
+    ]
+    for name, widths in (("width", H), ("projected width", map(width_out, each))):
+        expected = f"layers of one {name}, for {framework} has one"
+        got = sorted(set(widths))
+        check(len(got) == 1, "network.layers", expected, f"widths {got}")
 
 
 def check_cell(cell: bool, layers: list[list[Weights]]) -> bool:

@@ -62,7 +62,7 @@ def from_cudnn(
 
     check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
     ways = 2 if check_flag(bidirectional, "bidirectional") else 1
-    vector = np.asarray(weights)
+    vector = np.array(weights)  # a copy, for what is given may change in place
     check_float("weights", vector.dtype)
     D, H = input_size, hidden_size
     widths = [D if layer == 0 else ways * H for layer in range(num_layers)]

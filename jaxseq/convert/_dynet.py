@@ -11,7 +11,7 @@ https://arxiv.org/abs/1701.03980.
 """
 
 import re
-from itertools import pairwise
+from statistics import mode
 from typing import Any, NamedTuple
 
 import jaxseq
@@ -23,6 +23,7 @@ from jaxseq.convert._names import check_shape, path_of, some
 from jaxseq.convert._network import Network
 
 BUILDER = "vanilla-lstm-builder"
+BIRNN = re.compile(r"/birnn(_\d+)?/$")
 ENTRY = re.compile(r"^#Parameter# (\S*/)(\S+) \{([\d,]+)\} \d+.*\n(.*)$", re.MULTILINE)
 
 
@@ -41,7 +42,9 @@ def from_dynet(text: str, *, prefix: str = "", forget_bias: float = 1.0) -> Netw
         prefix: the path of the LSTM in the text. Either that of a single builder, such
             as "/vanilla-lstm-builder", whose layers have one direction; or that of a
             collection with several builders, such as "/birnn" of a `BiRNNBuilder`,
-            where every two builders are the two directions of a layer.
+            where every two builders are the two directions of a layer; "/" is the
+            collection itself that was saved. It can be left out if there is only one
+            builder or `BiRNNBuilder`.
         forget_bias: the `forget_bias` that the builders were made with.
 
     Returns:
@@ -49,7 +52,8 @@ def from_dynet(text: str, *, prefix: str = "", forget_bias: float = 1.0) -> Netw
         `b_h` holds the forget bias, so `b` is exactly the bias in the text.
 
     Raises:
-        ValueError: if the text has no such LSTM, or one of another builder than
+        ValueError: if the text has no such LSTM, if it has several and `prefix` does
+            not say which, if it has one of another builder than
             `VanillaLSTMBuilder` (`LSTMBuilder` in Python) and its compact form, or if
             a shape or number is wrong. The weights of layer normalization (`ln_lstm`)
             are saved outside of the builder, and are not read.
@@ -64,7 +68,7 @@ def from_dynet(text: str, *, prefix: str = "", forget_bias: float = 1.0) -> Netw
         (5, 20, 8)
     """
     check(isinstance(text, str), "text", "a str", type(text).__name__)
-    prefix = _checked(prefix, forget_bias)
+    prefix, given = _checked(prefix, forget_bias), bool(prefix)
     groups: dict[str, list[Parameter]] = {}
     for folder, name, shape, values in (m.groups() for m in ENTRY.finditer(text)):
         dims = tuple(map(int, shape.split(",")))
@@ -80,15 +84,21 @@ def from_dynet(text: str, *, prefix: str = "", forget_bias: float = 1.0) -> Netw
     each = [_layers(own, forget_bias) for own in found.values()]
     if len(each) == 1:
         return Network(tuple(each[0]), jaxseq.LSTM)
+    places = {"/".join(folder.split("/")[:-2]) + "/" for folder in found}
+    clear = len(places) == 1 and BIRNN.search(min(places)) is not None
+    clear |= given and places == {prefix}
+    expected = "the path of one builder, or of the collection of a BiRNNBuilder"
+    check(clear, "prefix", expected, f"{prefix!r}, where there are {some(found)}")
     ok = len(each) % 2 == 0 and all(len(own) == 1 for own in each)
     got = {folder: len(own) for folder, own in zip(found, each, strict=True)}
     check(ok, "prefix", "one builder, or pairs of builders with one layer", got)
     flat = [own[0] for own in each]
     pairs = tuple(zip(flat[::2], flat[1::2], strict=True))
-    for below, above in pairwise(pairs):
-        width = sum(params.w_h.shape[0] for params in below)
-        got = [params.w_x.shape[0] for params in above]
+    width = pairs[0][0].w_x.shape[0]
+    for pair in pairs:
+        got = [params.w_x.shape[0] for params in pair]
         check(got == [width] * 2, "text", f"layers with an input {width} wide", got)
+        width = sum(params.w_h.shape[0] for params in pair)
     return Network(pairs, jaxseq.LSTM)
 
 
@@ -107,7 +117,8 @@ def _layers(own: list[Parameter], forget_bias: float) -> list[LSTMParams]:
     check(ok, "text", "two matrices and a bias of each layer", some(names))
     layers: list[LSTMParams] = []
     for w_x, w_h, b in zip(own[::3], own[1::3], own[2::3], strict=True):
-        H = b.shape[0] // 4
+        # as most of them have it, so that an error names the one that has not
+        H = mode(parameter.shape[0] for parameter in (w_x, w_h, b)) // 4
         D = layers[-1].w_h.shape[0] if layers else w_x.shape[-1]
         x, h, bias = _take(w_x, 4 * H, D), _take(w_h, 4 * H, H), _take(b, 4 * H)
         added: Any = np.zeros(4 * H, np.float32)

@@ -50,7 +50,7 @@ def from_equinox(
     """
     arrays = {
         name: a
-        for name, a in flat(weights).items()
+        for name, a in flat(weights, "vars(cell)").items()
         if a is not None and name.rpartition("/")[2] not in STATIC
     }
     named = Named(arrays)

@@ -80,7 +80,8 @@ def from_nnx(
         (5, 20, 8)
     """
     how = {"gate_fn": gate_fn, "activation_fn": activation_fn}
-    return _read(_nnx, weights, prefix, how, reverse=reverse, merge=merge)
+    read = "nnx.to_pure_dict(nnx.state(module))"
+    return _read(_nnx, weights, prefix, read, how, reverse=reverse, merge=merge)
 
 
 def from_linen(
@@ -99,8 +100,13 @@ def from_linen(
             as a dict by paths; or a list of such; see `from_nnx`. The module is a
             `SimpleCell`, `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `MGUCell`, an
             `nn.RNN` or `nn.Bidirectional` of them, or an `nn.Sequential` of these.
-        prefix: the path of the module in the parameters of a larger one, such as
-            "encoder/rnn".
+        prefix: the path of the module in the parameters of a larger one. A module that
+            is made in `setup` is at its name, as in "encoder/rnn". One that is made
+            under `@nn.compact` has its cells beside its own name: as in
+            "encoder/OptimizedLSTMCell_0", or "encoder" if there is nothing else in it.
+            Two directions are given as a pair, such as
+            `[(p["GRUCell_0"], p["GRUCell_1"])]` with `p` the parameters of the module
+            around them.
         gate_fn: the `gate_fn` of the cell, which is not part of the weights.
         activation_fn: the `activation_fn` of the cell, likewise. A `SimpleCell` with
             `residual` cannot be converted.
@@ -126,13 +132,15 @@ def from_linen(
         (5, 20, 8)
     """
     how = {"gate_fn": gate_fn, "activation_fn": activation_fn}
-    return _read(_linen, weights, prefix, how, reverse=reverse, merge=merge)
+    read = 'variables["params"]'
+    return _read(_linen, weights, prefix, read, how, reverse=reverse, merge=merge)
 
 
 def _read(
     cell: Callable[[Named, str, int | None], tuple[int, Weights]],
     weights: Any,
     prefix: str,
+    how_read: str,
     functions: dict[str, Function],
     **how: Any,
 ) -> Network:
@@ -140,7 +148,7 @@ def _read(
     for name, f in functions.items():
         check_callable(f, name)
     prefix = path_of(prefix, "./")
-    arrays = flat(weights)
+    arrays = flat(weights, how_read)
     arrays = {k: a for k, a in arrays.items() if "rngs" not in k.split("/")}
     named = Named(arrays, prefix)
     own = [k.removeprefix(prefix) for k in arrays if k.startswith(prefix)]

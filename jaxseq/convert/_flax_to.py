@@ -52,7 +52,8 @@ def to_nnx(
     gates, layers = taken_apart(network, "Flax NNX", CELLS, free=True)
     runs = _runs([[_nnx(gates, w, optimized, lossy) for w in own] for own in layers])
     found = runs[0] if len(runs) == 1 else {"layers": dict(enumerate(runs))}
-    return _below(prefix, found["cell"] if check_cell(cell, layers) else found)
+    found = found["cell"] if check_cell(cell, layers) else found
+    return _below(prefix, found, numbered=True)
 
 
 def _nnx(gates: int, weights: Weights, optimized: bool, lossy: bool) -> dict[str, Any]:
@@ -80,7 +81,9 @@ def to_linen(
         network: layers of `jaxseq.RNN`, `GRU` or `LSTM`, or of cells that differ from
             these in their activations. The weights do not contain the activations:
             make the module of Flax with them.
-        prefix: the path of the module in a larger one, such as "encoder/rnn".
+        prefix: the path of the module in a larger one, such as "encoder/rnn"; of a
+            module that is made under `@nn.compact` that of its cell, such as
+            "encoder/OptimizedLSTMCell_0", with `cell=True`.
         cell: whether to name the weights as a cell does, not as an `nn.RNN`.
         mgu: whether a GRU is an `MGUCell`. The weights of its reset and update gates
             have to be equal.
@@ -155,8 +158,8 @@ def _runs(layers: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     ]
 
 
-def _below(prefix: str, weights: Any) -> dict[str, Any]:
-    """Weights inside of the dicts that a prefix names."""
+def _below(prefix: str, weights: Any, *, numbered: bool = False) -> dict[str, Any]:
+    """Weights inside of the dicts that a prefix names, some by numbers in NNX."""
     for name in reversed(path_of(prefix, "./").split("/")[:-1]):
-        weights = {int(name) if name.isdigit() else name: weights}
+        weights = {int(name) if numbered and name.isdigit() else name: weights}
     return weights

@@ -81,12 +81,14 @@ def from_haiku(
     """
     got = type(weights).__name__
     check(isinstance(weights, Mapping), "weights", "a mapping", got)
-    arrays = flat(weights)
+    arrays = flat(weights, "the params of hk.transform")
     cores = [*dict.fromkeys(map(_core_of, arrays))]
     found = _numbered(cores) if names is None else _pairs(names)
     check(bool(found), "weights", "those of at least one core", "none")
     if names is not None:
         used = {name for own in found for name in own}
+        missing = some(used - {*cores})
+        check(used <= {*cores}, "names", f"modules among {some(cores)}", missing)
         arrays = {k: a for k, a in arrays.items() if _core_of(k) in used}
     named = Named(arrays)
     layers: list[list[Found]] = []
@@ -108,9 +110,11 @@ def _pairs(names: Any) -> list[tuple[str, ...]]:
     check(type(names) in (list, tuple), "names", expected, got)
     found = [tuple(own) if type(own) in (list, tuple) else (own,) for own in names]
     each = [name for own in found for name in own]
-    ok = all(len(own) in (1, 2) for own in found)
+    ok = bool(found) and all(len(own) in (1, 2) for own in found)
     ok = ok and all(isinstance(name, str) for name in each)
     check(ok, "names", "names of modules, or pairs of them", names)
+    found = [tuple(name.rstrip("/") for name in own) for own in found]
+    each = [name for own in found for name in own]
     check(len(set(each)) == len(each), "names", "each name once", names)
     return found
 

@@ -35,15 +35,16 @@ from jaxseq.convert._gates import (
     side_by_side,
     two_biases,
 )
+from jaxseq.convert._keras_config import check_weights, options
 from jaxseq.convert._names import Named
 from jaxseq.convert._network import Network
 
 # z, r, h and r, z, n, either way
 GRU_ORDER = 1, 0, 2
-MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", None: None}
 NAMES = "kernel", "recurrent_kernel", "bias"
+OPTIONS = "tanh", "sigmoid", None, False, "concat"  # where they are not given
 ACTIVATIONS: dict[str, Function] = {
-    **FUNCTIONS,
+    **{name: f for name, f in FUNCTIONS.items() if name != "identity"},
     "exponential": jnp.exp,
     "gelu": partial(jax.nn.gelu, approximate=False),
     "leaky_relu": jaxseq.activation("leaky_relu", alpha=0.2),
@@ -70,7 +71,8 @@ def from_keras(
             first. `model.get_weights()` will not do, since it does not show which
             arrays belong to one layer.
         config: `layer.get_config()`, or a list of these for several layers, which have
-            to agree. All other options are then taken from it.
+            to agree. All other options are then taken from it, so none can be given.
+            It may be that of an `RNN` with a `SimpleRNNCell`, `LSTMCell` or `GRUCell`.
         activation: the layer's `activation`: its name in Keras 3, or a function. The
             hard sigmoid of Keras 1 and 2 is `jaxseq.activation("hard_sigmoid")`.
         recurrent_activation: the layer's `recurrent_activation`, likewise.
@@ -87,8 +89,8 @@ def from_keras(
 
     Raises:
         ValueError: if the number of arrays, a shape or a dtype is wrong, if layers are
-            of different kinds, if an activation is unknown, or if the `merge_mode` of
-            `config` is "mul".
+            of different kinds, if an activation is unknown, if `config` is not that of
+            the weights, or if its `merge_mode` is "mul".
 
     Example:
         >>> import numpy as np
@@ -100,9 +102,11 @@ def from_keras(
     """
     each = _lists(weights)
     if config is not None:
-        activation, recurrent_activation, reset_after, reverse, merge = _options(
-            config, len(each)
-        )
+        own = activation, recurrent_activation, reset_after, reverse, merge
+        expected = "no other options, all of which it says"
+        check(own == OPTIONS, "config", expected, "some, too")
+        said = options(config, len(each))
+        activation, recurrent_activation, reset_after, reverse, merge = said.values()
     reverse = check_flag(reverse, "reverse")
     reason = "False for several layers, each of which would turn its inputs around"
     check(not reverse or len(each) == 1, "reverse", reason, reverse)
@@ -113,14 +117,10 @@ def from_keras(
         below = width(layers, merge)
         layers.append(_read(arrays, f"weights[{i}]", below, reset_after))
     if config is not None:
-        first = config if isinstance(config, Mapping) else config[0]
-        says = "merge_mode" in first
-        expected = "4 or 6 arrays of a Bidirectional" if says else "2 or 3 arrays"
-        ok = says == (len(layers[0]) == 2)
-        check(ok, "weights[0]", f"{expected}, by config", len(each[0]))
+        check_weights(config, layers)
     gate = _function(recurrent_activation, "recurrent_activation")
-    own = _function(activation, "activation")
-    return built(layers, gate=gate, activation=own, reverse=reverse, merge=merge)
+    function = _function(activation, "activation")
+    return built(layers, gate=gate, activation=function, reverse=reverse, merge=merge)
 
 
 def _lists(weights: Any) -> list[Any]:
@@ -179,38 +179,6 @@ def _function(given: Any, name: str) -> Function:
         return given
     check_choice(given, name, tuple(ACTIVATIONS))
     return ACTIVATIONS[given]
-
-
-def _options(config: Any, n: int) -> tuple[Any, ...]:
-    """The options that the configurations of all layers say."""
-    each = [config] if isinstance(config, Mapping) else config
-    ok = type(each) in (list, tuple) and all(isinstance(one, Mapping) for one in each)
-    expected = "layer.get_config(), or a list of them"
-    check(ok, "config", expected, type(config).__name__)
-    check(len(each) == n, "config", f"one for each of {n} layers", len(each))
-    found = [_of_layer(one, f"config[{i}]") for i, one in enumerate(each)]
-    for i, one in enumerate(found):
-        check(one == found[0], f"config[{i}]", f"as the first, {found[0]}", one)
-    return tuple(found[0].values())
-
-
-def _of_layer(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    if "merge_mode" in config:
-        check("layer" in config, name, "the config of a Bidirectional", sorted(config))
-        both = [config["layer"], config.get("backward_layer") or config["layer"]]
-        first, other = (_of_layer(layer["config"], name) for layer in both)
-        other["go_backwards"] = False
-        check(first == other, name, f"two directions that agree: {other}", first)
-        mode = config["merge_mode"]
-        check_choice(mode, f"{name}.merge_mode", tuple(MERGES))
-        return first | {"merge": MERGES[mode]}
-    return {
-        "activation": config.get("activation", "tanh"),
-        "recurrent_activation": config.get("recurrent_activation", "sigmoid"),
-        "reset_after": config.get("reset_after"),
-        "go_backwards": config.get("go_backwards", False),
-        "merge": "concat",
-    }
 
 
 def to_keras(network: Network) -> list[list[Any]]:

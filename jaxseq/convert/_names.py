@@ -10,6 +10,8 @@ from jaxseq._base.check import check
 PLACE = re.compile(
     r"(?:(?:layers[/_])?(\d+)/)?(?:(forward|backward)(?:_rnn)?/)?(?:cell/)?"
 )
+# the weights of a state, of PyTorch and of Flax, behind the path of their module
+RECURRENT = re.compile(r"(.*?)[./]?(?:weight_hh\w*|(?:dense_h|h[ifgonrz]?)/kernel)")
 
 
 class Named:
@@ -26,7 +28,9 @@ class Named:
         strange = [k for k in weights if not isinstance(k, str)]
         check(not strange, "weights", "names that are str", strange)
         self._arrays = {k: a for k, a in weights.items() if k.startswith(prefix)}
-        expected = f"the beginning of a name in weights: {some(weights)}"
+        at = {m[1] for k in weights if (m := RECURRENT.fullmatch(k))}
+        own = f"recurrent weights are at {some(at)}" if any(at) else some(weights)
+        expected = f"the beginning of a name in weights: {own}"
         check(bool(self._arrays) or not prefix, "prefix", expected, repr(prefix))
         self._taken: set[str] = set()
         self.dtype: Any = None
@@ -65,6 +69,8 @@ class Named:
             got = f"{type(self._arrays[key]).__name__}: {error}"
             message = f"{key}: expected an array that NumPy can read, got {got}"
             raise ValueError(message) from error
+        got = type(self._arrays[key]).__name__
+        check(a.dtype != object, key, "an array", got)
         check(a.size > 0, key, "at least one element", f"shape {a.shape}")
         check_float(key, a.dtype)
         return a
@@ -98,10 +104,14 @@ def path_of(prefix: str, separators: str) -> str:
     return "".join(part + separators[-1] for part in parts if part)
 
 
-def flat(tree: Any) -> dict[str, Any]:
+def flat(tree: Any, how: str) -> dict[str, Any]:
     """Arrays by their paths, such as "cell/dense_i/kernel".
 
     In a list layers are numbered; a tuple is a pair of directions.
+
+    Args:
+        tree: the weights.
+        how: how they are read from a module, for errors.
     """
     found: dict[str, Any] = {}
 
@@ -115,6 +125,9 @@ def flat(tree: Any) -> dict[str, Any]:
             check(len(node) == 2, at, "a pair (forward, backward)", len(node))
             items = list(zip(("forward", "backward"), node, strict=True))
         else:
+            module = hasattr(node, "__dict__") and not hasattr(node, "shape")
+            at, got = "/".join(("weights", *path)), type(node).__name__
+            check(not module, at, f"arrays by name, such as {how}", got)
             found["/".join(path)] = node
             return
         for key, value in items:
@@ -122,7 +135,7 @@ def flat(tree: Any) -> dict[str, Any]:
             visit(value, (*path, *map(str, parts)))
 
     ok = isinstance(tree, Mapping) or type(tree) in (list, tuple)
-    expected = "a mapping from names to arrays, or a list of such"
+    expected = f"a mapping from names to arrays, such as {how}, or a list of such"
     check(ok, "weights", expected, type(tree).__name__)
     visit(tree, ())
     return found
@@ -136,11 +149,15 @@ def places(names: Iterable[str], depth: int) -> list[list[str]]:
         depth: how many components of a path belong to the cell.
     """
     layers: dict[int, dict[str, str]] = {}
-    for prefix in sorted({"".join(_parts(name)[:-depth]) for name in names}):
+    prefixes = sorted({"".join(_parts(name)[:-depth]) for name in names})
+    if len(prefixes) == 1 and "/" in prefixes[0] and not PLACE.fullmatch(prefixes[0]):
+        return [prefixes]  # the only cell, whatever its name
+    for prefix in prefixes:
         match = PLACE.fullmatch(prefix)
         if match is None:
             expected = "a cell, a 'forward' and a 'backward' one, or numbered layers"
-            check(False, "weights", expected, f"weights at {prefix!r}")
+            strange = some(p for p in prefixes if not PLACE.fullmatch(p))
+            check(False, "weights", expected, f"weights at {strange}")
             continue
         number, direction = match.groups()
         own = layers.setdefault(int(number or 0), {})

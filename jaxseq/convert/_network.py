@@ -155,6 +155,8 @@ def _check_weights(params: Any, cell: Cell, name: str, D: Any, dtype: Any) -> An
     if kind in PLAIN and type(cell.update) in known:
         fits = type(PLAIN[kind].update) is type(cell.update)
         check(fits, name, f"weights of the cell {type(cell.update).__name__}", given)
+    own = next((k for k, plain in PLAIN.items() if cell == plain), kind)
+    check(kind is own, name, f"{own.__name__}, as {shown(cell)} takes", given)
     arrays = jax.tree.leaves(params)
     of_arrays = all(hasattr(a, "__array__") for a in arrays)
     check(of_arrays, name, "arrays", [type(a).__name__ for a in arrays])

@@ -14,6 +14,7 @@ from jaxseq import Cell, CellParams, LSTMExtra, LSTMState, Peepholes, ResetBefor
 from jaxseq._base.check import check, check_choice
 from jaxseq.convert._common import PLAIN
 from jaxseq.convert._gates import blocks, reordered, side_by_side
+from jaxseq.convert._names import check_float, check_shape
 from jaxseq.convert._network import Network
 from jaxseq.convert._onnx_graph import Node, load, nodes
 from jaxseq.convert._onnx_ops import KINDS, Function, functions, functions_of
@@ -41,21 +42,24 @@ def from_onnx(
 
     Args:
         model: a path, the bytes of a file, or an `onnx.ModelProto`; of opset 7 or
-            later. The weights W, R, B and P have to be initializers, or computed from
-            constants.
+            later. A path is needed if the weights are in files of their own. The
+            weights W, R, B and P have to be initializers, or computed from constants.
         name: the name of a single node to convert; all nodes if None.
 
     Returns:
         A dict with an `ONNXLayer` for each node RNN, LSTM or GRU, in the order of the
         graph. Its key is the node's name, or the name of its first output if it has no
-        name of its own. All attributes of these operators are supported. Weights are
-        NumPy arrays: `RNNParams`, `LSTMParams` or `GRUParams` where the node is a plain
-        cell, else `CellParams` for a cell of `rnn_cell`, `lstm_cell` or `gru_cell`.
-        Both biases are kept, the second one as `b_h`, or as `b_hn` `(3H,)` of a GRU.
+        name of its own; with a number, such as "name_1", if another node has that
+        already, as in the branches of an `If`. All attributes of these operators are
+        supported. Weights are NumPy arrays: `RNNParams`, `LSTMParams` or `GRUParams`
+        where the node is a plain cell, else `CellParams` for a cell of `rnn_cell`,
+        `lstm_cell` or `gru_cell`. Both biases are kept, the second one as `b_h`, or as
+        `b_hn` `(3H,)` of a GRU.
 
     Raises:
-        ValueError: if there is no such node, if its weights are not constants or have
-            a wrong shape, if an activation is unknown, or if `clip` is not above 0.
+        ValueError: if there is no such node, if its weights are not constants, are in
+            another file that is not there, or have a wrong shape or dtype, if an
+            activation is unknown, or if `clip` is not above 0.
         OSError: if the file cannot be read.
 
     A network takes and returns what its node does, in another layout:
@@ -102,8 +106,10 @@ def _layer(node: Node) -> ONNXLayer:
     directions = "forward", "reverse", "bidirectional"
     check_choice(direction, f"{node.name}.direction", directions)
     n = 2 if direction == "bidirectional" else 1
-    _, _, H = node.weights("R", n, None, None).shape
+    shape = _, Z, H = node.weights("R", n, None, None).shape
     said = node.attribute("hidden_size", H)
+    if Z != len(kind.ours) * H:
+        check_shape(f"{node.name}.R", shape, (n, len(kind.ours) * said, said))
     check(said == H, f"{node.name}.hidden_size", f"{H}, as of R", said)
     Z = len(kind.ours) * H
     shapes = {"W": (n, Z, None), "R": (n, Z, H), "B": (n, 2 * Z), "P": (n, 3 * H)}
@@ -128,6 +134,7 @@ def _layer(node: Node) -> ONNXLayer:
 
 
 def _check_dtype(got: Any, name: str, dtype: Any) -> None:
+    check_float(name, got)
     check(got == dtype, name, f"dtype {dtype}", got)
 
 

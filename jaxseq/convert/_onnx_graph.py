@@ -1,5 +1,6 @@
 """Reads recurrent nodes of an ONNX model, with their attributes and constants."""
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ def load(model: Any) -> Any:
             model = onnx.load_model_from_string(model)
     except DecodeError as error:
         raise ValueError(f"model: expected a model of ONNX, got {error}") from error
+    except onnx.checker.ValidationError as error:
+        expected = "a model with the files of its weights"
+        raise ValueError(f"model: expected {expected}, got {error}") from error
     kind = type(model).__name__
     check(
         isinstance(model, onnx.ModelProto),
@@ -79,18 +83,31 @@ class Node:
 def nodes(model: Any, name: str | None) -> list[Node]:
     """The recurrent nodes of a model, or the one of this name."""
     own = list(_walk(model.graph, {}))
-    count = Counter(proto.name for proto, _ in own)
-    found = []
-    for proto, scope in own:
-        output = next(filter(None, proto.output), "")
-        key = proto.name if proto.name and count[proto.name] == 1 else output
-        found.append(Node(model, scope, proto, key))
+    keys = _keys([proto for proto, _ in own])
+    pairs = zip(own, keys, strict=True)
+    found = [Node(model, scope, proto, key) for (proto, scope), key in pairs]
     check(bool(found), "model", f"nodes among {[*KINDS]}", "none")
     if name is None:
         return found
     names = [node.name for node in found]
     check(name in names, "name", f"a node among {some(names)}", repr(name))
     return [node for node in found if node.name == name]
+
+
+def _keys(protos: list[Any]) -> list[str]:
+    """A key for each node, all different: its name, its output, or with a number."""
+    count = Counter(proto.name for proto in protos)
+    used = {name for name, n in count.items() if name and n == 1}
+    keys = []
+    for proto in protos:
+        key = proto.name
+        if key not in used or count[key] > 1:
+            output = next(filter(None, proto.output), proto.op_type)
+            numbered = (f"{output}_{i}" if i else output for i in itertools.count())
+            key = next(key for key in numbered if key not in used)
+            used.add(key)
+        keys.append(key)
+    return keys
 
 
 def _walk(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -118,10 +135,13 @@ def _value(name: str, scope: dict[str, Any], model: Any) -> Any:
     if source is None:
         return None
     if isinstance(source, onnx.TensorProto):
+        _check_inside(source)
         return numpy_helper.to_array(source)
     known = source.domain in ("", "ai.onnx") and not source.op_type.startswith("Random")
     if not known or any(a.g.node for a in source.attribute):
         return None
+    for attribute in source.attribute:
+        _check_inside(attribute.t)
     names = [own for own in source.input if own]
     values: dict[str, Any] = {own: _value(own, scope, model) for own in names}
     if any(a is None for a in values.values()):
@@ -135,6 +155,14 @@ def _value(name: str, scope: dict[str, Any], model: Any) -> Any:
     single = onnx.helper.make_model(graph, opset_imports=model.opset_import)
     found: Any = ReferenceEvaluator(single).run(None, values)
     return found[0]
+
+
+def _check_inside(tensor: Any) -> None:
+    from onnx.external_data_helper import uses_external_data
+
+    expected = "the path of a model whose weights are in another file"
+    got = f"the model alone, without the file of {tensor.name!r}"
+    check(not uses_external_data(tensor), "model", expected, got)
 
 
 def _plain(a: Any) -> Any:

@@ -72,11 +72,13 @@ def from_torch(
     check_choice(nonlinearity, "nonlinearity", ("tanh", "relu"))
     prefix = path_of(prefix, ".")
     named = Named(weights, prefix)
+    # what one layer has, all of them have
+    has = {name for name in NAMES for k in weights if k.startswith(prefix + name)}
     layers: list[list[Found]] = []
     for both in _suffixes(named, prefix + NAMES[0]):
         below = width(layers, "concat")
         names = [[prefix + name + suffix for name in NAMES] for suffix in both]
-        layers.append([_read(named, own, below) for own in names])
+        layers.append([_read(named, own, below, has) for own in names])
     named.finish()
     relu = nonlinearity == "relu" and layers[0][0].gates == 1
     return built(layers, activation=jax.nn.relu if relu else jnp.tanh)
@@ -93,18 +95,18 @@ def _suffixes(named: Named, name: str) -> list[list[str]]:
     return [[l, back] if name + back in named else [l] for l, back in each]
 
 
-def _read(named: Named, names: list[str], below: int | None) -> Found:
-    """The weights of one direction of a layer."""
+def _read(named: Named, names: list[str], below: int | None, has: set[str]) -> Found:
+    """The weights of one direction of a layer, in which `has` are to be there."""
     w_ih, w_hh, w_hr, b_ih, b_hh = names
     shape = named.shape(w_hh, None, None)
-    projected, P = w_hr in named, shape[1]
+    projected, P = "weight_hr" in has, shape[1]
     gates = 4 if projected else gates_of(w_hh, shape, rows=True)
     H = named.shape(w_hr, P, None)[1] if projected else P
     w_x = named.take(w_ih, gates * H, below).T
     w_h = named.take(w_hh, gates * H, P).T
     if projected:
         w_h = Projected(w_h, named.take(w_hr, P, H).T)
-    biased = b_ih in named or b_hh in named
+    biased = not has.isdisjoint(("bias_ih", "bias_hh"))
     b, b_h = (named.take(b, gates * H) if biased else None for b in (b_ih, b_hh))
     return Found(w_ih, gates, Weights(w_x, w_h, b, b_h))
 

@@ -61,6 +61,7 @@ TESTS = {
     **{
         f"convert/_{n}": "equinox flax haiku keras".split() for n in ("common", "gates")
     },
+    "convert/_keras_config": ["keras"],
     "convert/_names": "torch keras flax haiku".split(),
     **{
         f"convert/_onnx_{name}": "onnx onnx_to onnx_vectors".split()

@@ -70,6 +70,14 @@ def test_there_and_back(layers, both, dtype):
     assert again.dtype == dtype and again.tobytes() == weights.tobytes()
 
 
+def test_nothing_is_shared():
+    weights = drawn(1, False, np.random.default_rng(0))
+    network = from_cudnn(weights, **sizes())
+    before = weights.copy()
+    weights += 1
+    np.testing.assert_array_equal(to_cudnn(network), before)
+
+
 def test_a_bias_that_is_not_there():
     params = jaxseq.lstm_init(jax.random.key(0), D, H)._replace(b=None)
     vector = to_cudnn(Network((params,), jaxseq.LSTM))

@@ -3,6 +3,8 @@
 A network that DyNet itself wrote is in tests/networks.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +104,8 @@ def test_float64_is_rounded_only_if_told():
 GOOD = drawn(1, False)[1]
 BOTH = drawn(2, True)[1]
 AT = "/vanilla-lstm-builder/_"
+AT_BOTH = "/birnn/vanilla-lstm-builder_1/_0"
+(FIRST,) = re.findall(rf"#Parameter# {AT_BOTH} .*\n.*\n", BOTH)
 WRONG = {
     "nothing there": (
         "",
@@ -140,6 +144,26 @@ WRONG = {
         "/birnn",
         "parameters of a vanilla-lstm-builder under /birnn/, got /birnn/gru-builder/",
     ),
+    "a short bias": (
+        GOOD.replace("_2 {20}", "_2 {3}"),
+        "/",
+        r"/vanilla-lstm-builder/_2: expected shape \(20,\), got \(3,\)",
+    ),
+    "two of one collection": (
+        BOTH.replace("/birnn/", "/"),
+        "",
+        "prefix: expected the path of one builder, or of the collection of a BiRNN",
+    ),
+    "two collections": (
+        GOOD.replace("# /", "# /a/") + GOOD.replace("# /", "# /b/"),
+        "/",
+        "got '/', where there are '/a/vanilla-lstm-builder/', '/b/vanilla-lstm-bui",
+    ),
+    "two inputs": (
+        BOTH.replace(FIRST, entry(AT_BOTH, np.ones((4 * H, 5)))),
+        "/birnn",
+        r"text: expected layers with an input 3 wide, got \[3, 5\]",
+    ),
     "odd": (
         BOTH[: BOTH.index("#Parameter# /birnn/vanilla-lstm-builder_3")],
         "/",
@@ -168,3 +192,9 @@ def test_wrong_arguments():
     gru = Network((jaxseq.gru_init(jax.random.key(0), D, H),), jaxseq.GRU)
     with pytest.raises(ValueError, match=r"network\.cell: expected a cell that DyNet"):
         to_dynet(gru)
+
+
+def test_a_prefix_says_which():
+    text = BOTH.replace("/birnn/", "/")
+    network = from_dynet(text, prefix="/")
+    assert len(network.layers) == 2 and to_dynet(network) == text

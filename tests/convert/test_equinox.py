@@ -169,7 +169,15 @@ WRONG = {
     "dtypes": (good() | {"bias": np.ones(20, "f")}, "bias: expected dtype float64"),
     "nothing": ([], "weights: expected those of at least one layer, got none"),
     "no mapping": (np.ones(3), "weights: expected a mapping .*, got ndarray"),
-    "unknown": ({"a": {"b": good()}}, "weights: expected a cell, .* weights at 'a/b/'"),
+    "unknown": (
+        {"a": {"b": good()}, "c": {"d": good()}},
+        "weights: expected a cell, .* weights at 'a/b/', 'c/d/'",
+    ),
+    "modules": (
+        cells("lstm", 2, False),
+        r"weights/0: expected arrays by name, such as vars\(cell\), got LSTMCell",
+    ),
+    "a module": (cells("gru", 1, False)[0], r"such as vars\(cell\), .* got GRUCell"),
 }
 
 

@@ -199,7 +199,7 @@ def test_forms_of_weights(kind):
     assert same(read(larger, prefix="encoder"))
     assert same(read({"a": larger}, prefix="a.encoder."))
     back = TO[kind](network, prefix="a/1")
-    check_equal(back, {"a": {1: weights}})
+    check_equal(back, {"a": {1 if kind == "nnx" else "1": weights}})
     with pytest.raises(ValueError, match="prefix: expected the beginning of a name"):
         read(larger, prefix="decoder")
     wrong = {"a": changed(weights, next(iter(paths_of(weights))))}
@@ -370,9 +370,14 @@ WRONG = {
         "cell/hn/bias: expected a bias; an MGUCell without a reset gate is no GRU",
     ),
     "linen, variables": (
-        {"params": gates()},
-        "weights: expected a cell, .* got weights at 'params/cell/'",
+        {"params": gates(), "other": gates()},
+        "weights: expected a cell, .* got weights at 'other/cell/', 'params/cell/'",
     ),
+    "linen, modules": (
+        [linen.GRUCell(H)],
+        r"weights/0: expected arrays by name, such as variables\[\"params\"\], got GRU",
+    ),
+    "linen, a module": (linen.GRUCell(H), "such as variables.*, got GRUCell"),
 }
 
 
@@ -388,7 +393,8 @@ def test_what_flax_has_not(kind):
     named = {
         "network.cell: expected a reset gate after": jaxseq.gru_cell(reset_after=False),
         "network.cell: expected a cell that Flax": jaxseq.lstm_cell(coupled=True),
-        "network.cell: expected a cell that": jaxseq.lstm_cell(candidate=jax.nn.relu),
+        "one activation of candidate and output, .*, got candidate=relu and output="
+        "tanh": jaxseq.lstm_cell(candidate=jax.nn.relu),
         "layers.0.: expected no peepholes": jaxseq.lstm_cell(peepholes=True),
     }
     for message, cell in named.items():
@@ -401,3 +407,36 @@ def test_what_flax_has_not(kind):
     params = jaxseq.lstm_init(jax.random.key(0), D, H)
     with pytest.raises(ValueError, match="mgu: expected False for what is no GRU"):
         to_linen(Network((params,), jaxseq.LSTM), mgu=True)
+
+
+class Encoder(linen.Module):
+    """Whose cells lie beside what runs them."""
+
+    both: bool = False
+
+    @linen.compact
+    def __call__(self, x):
+        one = lambda name: linen.RNN(linen.GRUCell(H, **DTYPES), name=name)
+        return (linen.Bidirectional(one("a"), one("b")) if self.both else one("rnn"))(x)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_compact_modules(both):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((B, T, D)))
+    module = Encoder(both)
+    params = module.init(jax.random.key(0), x)["params"]
+    whole = {"encoder": params, "head": {"kernel": np.ones((2, 2))}}
+    if both:
+        each = [from_linen([(params["GRUCell_0"], params["GRUCell_1"])])]
+        with pytest.raises(ValueError, match="weights at 'GRUCell_0/', 'GRUCell_1/'"):
+            from_linen(whole, prefix="encoder")
+    else:
+        prefixes = "encoder", "encoder/GRUCell_0"
+        each = [from_linen(whole, prefix=prefix) for prefix in prefixes]
+        back = to_linen(each[0], prefix=prefixes[1], cell=True)
+        check_equal(back, {"encoder": params})
+        with pytest.raises(ValueError, match="weights are at 'encoder/GRUCell_0', got"):
+            from_linen(whole, prefix="encoder/rnn")
+    for network in each:
+        want = module.apply({"params": params}, x)
+        np.testing.assert_allclose(network(x)[1], want, rtol=0, atol=1e-12)

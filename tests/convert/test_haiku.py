@@ -220,8 +220,14 @@ def test_wrong_params(params, message):
 
 
 def test_wrong_names():
-    with pytest.raises(ValueError, match="weights: expected a key 'gru/linear/w'"):
+    with pytest.raises(ValueError, match="expected modules among 'lstm', got 'gru'"):
         from_haiku(LSTM, names=["gru"])
+    with pytest.raises(ValueError, match="names: expected names of modules"):
+        from_haiku(LSTM, names=[])
+    same = jax.tree.map(
+        np.array_equal, from_haiku(LSTM, names=["lstm/"]), from_haiku(LSTM)
+    )
+    assert all(jax.tree.leaves(same))
     with pytest.raises(ValueError, match="gru: expected an LSTM, as the first layer"):
         wide = {"gru": GRU["gru"] | {"w_i": np.ones((H, 15))}}
         from_haiku(LSTM | wide, names=["lstm", "gru"])

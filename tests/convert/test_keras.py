@@ -127,6 +127,26 @@ def test_configs(name, how, merge_mode):
     )
 
 
+CELLS = {
+    "SimpleRNNCell": {"activation": "relu"},
+    "LSTMCell": {"activation": "relu", "recurrent_activation": "tanh"},
+    "GRUCell": {"activation": "softsign", "reset_after": False},
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("both", [False, True])
+def test_configs_of_cells(name, both):
+    layer = keras.layers.RNN(getattr(keras.layers, name)(H, **CELLS[name]), True, True)
+    layer = keras.layers.Bidirectional(layer) if both else layer
+    layer.build((B, T, D))
+    network = from_keras(layer.get_weights(), config=layer.get_config())
+    plain = from_keras(layer.get_weights(), **CELLS[name])
+    assert jax.tree.structure(network) == jax.tree.structure(plain)
+    x = np.random.default_rng(0).standard_normal((B, T, D)).astype("f")
+    np.testing.assert_allclose(network(x)[1], layer(x)[0], **NEAR)
+
+
 def test_a_config_that_goes_backwards():
     (layer,) = layers_of("gru", go_backwards=True)
     network = from_keras(layer.get_weights(), config=layer.get_config())
@@ -136,7 +156,8 @@ def test_a_config_that_goes_backwards():
 
 ACTIVATIONS = (
     "celu elu exponential gelu hard_sigmoid hard_silu hard_tanh leaky_relu linear"
-    " log_sigmoid mish relu relu6 selu sigmoid silu softplus softsign swish tanh"
+    " log_sigmoid mish relu relu6 selu sigmoid silu softplus softsign sparse_plus"
+    " sparse_sigmoid squareplus swish tanh"
 )
 
 
@@ -271,17 +292,56 @@ def test_wrong_weights(arrays, message):
         from_keras(arrays)
 
 
+GOOD = {"activation": "tanh", "unit_forget_bias": True}
+OWN = {"module": "keras.layers", "class_name": "LeakyReLU"}
+BACK = {"config": GOOD | {"go_backwards": True}}
 OPTIONS = {
+    "another kind": (
+        {"config": {"activation": "tanh", "reset_after": True}},
+        r"config\[0\]: expected that of an LSTM, as the weights are, got that of a GRU",
+    ),
+    "units": (
+        {"config": GOOD | {"units": 99}},
+        r"\[0\]\.units: expected 5, .* 99",
+    ),
+    "bias": ({"config": GOOD | {"use_bias": False}}, r"\]\.use_bias: expected True"),
+    "empty": ({"config": {}}, r"config\[0\]: expected that of a SimpleRNN"),
+    "stacked": (
+        {"config": {"cell": {"class_name": "StackedRNNCells", "config": {}}}},
+        "an RNN with a cell of one, got no activation in StackedRNNCells",
+    ),
+    "both": (
+        {"config": GOOD, "activation": "relu"},
+        "config: expected no other options, all of which it says",
+    ),
+    "a layer": (
+        {"config": GOOD | {"activation": OWN}},
+        "pass a function of your own as `activation`, without `config`, got a function",
+    ),
+    "backwards": (
+        {"config": {"layer": BACK, "merge_mode": "sum"}},
+        "a Bidirectional whose first layer runs forward, got one with go_backwards",
+    ),
+    "directions": (
+        {
+            "config": {
+                "layer": {"config": GOOD},
+                "backward_layer": {"config": GOOD | {"activation": "relu"}},
+                "merge_mode": "sum",
+            }
+        },
+        "expected activation='tanh', as of its forward layer, got activation='relu'$",
+    ),
     "activation": ({"activation": "glu"}, "activation: expected one of"),
     "gate": ({"recurrent_activation": None}, "recurrent_activation: expected one of"),
     "mul": (
-        {"config": {"layer": {"config": {}}, "merge_mode": "mul"}},
+        {"config": {"layer": {"config": GOOD}, "merge_mode": "mul"}},
         r"config\[0\]\.merge_mode: expected one of .*, got 'mul'",
     ),
     "ave": ({"merge": "ave"}, "merge: expected one of .*, got 'ave'"),
     "flag": ({"reverse": 1}, "reverse: expected True or False"),
     "reset": ({"reset_after": 1}, "reset_after: expected True or False"),
-    "configs": ({"config": [{}, {}]}, "config: expected one for each of 1 layers"),
+    "configs": ({"config": [GOOD, GOOD]}, "config: expected one for each of 1 layers"),
     "config": ({"config": 3}, r"config: expected layer\.get_config"),
 }
 
@@ -298,15 +358,19 @@ def test_wrong_together():
         from_keras(two, reverse=True)
     with pytest.raises(ValueError, match=r"\(bias\): expected shape \(2, 15\)"):
         from_keras(good(3), reset_after=True)
-    with pytest.raises(ValueError, match=r"config\[1\]: expected as the first"):
-        from_keras(two, config=[{}, {"activation": "relu"}])
+    message = r"config\[1\]: expected activation='tanh', as of the first layer, got"
+    with pytest.raises(ValueError, match=message):
+        from_keras(two, config=[GOOD, GOOD | {"activation": "relu"}])
     with pytest.raises(ValueError, match="reverse: expected False for two directions"):
         from_keras(good() * 2, reverse=True)
 
 
 HAS_NOT = {
     "clip": (jaxseq.lstm_cell(clip=1.0), "network.cell: expected a cell that Keras"),
-    "output": (jaxseq.lstm_cell(output=jax.nn.relu), "network.cell: expected a cell"),
+    "output": (
+        jaxseq.lstm_cell(output=jax.nn.relu),
+        "one activation of candidate and .*, got candidate=tanh and output=relu",
+    ),
     "peepholes": (
         jaxseq.lstm_cell(peepholes=True),
         r"layers\[0\]: expected no peepholes",

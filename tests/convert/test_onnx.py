@@ -273,6 +273,20 @@ WRONG = {
         changed(inputs={"R": ones(1, 12, 4)}),
         r"the node\.R: expected shape \(1, 16, 4\), got \(1, 12, 4\)",
     ),
+    "R transposed": (
+        changed(inputs={"R": ones(1, 4, 16)}, hidden_size=4),
+        r"the node\.R: expected shape \(1, 16, 4\), got \(1, 4, 16\)",
+    ),
+    "integers": (
+        changed(inputs={"R": ones(1, 16, 4, dtype=np.int64)}),
+        r"the node\.R: expected a float dtype, got int64",
+    ),
+    "only integers": (
+        changed(
+            inputs={"W": ones(1, 16, 2, dtype=int), "R": ones(1, 16, 4, dtype=int)}
+        ),
+        r"the node\.W: expected a float dtype, got int64",
+    ),
     "a wrong B": (
         changed(inputs={"B": ones(1, 16)}),
         r"the node\.B: expected shape \(1, 32\), got \(1, 16\)",
@@ -331,3 +345,42 @@ def test_a_network_is_jitted():
     _, want = layer.network(x)
     _, y = jax.jit(lambda network, x: network(x))(layer.network, x)
     np.testing.assert_allclose(y, want, rtol=0, atol=1e-6)
+
+
+def test_every_node_has_a_key():
+    """In both branches of an If, and where a name is that of another's output."""
+    inputs = arrays("RNN", 1, [])
+    graph, helper = model("RNN", inputs).graph, onnx.helper
+    node, other = graph.node[0], onnx.NodeProto()
+    other.CopyFrom(node)
+    other.input[1] = "V"
+    branch = lambda own: helper.make_graph([own], "inner", [], [graph.output[0]])
+    either = {"then_branch": branch(node), "else_branch": branch(other)}
+    proto = model("RNN", inputs | {"W": inputs["W"]})
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(2 * inputs["W"], "V"))
+    proto.graph.node.append(helper.make_node("If", ["true"], ["Z"], **either))
+    proto.graph.node[0].name = "Y"
+    found = from_onnx(proto)
+    assert [*found] == ["Y", "Y_1", "Y_2"]
+    w_x = [layer.network.layers[0].w_x for layer in found.values()]
+    assert np.array_equal(w_x[1], 2 * w_x[0]) and np.array_equal(w_x[2], w_x[0])
+    proto = model("RNN", inputs)
+    proto.graph.node.append(other)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(inputs["W"], "V"))
+    proto.graph.node[0].name, proto.graph.node[1].name = "", "Y"
+    assert [*from_onnx(proto)] == ["Y_1", "Y"]
+
+
+def test_weights_in_another_file(tmp_path):
+    path = tmp_path / "a.onnx"
+    how = {"location": "weights", "size_threshold": 0}
+    onnx.save(
+        model("LSTM", arrays("LSTM", 1, ["B"])), path, save_as_external_data=True, **how
+    )
+    assert len(from_onnx(path)) == 1
+    for form in (path.read_bytes(), onnx.load(path, load_external_data=False)):
+        with pytest.raises(ValueError, match="model: expected the path of a model"):
+            from_onnx(form)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(ValueError, match="expected a model with the files of its"):
+        from_onnx(path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxseq
+from jaxseq import CellParams
 from jaxseq.convert import Network, from_torch, to_torch
 
 torch = pytest.importorskip("torch")
@@ -112,7 +113,8 @@ def test_a_part_of_a_larger_module(prefix):
         wrong = without(state, key) | ({} if a is None else {key: a})
         with pytest.raises(ValueError, match=message):
             from_torch(wrong, prefix=prefix)
-    with pytest.raises(ValueError, match=r"prefix: expected the beginning .*'decoder."):
+    message = r"prefix: expected the beginning .* at 'encoder\.rnn', got 'decoder\.'"
+    with pytest.raises(ValueError, match=message):
         from_torch(state, prefix="decoder")
     with pytest.raises(ValueError, match="prefix: expected a str, got NoneType"):
         from_torch(state, prefix=None)  # pyright: ignore
@@ -147,6 +149,14 @@ WRONG = {
         "weights: expected a key 'weight_hh_l0', got 'bias_hh_l0', 'bias_ih_l0', '",
     ),
     "one bias": (without(good(), "bias_hh_l0"), "expected a key 'bias_hh_l0'"),
+    "no bias of one layer": (
+        {k: a for k, a in good(num_layers=2).items() if k[:4] + k[-2:] != "biasl1"},
+        "weights: expected a key 'bias_ih_l1'",
+    ),
+    "no projection of one layer": (
+        without(good("projected", num_layers=2), "weight_hr_l1"),
+        "weights: expected a key 'weight_hr_l1'",
+    ),
     "a wrong gate count": (
         good() | {"weight_hh_l0": np.ones((10, 5))},
         r"weight_hh_l0: expected shape \(H, H\) or .* \(4H, H\), got \(10, 5\)",
@@ -235,6 +245,12 @@ def lstm(D=D, H=H, dtype=jnp.float64):
     return jaxseq.lstm_init(jax.random.key(0), D, H, dtype=dtype)
 
 
+def projected(*widths):
+    key, cell = jax.random.key(0), jaxseq.lstm_cell(cells=7)
+    pairs = zip((D, *widths), widths, strict=False)
+    return Network(tuple(cell.init(key, *pair) for pair in pairs), cell)
+
+
 def relu(D=D):
     cell = jaxseq.rnn_cell(activation=jax.nn.relu)
     return cell, cell.init(jax.random.key(0), D, H, dtype=jnp.float64)
@@ -251,13 +267,21 @@ WRONG_NETWORKS = {
         r"layers\[0\]: expected weights of the cell GRUUpdate, got LSTMParams",
     ),
     "no layers": (lambda: Network(lstm(), jaxseq.LSTM), "expected weights such as"),
+    "weights of any cell": (
+        lambda: Network((CellParams(*lstm()),), jaxseq.LSTM),
+        r"layers\[0\]: expected LSTMParams, as jaxseq\.LSTM takes, got CellParams",
+    ),
+    "projected widths": (
+        lambda: projected(2, 3),
+        r"layers of one projected width, for PyTorch has one, got widths \[2, 3\]",
+    ),
     "widths": (
         lambda: Network((lstm(), lstm(D=4)), jaxseq.LSTM),
         r"layers\[1\]\.w_x: expected inputs 5 wide, got \(4, 20\)",
     ),
     "hidden widths": (
         lambda: Network((lstm(), lstm(D=5, H=6)), jaxseq.LSTM),
-        "expected layers of one width, for PyTorch has one",
+        r"expected layers of one width, for PyTorch has one, got widths \[5, 6\]",
     ),
     "dtypes": (
         lambda: Network((lstm(), lstm(D=5, dtype=jnp.float32)), jaxseq.LSTM),
