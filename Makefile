@@ -56,7 +56,7 @@ test-in-newest:
 
 # what takes long: every case of every test, compiled as users compile
 test-long: $(VENV)/dev
-	XLA_FLAGS= JAXSEQ_TEST_UPDATES=300 JAXSEQ_TEST_BODIES=300 \
+	XLA_FLAGS= JAXSEQ_TEST_UPDATES=300 JAXSEQ_TEST_BODIES=300 JAXSEQ_TEST_PROCESSES=1 \
 		$(BIN)/python $(PYTEST)
 
 # breaks a copy of the code on purpose, and says what no test notices

@@ -13,6 +13,7 @@ from benchmarks.options import Parser, positive, some_of, whole
 from benchmarks.progress import Progress, minutes, seconds
 from benchmarks.real import options as real_options
 from benchmarks.scan import options as scan_options
+from benchmarks.slices import options as slice_options
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -63,6 +64,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     compile_tpu = add("compile-tpu", "compile the TPU kernels for chips not here")
     compile_tpu.add_argument("--quick", action="store_true", help="one chip and width")
     compile_tpu.add_argument("--results", type=Path, metavar="FILE", help="JSON lines")
+
+    compile_slice = add("compile-slice", "compile a training step for slices of TPUs")
+    slice_options.add(compile_slice)
+
+    scaling = add("scaling", "what a step costs on many chips, by a model")
+    text = "rows of benchmarks.scaling.measure"
+    rows, figure = (
+        RESULTS / "scaling" / name for name in ("cpu-amd-epyc-2.jsonl", "tpu.png")
+    )
+    scaling.add_argument("--measured", type=Path, default=rows, help=text)
+    scaling.add_argument("--figure", type=Path, default=figure, metavar="FILE")
 
     check = add("check-gpu", "all checks and measurements on a GPU, in 9 minutes")
     check.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
@@ -164,6 +176,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks.tpu_compile import compile_all
 
             failed = compile_all(options.quick, options.results)
+        elif options.command == "compile-slice":
+            from benchmarks.slices.compile import compile_slices
+
+            failed = compile_slices(options)
+        elif options.command == "scaling":
+            from benchmarks.scaling.report import report
+
+            report(options.measured, options.figure)
         elif options.command in ("scan", "real"):
             failed = scans(options)
         else:

@@ -673,3 +673,15 @@ def test_compiles_for_a_tpu():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "compiles" in done.stdout and "fails" not in done.stdout
+
+
+def test_a_training_step_compiles_for_a_slice():
+    """And sums each gradient once, behind all loops."""
+    if find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed")
+    command = [sys.executable, "-m", "benchmarks", "compile-slice", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("  4 kernels  all-reduce of") == 2
+    (shards,) = (line for line in done.stdout.splitlines() if " shards " in line)
+    assert " f32 " in shards and " bf16 " not in shards

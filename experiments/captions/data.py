@@ -48,14 +48,14 @@ def batch(part: Part, rows: Sequence[int], size: int) -> Batch:
 
 def bucket(part: Part, size: int) -> Bucket:
     rows = list(range(len(part.images) * len(LANGUAGES)))
-    return Bucket(rows, size, lambda rows: batch(part, rows, size))
+    return Bucket(rows, size, lambda rows, B: batch(part, rows, B))
 
 
 def load(settings: Settings, data_dir: Path | None = None) -> Data:
     train, validation, test = parts()
     known: Any = lambda part: digest([part.images, part.digits, TABLE])
     return Data(
-        train=buckets.endless([bucket(train, settings.batch)], settings.seed),
+        train=buckets.Endless([bucket(train, settings.batch)], settings.seed),
         held_out=[b for b, _ in buckets.once([bucket(validation, settings.batch)])],
         tests={"test": test},
         digests={"all": known(train), "test": known(test)},

@@ -82,7 +82,7 @@ def made(
     size = "" if words is None else f"; a vocabulary of {len(words):,}"
     held_out = buckets.once(bucketed(validation, settings.batch))
     return Data(
-        train=buckets.endless(bucketed(train, settings.batch), settings.seed),
+        train=buckets.Endless(bucketed(train, settings.batch), settings.seed),
         held_out=[batch for batch, _ in held_out],
         tests={"test": test},
         digests=dict(zip(("all", "test"), map(digest, known), strict=True)),
@@ -152,10 +152,10 @@ def bucketed(examples: list[Example], size: int) -> list[Bucket]:
     padded = widths(examples)
 
     def bucket(width: int, rows: list[int]) -> Bucket:
-        def collate(rows: Any) -> Batch:
-            x, lengths = buckets.pad([examples[i].x for i in rows], size, width)
+        def collate(rows: Any, B: int) -> Batch:
+            x, lengths = buckets.pad([examples[i].x for i in rows], B, width)
             labels = [examples[i].label for i in rows]
-            labels += [0] * (size - len(rows))
+            labels += [0] * (B - len(rows))
             return Batch(x, lengths, np.array(labels, np.int32))
 
         return Bucket(rows, size, collate)

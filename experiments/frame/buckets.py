@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
+from experiments.frame.data import Share, part
+
 
 class Bucket(NamedTuple):
     """Examples whose batches have one shape, for which there is one compiled step."""
 
     rows: list[int]  # numbers of the examples
     size: int  # of a batch
-    collate: Callable[[Sequence[int]], Any]  # at most `size` numbers to a batch
+    # (numbers, B): examples to a batch of B rows, of which those left are empty
+    collate: Callable[[Sequence[int], int], Any]
+    parted: bool = True  # whether some rows can be read without the others
 
 
 def bound(n: int, bounds: Sequence[int]) -> int:
@@ -45,20 +49,36 @@ def pad(
     return padded, lengths
 
 
-def endless(buckets: list[Bucket], seed: int) -> Any:
+class Endless:
     """Endless shuffled batches, of which any can be had by its number."""
-    parts, shares = [], []
-    for rows, size, collate in buckets:
-        part = grain.MapDataset.source(rows).seed(seed).shuffle().repeat()
-        parts.append(part.batch(size, batch_fn=collate))
-        shares.append(len(rows) / size)
-    return grain.MapDataset.mix(parts, [share / sum(shares) for share in shares])
+
+    def __init__(self, buckets: list[Bucket], seed: int):
+        parts, weights = [], []
+        for bucket in buckets:
+            rows = grain.MapDataset.source(bucket.rows).seed(seed).shuffle().repeat()
+            drawn = lambda rows, bucket=bucket: (bucket, list(rows))
+            parts.append(rows.batch(bucket.size, batch_fn=drawn))
+            weights.append(len(bucket.rows) / bucket.size)
+        shares = [weight / sum(weights) for weight in weights]
+        self.drawn: Any = grain.MapDataset.mix(parts, shares)
+
+    def __getitem__(self, step: int) -> Any:
+        bucket, rows = self.drawn[step]
+        return bucket.collate(rows, bucket.size)
+
+    def part(self, step: int, share: Share) -> Any:
+        """The rows of a process, which are read alone."""
+        bucket, rows = self.drawn[step]
+        own = share.of(bucket.size)
+        if not bucket.parted or not rows[own]:
+            return part(bucket.collate(rows, bucket.size), share)
+        return bucket.collate(rows[own], own.stop - own.start)
 
 
 def once(buckets: list[Bucket]) -> list[tuple[Any, list[int]]]:
     """Every example once, as batches and the numbers of what is in them."""
     return [
-        (bucket.collate(rows), rows)
+        (bucket.collate(rows, bucket.size), rows)
         for bucket in buckets
         for at in range(0, len(bucket.rows), bucket.size)
         if (rows := bucket.rows[at : at + bucket.size])

@@ -6,6 +6,7 @@ command runs imports the experiment when it is called.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -82,6 +83,7 @@ class CommandLine:
         )
         if data_dir:
             add_data_dir(command)
+        add_processes(command)
         add_settings(command, title, defaults, leave_out)
         command.set_defaults(settings=[own.name for own in fields(defaults)])
         return command
@@ -120,7 +122,12 @@ class CommandLine:
         if names is not None:
             own = {name: options.pop(name) for name in names if name in options}
             options["given"] = own
-        return answer(self.name, lambda: function(**options))
+        how = {name: options.pop(name, None) for name in PROCESSES}
+        if how["distributed"] is None:
+            return answer(self.name, lambda: function(**options))
+        from experiments.frame import watch
+
+        return watch.run(self.name, lambda: function(**options), **how)
 
 
 def add_data_dir(command: Any) -> None:
@@ -128,15 +135,57 @@ def add_data_dir(command: Any) -> None:
     command.add_argument("--data-dir", type=Path, help=text)
 
 
+def add_processes(command: Any) -> None:
+    group = command.add_argument_group("many processes")
+    text = (
+        "one of several processes of one run: auto, where SLURM, Kubernetes, Open MPI "
+        "or Cloud TPU tell of the others, else the address of the first process, the "
+        "number of processes, and which this is, from 0"
+    )
+    group.add_argument(
+        "--distributed", type=address, metavar="auto|HOST:PORT,N,I", help=text
+    )
+    text = shown("time for which a process may be silent, in seconds", 100)
+    group.add_argument(
+        "--heartbeat-seconds", type=number(int, 1), default=100, help=text
+    )
+    text = shown("time that a step may take, in seconds", 1800)
+    group.add_argument(
+        "--stuck-seconds", type=number(float, 1), default=1800, help=text
+    )
+
+
+PROCESSES = "distributed", "heartbeat_seconds", "stuck_seconds"
+
+
+def address(text: str) -> str | tuple[str, int, int]:
+    """An argparse type: how the processes of a run find each other."""
+    if text == "auto":
+        return text
+    match = re.fullmatch(r"(.+:\d+),(\d+),(\d+)", text)
+    if match is None or not int(match[3]) < int(match[2]):
+        expected = "expected auto or HOST:PORT,N,I with I from 0 to N - 1"
+        raise argparse.ArgumentTypeError(f"{expected}, got {text}")
+    return match[1], int(match[2]), int(match[3])
+
+
 def answer(name: str, run: Callable[[], int]) -> int:
     """The exit code of `run`; what the user can mend is said in one line."""
+    code, message = outcome(run)
+    if message is not None:
+        print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+def outcome(run: Callable[[], int]) -> tuple[int, str | None]:
+    """The exit code of `run`, and what its user is told of an error."""
     try:
-        return run()
+        return run(), None
     except InputError as e:
         message, code = f"error: {e}", 2
     except BrokenPipeError:  # the reader has all it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0, None
     except OSError as e:
         message, code = f"error: {e.filename or 'writing'}: {e.strerror or e}", 2
     except (RuntimeError, MemoryError) as e:  # XLA's when it cannot allocate
@@ -145,5 +194,4 @@ def answer(name: str, run: Callable[[], int]) -> int:
         message, code = "error: out of memory: try a smaller model or batch", 2
     except KeyboardInterrupt:
         message, code = "interrupted; what was saved is kept", 130
-    print(f"{name}: {message}", file=sys.stderr)
-    return code
+    return code, message

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks.device import commit, cores, device_name
-from experiments.frame import files
+from experiments.frame import distributed, files
 from experiments.frame.checkpoint import Checkpoints, has_checkpoints, refuse_runs
 from experiments.frame.errors import InputError
 from experiments.frame.files import make_folder
@@ -94,16 +94,22 @@ def fit(
     """
     checkpoints, facts = open_run(out, resume)
     settings = settle(experiment.preset(given), given, facts, out)
+    distributed.same("options", [asdict(settings), resume, asked])
     experiment.check(settings, {**given, **asked, "data_dir": data_dir})
+    if not distributed.first():  # a data set is fetched by one process of a machine
+        distributed.meet("data")
     data = experiment.data.load(settings, data_dir)
+    if distributed.first():
+        distributed.meet("data")
+    distributed.same("data", data.digests)
     if facts is not None and facts.get("digest") != data.digests["all"]:
         raise InputError(f"{out}: the checkpoint there was trained on other data")
-    make_folder(out.parent)
+    distributed.agree(lambda: make_folder(out.parent))
     print(data.about)
     model = experiment.model.make(settings, data.facts)
     trainer = Trainer(settings, model, experiment.model.loss, data, experiment.start)
     if checkpoints is None:  # nothing is made before the input is known to be good
-        make_folder(out)
+        distributed.agree(lambda: make_folder(out))
         checkpoints = Checkpoints(out)
     if facts is not None:
         trainer.go_on(checkpoints, facts["step"])
@@ -127,6 +133,9 @@ def fit(
         )
         return None
     run = Run(out, settings, facts, trainer.model, data, asked)
+    if not distributed.first():
+        distributed.meet("tested")
+        return run, Evaluation([], "")
     evaluation = experiment.evaluate(run)
     for result in evaluation.results:
         write_result(run, result)
@@ -140,6 +149,7 @@ def fit(
 <h2>Settings</h2>
 {table({**asdict(settings), **asked})}"""
     print(f"Report: {write_page(out / 'report.html', title, body)}")
+    distributed.meet("tested")
     return run, evaluation
 
 
@@ -157,14 +167,16 @@ def open_run(
     out: Path, resume: bool
 ) -> tuple[Checkpoints | None, dict[str, Any] | None]:
     """The checkpoints in the folder of a run and the newest one's facts, if any."""
-    if not has_checkpoints(out):
+    if not distributed.agree(lambda: has_checkpoints(out)):
         return None, None
-    make_folder(out)
+    distributed.agree(lambda: make_folder(out))
     checkpoints = Checkpoints(out)
-    if checkpoints.newest is None:
+    if distributed.agree(lambda: checkpoints.newest) is None:
         return checkpoints, None
-    refuse_runs([out], resume)
-    return checkpoints, checkpoints.facts()
+    distributed.agree(lambda: refuse_runs([out], resume))
+    facts = checkpoints.facts()
+    distributed.same(f"checkpoint in {out}", facts)
+    return checkpoints, facts
 
 
 def saved_settings(kind: type, facts: dict[str, Any], out: Path) -> Any:

@@ -13,10 +13,12 @@ from flax import nnx
 from jax import Array
 from tqdm import tqdm
 
+from experiments.frame import distributed
 from experiments.frame.checkpoint import Checkpoints
-from experiments.frame.data import Data
+from experiments.frame.data import Data, part
 from experiments.frame.errors import InputError
 from experiments.frame.interrupts import Interrupts
+from experiments.frame.watch import WATCH
 
 
 class Loss(NamedTuple):
@@ -26,6 +28,10 @@ class Loss(NamedTuple):
     n: Array
     shown: Array | None = None  # in reports in place of `total`
     carry: Any = None  # what the next batch goes on with
+
+
+# what a process wishes, the strongest of which all do after the step
+GO_ON, SAVE, STOP = range(3)
 
 
 class State(NamedTuple):
@@ -66,7 +72,7 @@ def norms_of(weights: Any) -> list[Array]:
 
 
 class Trainer:
-    """A run: its state and its compiled update.
+    """A run: its state and its compiled update, with batches over all devices.
 
     `loss(model, batch)` gives a `Loss`, or its first fields. With `start` it is
     `loss(model, batch, carry)`: a batch goes on with the carry of the one before, the
@@ -82,17 +88,20 @@ class Trainer:
         start: Callable[[Any, Any], Any] | None = None,
     ):
         self.settings, self.data, self.start = settings, data, start
+        n = distributed.devices()
+        if not data.fills and settings.batch % n:
+            raise InputError(f"--batch {settings.batch}: {n} devices share no such")
         self.graph, state, self.rest = split(model, settings)
-        self.step = 0
-        carry = None if start is None else start(model, data.train[0])
-        # to one device, as what a checkpoint gives: the update is compiled once
-        self.state, self.carry = jax.device_put((state, carry), jax.devices()[0])
+        self.step, self.wish, self.told = 0, GO_ON, jnp.array(GO_ON)
+        self.state, self.carry = distributed.replicated(state), None
+        if start is not None:
+            self.carry = distributed.by_rows(start(model, self.rows(0)))
         optimizer = make_optimizer(settings)
 
         def of(model: Any, batch: Any, carry: Any) -> Loss:
             return Loss(*loss(model, batch, *([] if start is None else [carry])))
 
-        def update(state: State, carry: Any, batch: Any, key: Array) -> Any:
+        def update(state: State, carry: Any, batch: Any, key: Array, wish: Any) -> Any:
             def mean(weights: Any) -> tuple[Array, Loss]:
                 model = nnx.merge(self.graph, weights, self.rest, copy=True)
                 model.train()
@@ -105,20 +114,32 @@ class Trainer:
             updates, rest = optimizer.update(grads, state.optimizer, state.weights)
             state = State(optax.apply_updates(state.weights, updates), rest)
             shown = value if found.shown is None else found.shown / found.n
-            return state, found.carry, shown
+            return state, found.carry, shown, wish.max()
 
         def sums(weights: Any, carry: Any, batch: Any) -> tuple[Any, Array, Array]:
             found = of(in_use(self.graph, weights, self.rest), batch, carry)
             total = found.total if found.shown is None else found.shown
             return found.carry, total, found.n
 
-        self.update = jax.jit(update, donate_argnums=(0, 1))
-        self.sums = jax.jit(sums)
+        whole, rows = distributed.everywhere(), distributed.over_rows()
+        of_carry = None if start is None else rows
+        self.update = jax.jit(
+            update, donate_argnums=(0, 1), out_shardings=(whole, of_carry, whole, whole)
+        )
+        self.sums = jax.jit(sums, out_shardings=(None, whole, whole))
 
     @property
     def model(self) -> Any:
-        """The module as it is now, to be used."""
-        return in_use(self.graph, self.state.weights, self.rest)
+        """The module as it is now, to be used by this process alone."""
+        here = jax.tree.map(jnp.asarray, distributed.fetch(self.state.weights))
+        return in_use(self.graph, here, self.rest)
+
+    def rows(self, step: int) -> Any:
+        """Those that this process has of a batch."""
+        train, share = self.data.train, distributed.share()
+        if hasattr(train, "part"):
+            return train.part(step, share)
+        return part(train[step], share)
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -134,20 +155,26 @@ class Trainer:
     def advance(self) -> Array:
         """Does one step and returns its loss."""
         key = jax.random.fold_in(jax.random.key(self.settings.seed), self.step)
-        batch = self.data.train[self.step]
-        self.state, self.carry, loss = self.update(self.state, self.carry, batch, key)
+        batch = distributed.by_rows(self.rows(self.step))
+        wish = distributed.by_rows(np.full(jax.local_device_count(), self.wish))
+        self.state, self.carry, loss, self.told = self.update(
+            self.state, self.carry, batch, key, wish
+        )
         self.step += 1
         return loss
 
     def evaluate(self) -> float:
         """The mean loss over all that is held out."""
-        carry, parts = None, []
-        if self.start is not None:
-            carry = self.start(self.model, self.data.held_out[0])
+        carry, found, share = None, [], distributed.share()
         for batch in self.data.held_out:
-            carry, *part = self.sums(self.state.weights, carry, batch)
-            parts.append(part)
-        totals, counts = zip(*jax.device_get(parts), strict=True)
+            place = distributed.replicated
+            if self.data.fills or len(jax.tree.leaves(batch)[0]) % share.devices == 0:
+                place, batch = distributed.by_rows, part(batch, share)
+            if self.start is not None and carry is None:
+                carry = place(self.start(self.model, batch))
+            carry, *sums = self.sums(self.state.weights, carry, place(batch))
+            found.append(sums)
+        totals, counts = zip(*distributed.fetch(found), strict=True)
         return sum(map(float, totals)) / sum(map(float, counts))
 
 
@@ -161,11 +188,12 @@ def loop(
     steps, units = trainer.settings.steps, trainer.data.per_step
     log_every, evaluate_every = max(1, steps // 200), max(1, steps // 8)
     start = saved = time.monotonic()
-    before, held_out = facts["seconds"], ""
+    before, held_out, alone = facts["seconds"], "", distributed.count() == 1
+    asked, told, coming = False, GO_ON, trainer.told
     losses = facts["pending"]  # of the steps since the last row of facts["train"]
 
     def fetch() -> None:
-        losses[:] = map(float, jax.device_get(losses))
+        losses[:] = map(float, distributed.fetch(losses))
         if not np.isfinite(losses).all():
             raise InputError(
                 f"the loss is {losses[-1]} at step {trainer.step}: try a lower "
@@ -174,7 +202,7 @@ def loop(
 
     def check(held_out: float = 0.0) -> None:
         """That the weights and the held-out loss are finite."""
-        norms = jax.device_get(norms_of(trainer.state.weights))
+        norms = distributed.fetch(norms_of(trainer.state.weights))
         if not np.isfinite([*norms, held_out]).all():
             raise InputError(
                 f"the weights are not finite at step {trainer.step}: try a lower "
@@ -194,6 +222,10 @@ def loop(
         if checkpoints.newest != trainer.step:
             checkpoints.save(trainer.step, facts, **trainer.saved)
 
+    def wish() -> int:
+        due = distributed.first() and time.monotonic() - saved >= save_seconds
+        return STOP if interrupts.seen else SAVE if due and not asked else GO_ON
+
     bar = tqdm(
         total=steps * units,
         initial=trainer.step * units,
@@ -201,9 +233,17 @@ def loop(
         unit_scale=True,
         mininterval=0.5 if sys.stderr.isatty() else 10,
     )
-    with Interrupts() as interrupts, bar:
-        while trainer.step < steps and not interrupts.seen:
+    with Interrupts() as interrupts, bar, WATCH:
+        while trainer.step < steps and told < STOP:
+            WATCH.step()
+            trainer.wish = wish()
+            asked = trainer.wish == SAVE and not alone
             losses.append(trainer.advance())
+            # of the step before: that of this one would have to be waited for
+            told, coming = (
+                wish() if alone else int(distributed.fetch(coming)),
+                trainer.told,
+            )
             bar.update(units)
             last = trainer.step == steps
             if trainer.step % log_every == 0 or last:
@@ -217,9 +257,9 @@ def loop(
                 check(loss)
                 facts["held_out"].append({"step": trainer.step, "loss": loss})
                 held_out = f", held out {loss:.3g}"
-            if time.monotonic() - saved >= save_seconds or last:
+            if told == SAVE or last:
                 save()
-                saved = time.monotonic()
+                saved, asked = time.monotonic(), False
         if trainer.step < steps:
             save()
-    return trainer.step == steps and not interrupts.seen
+    return trainer.step == steps and not (interrupts.seen if alone else told == STOP)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import datasets
-from experiments.frame.data import Data
+from experiments.frame.data import WHOLE, Data, Share
 from experiments.frame.errors import InputError
 from experiments.language_model.settings import Settings
 
@@ -39,7 +39,10 @@ class Windows:
         return (len(self.tokens) - 1) // (self.batch * self.window)
 
     def __getitem__(self, step: int) -> Batch:
-        """Each epoch cuts the text at another offset.
+        return self.part(step, WHOLE)
+
+    def part(self, step: int, share: Share) -> Batch:
+        """The streams of a process. Each epoch cuts the text at another offset.
 
         It depends on the step alone, so a run can go on from any step.
         """
@@ -47,7 +50,8 @@ class Windows:
         length = self.per_epoch * self.window  # of a stream
         room = len(self.tokens) - self.batch * length
         offset = np.random.default_rng((self.seed, epoch)).integers(room)
-        starts = offset + length * np.arange(self.batch) + i * self.window
+        streams = np.arange(self.batch)[share.of(self.batch)]
+        starts = offset + length * streams + i * self.window
         at = starts[:, None] + np.arange(self.window)
         return Batch(self.tokens[at], self.tokens[at + 1], i == 0)
 
@@ -90,6 +94,7 @@ def load(settings: Settings, data_dir: Path | None) -> Data:
         f"out, {len(vocabulary)} distinct.",
         per_step=per_step,
         unit="character",
+        fills=False,
     )
 
 

@@ -103,4 +103,5 @@ def load(settings: Settings, data_dir: Path | None = None) -> Data:
         about=f"{title(settings)}: {ROWS * TEST_BATCHES:,} sequences to test.",
         per_step=settings.batch,
         unit="sequence",
+        fills=False,
     )

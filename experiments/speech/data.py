@@ -107,8 +107,8 @@ def batches(
     rows = [(features(e.sound, settings), e.digits) for e in examples]
     size, most = settings.batch, max(1, *(len(digits) for _, digits in rows))
 
-    def collate(width: int, numbers: Sequence[int]) -> Batch:
-        return batch([rows[i] for i in numbers], size, width, most)
+    def collate(width: int, numbers: Sequence[int], B: int) -> Batch:
+        return batch([rows[i] for i in numbers], B, width, most)
 
     widths = buckets.by_width([len(x) for x, _ in rows], WIDTHS).items()
     return buckets.once([Bucket(own, size, partial(collate, w)) for w, own in widths])

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.frame import buckets
 from experiments.frame.buckets import Bucket
-from experiments.frame.data import Data, digest
+from experiments.frame.data import Data, Same, digest
 from experiments.frame.errors import InputError
 from experiments.tagging.corpus import Sentence, sentences
 from experiments.tagging.entities import SCHEMES, scheme
@@ -52,7 +52,7 @@ def load(settings: Settings, data_dir: Path | None) -> Data:
         else f"They tell of no entities ({', '.join(SCHEMES)}): accuracy alone, no F1."
     )
     return Data(
-        train=buckets.endless(train, settings.seed),
+        train=buckets.Endless(train, settings.seed),
         held_out=[batch for batch, _ in held_out],
         tests={"test": Corpus(parts[0], parts[1], parts[2], vocabulary)},
         digests={"all": digest(joined), "test": digest(joined[2])},
@@ -108,8 +108,9 @@ class Batch(NamedTuple):
     lengths: np.ndarray  # (B,), 0 for what only fills the batch
     tags: np.ndarray  # (B, T)
     forms: np.ndarray | None  # (B, T) rows of the letters
-    letters: np.ndarray | None  # (N, L, P) of the distinct words of the batch
-    letter_lengths: np.ndarray | None  # (N,)
+    # of the distinct words of the batch, (N, L, P) and (N,)
+    letters: Same | None
+    letter_lengths: Same | None
 
 
 def bucketed(
@@ -121,16 +122,16 @@ def bucketed(
         size = max(1, settings.batch // width)
         most = most_distinct([rows[i].forms for i in own], size)
 
-        def collate(chosen: Any) -> Batch:
+        def collate(chosen: Any, B: int) -> Batch:
             fields = zip(*(rows[i] for i in chosen), strict=True)
-            padded = [buckets.pad(field, size, width) for field in fields]
+            padded = [buckets.pad(field, B, width) for field in fields]
             (words, lengths), (forms, _), (tags, _) = padded
             spelt = (None, None, None)
             if settings.letters:
                 spelt = distinct(forms, letters, most)
             return Batch(words, lengths, tags, *spelt)
 
-        return Bucket(own, size, collate)
+        return Bucket(own, size, collate, parted=not settings.letters)
 
     lengths = [len(row.words) for row in rows]
     by_width = buckets.by_width(lengths, widths(settings))
@@ -147,11 +148,11 @@ def most_distinct(forms: list[np.ndarray], size: int) -> int:
 
 def distinct(
     forms: np.ndarray, letters: Letters, most: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, Same, Same]:
     """Rows of the letters of the distinct words, and these, filled up to `most`."""
     found, rows = np.unique(forms, return_inverse=True)
     # one shape to compile for, and seldom a second one
     own = np.zeros(most if len(found) <= most else forms.size + 1, np.int32)
     own[: len(found)] = found
     rows = rows.reshape(forms.shape).astype(np.int32)
-    return rows, letters.parts[own], letters.lengths[own]
+    return rows, Same(letters.parts[own]), Same(letters.lengths[own])

@@ -54,7 +54,7 @@ class Tagger(nnx.Module):
             words = jnp.where(drop, UNKNOWN, words)
         x = self.words(words)
         if self.letters is not None:
-            spelt = self.spelt(batch.letters, batch.letter_lengths)
+            spelt = self.spelt(batch.letters.value, batch.letter_lengths.value)
             x = jnp.concatenate([x, spelt[batch.forms]], -1)
         _, y = self.recurrent(self.dropout(x), lengths=batch.lengths)
         return self.head(self.dropout(y))

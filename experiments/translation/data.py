@@ -63,7 +63,7 @@ def load(settings: Settings, data_dir: Path | None) -> Data:
         f"{len(shapes)} shapes of batches, each compiled when it first comes.",
     ]
     return Data(
-        train=buckets.endless(shapes, settings.seed),
+        train=buckets.Endless(shapes, settings.seed),
         held_out=[batch for batch, _ in once(held_out, settings.tokens)],
         tests={"test": test},
         digests={"all": digest_of(parts, facts), "test": digest_of_pairs(test)},
@@ -196,8 +196,8 @@ def grouped(
         longest = (1 + max(len(examples[i][side]) for i in rows) for side in (0, 1))
         B = max(1, tokens // width)
         S, T = (bound(n, bounds) for n in longest)
-        make = lambda rows, shape=(B, S, T): collate(
-            [examples[i] for i in rows], *shape
+        make = lambda rows, B, widths=(S, T): collate(
+            [examples[i] for i in rows], B, *widths
         )
         found.append(Bucket(rows, B, make))
     return found

@@ -85,7 +85,8 @@ def arrays_of(checkpoints):
     """All arrays of the newest checkpoint: weights, optimizer, carry."""
     folder = checkpoints.run / "checkpoints" / str(checkpoints.newest)
     names = [p.name for p in folder.iterdir() if p.name in ("arrays", "carry")]
-    args = {name: ocp.args.StandardRestore() for name in names}
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    args = {n: ocp.args.StandardRestore(fallback_sharding=here) for n in names}
     restored = checkpoints.manager.restore(
         checkpoints.newest, args=ocp.args.Composite(**args)
     )

@@ -1,6 +1,7 @@
 """The frame of the experiments, tested with a small one: tests/experiments/toy.py."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from flax import nnx
 from matplotlib.figure import Figure
 
-from experiments.frame import checkpoint, page, results
+from experiments.frame import checkpoint, distributed, page, results
 from experiments.frame.checkpoint import Checkpoints
 from experiments.frame.experiment import load
 from experiments.frame.files import make_folder
@@ -166,7 +167,8 @@ def test_dropout_is_drawn_by_the_step():
     run.data = run.data._replace(train=[batch] * 9)
 
     def loss(step):
-        run.step, run.carry = step, run.start(run.model, batch)
+        run.step = step
+        run.carry = distributed.by_rows(run.start(run.model, batch))
         return float(run.advance())
 
     losses = [loss(step) for step in (0, 1, 0)]
@@ -185,9 +187,11 @@ from tests.experiments import helpers, toy
 with helpers.before_step(5, lambda: os.kill(os.getpid(), signal.SIGKILL)):
     toy.main(["train", "--out", {str(out)!r}, "--save-seconds", "0"])
 """
+    devices = {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}  # as those of `whole`
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | devices,
+    )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert 3 <= Checkpoints(out, read_only=True).newest <= 5
     assert train(out, "--resume") == 0

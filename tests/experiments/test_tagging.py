@@ -16,6 +16,7 @@ from flax import nnx
 
 from experiments import datasets
 from experiments.frame import buckets
+from experiments.frame.data import Same
 from experiments.frame.errors import InputError
 from experiments.tagging import corpus, data, experiment, source
 from experiments.tagging.__main__ import main
@@ -207,7 +208,7 @@ def some_batch(settings):
     model = Tagger(settings, vocabulary, rngs=nnx.Rngs(1))
     encoded, letters = encode(rows, vocabulary, settings)
     (bucket,) = data.bucketed(encoded, letters, settings)
-    return model, bucket.collate([0, 1]), encoded, letters
+    return model, bucket.collate([0, 1], bucket.size), encoded, letters
 
 
 @pytest.mark.parametrize("crf", [False, True])
@@ -244,7 +245,8 @@ def test_padding_and_company_change_nothing():
     forms = encoded[1].forms[None]
     alone = data.Batch(
         encoded[1].words[None], np.array([1], np.int32), encoded[1].tags[None],
-        np.zeros_like(forms), letters.parts[forms[0], :2], letters.lengths[forms[0]],
+        np.zeros_like(forms), Same(letters.parts[forms[0], :2]),
+        Same(letters.lengths[forms[0]]),
     )  # fmt: skip
     own, among = scores_of(model, alone), scores_of(model, batch)
     np.testing.assert_allclose(own[0], among[1, :1], atol=1e-5)
@@ -297,13 +299,13 @@ def test_every_word_is_in_a_batch_with_its_letters():
     assert len(pieces) > len(rows) and max(len(p.words) for p in pieces) == 8
     seen = []
     for batch, _ in buckets.once(data.bucketed(pieces, letters, settings)):
-        assert batch.words.shape == (30, 8) and len(batch.letters) <= 241
+        assert batch.words.shape == (30, 8) and len(batch.letters.value) <= 241
+        parts, lengths = batch.letters.value, batch.letter_lengths.value
         for b, n in enumerate(batch.lengths):
             for t in range(n):
                 form = batch.forms[b, t]
                 spelt = "".join(
-                    vocabulary.letters[p - 2]
-                    for p in batch.letters[form, : batch.letter_lengths[form], 0]
+                    vocabulary.letters[p - 2] for p in parts[form, : lengths[form], 0]
                 )
                 seen.append((spelt, vocabulary.tags[batch.tags[b, t]]))
     every = [pair for row in rows for pair in zip(row.words, row.tags, strict=True)]

@@ -160,7 +160,7 @@ def test_learns_dates(monkeypatch):
     groups = data.grouped(train, settings.tokens, data.BOUNDS)
     held_out = data.once(validation, settings.tokens)
     loaded = loaded._replace(
-        train=buckets.endless(groups, 0), held_out=[batch for batch, _ in held_out]
+        train=buckets.Endless(groups, 0), held_out=[batch for batch, _ in held_out]
     )
     model = EXPERIMENT.model.make(settings, loaded.facts)
     trainer = Trainer(settings, model, EXPERIMENT.model.loss, loaded)
@@ -412,9 +412,9 @@ def test_batches():
     assert sorted(seen) == list(range(300))
     # endless: any batch by its number, the same again, with each example about as often
     groups = data.grouped(examples, 512, data.BOUNDS)
-    made = buckets.endless(groups, seed=1)
+    made = buckets.Endless(groups, seed=1)
     for i in (0, 7, 250):
-        again = buckets.endless(groups, seed=1)[i]
+        again = buckets.Endless(groups, seed=1)[i]
         assert all((a == b).all() for a, b in zip(made[i], again, strict=True))
     count = {tuple(s): 0 for s, _ in examples}
     for i in range(250):
