@@ -27,15 +27,31 @@ def tell(line: str) -> None:
 
 
 def leave(code: int, line: str | None) -> None:
-    """Ends this process at once, and the others by the code."""
+    """Ends this process at once, and the others by the code, unless one was first."""
+    threading.Timer(5.0, os._exit, [code]).start()  # whatever becomes of the others
+    try:
+        client().key_value_set("run/failed", str(code))
+    except RuntimeError as e:
+        if "ALREADY_EXISTS" in str(e):  # what follows from it is not told
+            line = None
     if line is not None:
         tell(line)
-    threading.Timer(2.0, os._exit, [code]).start()  # whatever becomes of the others
-    with suppress(RuntimeError):  # one was before, or nobody is there to be told
-        client().key_value_set("run/failed", str(code))
-    if first():
-        time.sleep(1)  # the others are told by this process
+    stay()
     os._exit(code)
+
+
+def stay() -> None:
+    """Until the others have heard of it, which process 0 tells them."""
+    time.sleep((3 if first() else 2) * Watch.EVERY)
+
+
+def lost(i: int, what: str) -> None:
+    """Ends this process, for another one is gone."""
+    line = f"process {i} {what}; what was saved is kept"
+    if i == 0:  # by which the others would be told
+        tell(line)
+        os._exit(1)
+    leave(1, line)
 
 
 class Watch:
@@ -88,6 +104,8 @@ class Watch:
                 own = client().key_value_increment(f"beat/{me}", 1)
                 found = dict(client().key_value_dir_get("run/"))
                 if "run/failed" in found:
+                    if first():
+                        stay()
                     os._exit(int(found["run/failed"]))
                 heard = {0: str(own)}
                 if first():
@@ -101,7 +119,7 @@ class Watch:
     def look(self) -> None:
         while not self.over.is_set():
             if (i := self.silent(self.heartbeat)) is not None:
-                leave(1, f"process {i} does not answer; what was saved is kept")
+                lost(i, "does not answer")
             since, limit = self.since, self.stuck
             if since is not None and time.monotonic() - since > limit:
                 tell(f"no step for {limit:g} s; it is here:")
@@ -120,7 +138,7 @@ class Watch:
         """Leaves if a process is gone, which shows in a few seconds."""
         time.sleep(5 * self.EVERY)
         if (i := self.silent(3 * self.EVERY)) is not None:
-            leave(1, f"process {i} is gone; what was saved is kept")
+            lost(i, "is gone")
         time.sleep(2 * self.EVERY)
 
 

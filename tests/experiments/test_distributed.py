@@ -162,7 +162,7 @@ def test_a_signal_to_one_stops_all(tmp_path, started):
 @pytest.mark.parametrize(
     "what, told",
     [
-        ("option", "error: other options than process 0 has"),
+        pytest.param("option", "error: other options than process 0 has", marks=long),
         pytest.param("text", "error: other data than process 0 has", marks=long),
         pytest.param("disk", "no space left for a checkpoint of", marks=long),
     ],
