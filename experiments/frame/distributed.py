@@ -84,7 +84,7 @@ def same(name: str, value: Any) -> None:
     """Raises in a process whose value is not that of process 0."""
     own = digest(value)
     if agree(lambda: own) != own:
-        raise InputError(f"other {name} than process 0 has")
+        raise InputError(f"the {name} differ from those of process 0")
 
 
 # arrays over the devices of all processes

@@ -175,7 +175,7 @@ def open_run(
         return checkpoints, None
     distributed.agree(lambda: refuse_runs([out], resume))
     facts = checkpoints.facts()
-    distributed.same(f"checkpoint in {out}", facts)
+    distributed.same(f"facts of the checkpoint in {out}", facts)
     return checkpoints, facts
 
 

@@ -90,7 +90,8 @@ class Trainer:
         self.settings, self.data, self.start = settings, data, start
         n = distributed.devices()
         if not data.fills and settings.batch % n:
-            raise InputError(f"--batch {settings.batch}: {n} devices share no such")
+            expected = f"expected a multiple of {n}, the number of devices"
+            raise InputError(f"--batch {settings.batch}: {expected}")
         self.graph, state, self.rest = split(model, settings)
         self.step, self.wish, self.told = 0, GO_ON, jnp.array(GO_ON)
         self.state, self.carry = distributed.replicated(state), None

@@ -29,6 +29,7 @@ def tell(line: str) -> None:
 def leave(code: int, line: str | None) -> None:
     """Ends this process at once, and the others by the code, unless one was first."""
     threading.Timer(5.0, os._exit, [code]).start()  # whatever becomes of the others
+    WATCH.over.set()  # so that it does not hear of itself before it has told why
     try:
         client().key_value_set("run/failed", str(code))
     except RuntimeError as e:
@@ -103,7 +104,7 @@ class Watch:
             while not self.over.is_set():
                 own = client().key_value_increment(f"beat/{me}", 1)
                 found = dict(client().key_value_dir_get("run/"))
-                if "run/failed" in found:
+                if "run/failed" in found and not self.over.is_set():
                     if first():
                         stay()
                     os._exit(int(found["run/failed"]))
