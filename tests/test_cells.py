@@ -326,3 +326,19 @@ def test_rollouts_with_time_first(cell):
     by_time = jax.jit(jax.vmap(run, in_axes=1, out_axes=(0, 1)))
     end, y = by_time(x.swapaxes(0, 1), resets.swapaxes(0, 1))
     assert_close((end, y.swapaxes(0, 1)), run(x, resets))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_gates_as_an_axis(name):
+    cell = CELLS[name]
+    params, x, state = random_problem(cell, batch=(2,), T=5, D=3, H=4)
+    H = params.w_h.shape[0]
+    split = lambda w: w if w.shape == (H,) else w.reshape(*w.shape[:-1], cell.gates, H)
+    apart = jax.tree.map(split, params)
+    got = run_and_gradients(cell, apart, x, state)
+    want = run_and_gradients(cell, params, x, state)
+    back = lambda a, like: a.reshape(jnp.shape(like))
+    assert_close(jax.tree.map(back, got, want), want)
+    step = lambda params: cell.step(params, state, x[:, 0])
+    assert_close(step(apart), step(params))
+    chex.assert_trees_all_equal(cell.zeros(apart, 2), cell.zeros(params, 2))

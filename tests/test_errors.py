@@ -87,10 +87,10 @@ CASES = {
     "params.b: expected dtype float64, got float32": lstm(
         params=PARAMS._replace(b=PARAMS.b.astype(jnp.float32))
     ),
-    "params: expected w_x and w_h of rank 2, got ranks (3, 2)": lstm(
+    "params: expected w_x and w_h of rank 2, or both of rank 3, got ranks (3, 2)": lstm(
         params=PARAMS._replace(w_x=PARAMS.w_x[None])
     ),
-    "params: expected w_x and w_h of rank 2, got ranks (2, 3)": lstm(
+    "params: expected w_x and w_h of rank 2, or both of rank 3, got ranks (2, 3)": lstm(
         params=PARAMS._replace(w_h=PARAMS.w_h[None])
     ),
     "params.w_x: expected a dtype among ('float64', 'float32', 'bfloat16', "

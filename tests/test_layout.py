@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "_attention": "_base",
     "_search": "_base",
     "_losses": "_base",
-    "_models": "_base _attention _compose _cells",
+    "_models": "_base _attention _compose _cells _scan.scan",
     "_files": "_base",
     "nn": "_base jaxseq",
     "linen": "_base jaxseq",

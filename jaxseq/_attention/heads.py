@@ -1,12 +1,14 @@
 """Attention in several heads, each with maps of its own."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.params import MultiHeadParams
 from jaxseq._attention.scores import dot_heads
+from jaxseq._base.linear import linear
 
 
 def heads_of(
@@ -36,11 +38,9 @@ def attend_heads(
 
 def split_heads(a: Array, w: Array, b: Array | None) -> Array:
     """`a w + b` by head: (..., T, width) to (..., T, N, A)."""
-    heads = jnp.einsum("...d,dna->...na", a, w)
-    return heads if b is None else heads + b
+    return linear(a, w, b, partial(jnp.einsum, "...d,dna->...na"))
 
 
 def join_heads(heads: Array, w: Array, b: Array | None) -> Array:
     """(..., T, N, A) to (..., T, O)."""
-    joined = jnp.einsum("...na,nao->...o", heads, w)
-    return joined if b is None else joined + b
+    return linear(heads, w, b, partial(jnp.einsum, "...na,nao->...o"))

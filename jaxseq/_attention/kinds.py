@@ -14,6 +14,7 @@ from jaxseq._attention.masks import hide, visible
 from jaxseq._attention.params import AdditiveParams
 from jaxseq._attention.scores import additive, dot
 from jaxseq._base.check import as_array, check, check_array
+from jaxseq._base.linear import linear
 
 
 def additive_attention(
@@ -66,7 +67,7 @@ def additive_attention(
     check_additive(params, query, keys)
     valid = visible(query, keys, lengths, mask)
     keys, values = hide(query, keys, values, valid)
-    return additive(params, query, keys @ params.w_k, values, valid)
+    return additive(params, query, linear(keys, params.w_k), values, valid)
 
 
 def general_attention(
@@ -116,7 +117,7 @@ def general_attention(
     check_array(w, "w", (query.shape[-1], keys.shape[-1]), query.dtype)
     valid = visible(query, keys, lengths, mask)
     keys, values = hide(query, keys, values, valid)
-    return dot(query @ w, keys, values, valid, scale=1.0)
+    return dot(linear(query, w), keys, values, valid, scale=1.0)
 
 
 def dot_attention(

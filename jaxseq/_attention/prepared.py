@@ -7,6 +7,7 @@ from jax import Array
 from jaxseq._attention.heads import attend_heads, heads_of
 from jaxseq._attention.params import AdditiveParams, Dot, MultiHeadParams, ScaledDot
 from jaxseq._attention.scores import additive, dot
+from jaxseq._base.linear import linear
 
 Score = AdditiveParams | MultiHeadParams | Dot | ScaledDot | Array
 
@@ -14,7 +15,7 @@ Score = AdditiveParams | MultiHeadParams | Dot | ScaledDot | Array
 def prepare(score: Score, values: Array) -> Any:
     """The keys of `values`, `(..., S, K)`, as `attend` takes them."""
     if isinstance(score, AdditiveParams):
-        return values @ score.w_k
+        return linear(values, score.w_k)
     if isinstance(score, MultiHeadParams):
         return heads_of(score, values, values)
     return None
@@ -32,5 +33,5 @@ def attend(
         return attend_heads(score, query, k, v, valid)
     if isinstance(score, ScaledDot):
         return dot(query, values, values, valid)
-    query = query if isinstance(score, Dot) else query @ score
+    query = query if isinstance(score, Dot) else linear(query, score)
     return dot(query, values, values, valid, scale=1.0)

@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxseq._attention.params import AdditiveParams
 from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.linear import linear
 
 
 def additive(
@@ -20,7 +21,7 @@ def additive(
 ) -> tuple[Array, Array]:
     """With keys that went through their map already."""
     wide = state_dtype(query.dtype)
-    hidden = (query @ params.w_q)[..., :, None, :] + keys[..., None, :, :]
+    hidden = linear(query, params.w_q)[..., :, None, :] + keys[..., None, :, :]
     scores = jnp.tanh(hidden.astype(wide)) @ params.v.astype(wide)
     weights = softmax(scores, valid).astype(query.dtype)
     return weights @ values, weights

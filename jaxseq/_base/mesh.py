@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AxisType, PartitionSpec
 
+from jaxseq._base.linear import mapped
+
 
 def has_axes(kind: AxisType) -> bool:
     """Whether the mesh of the context has axes of this kind."""
@@ -53,11 +55,16 @@ def rows(table: Array, *at: Array) -> Array:
     """
     # a negative index would count from the end
     at = tuple(jnp.where(i < 0, n, i) for i, n in zip(at, table.shape, strict=False))
-    if not has_axes(AxisType.Explicit):
-        return table.at[at].get(mode="fill")
-    spec = tuple(jax.typeof(table).sharding.spec)[len(at) :]
-    spec = PartitionSpec(*jax.typeof(at[0]).sharding.spec, *spec)
-    return table.at[at].get(mode="fill", out_sharding=spec)
+    spec = None
+    if has_axes(AxisType.Explicit):
+        spec = tuple(jax.typeof(table).sharding.spec)[len(at) :]
+        spec = PartitionSpec(*jax.typeof(at[0]).sharding.spec, *spec)
+
+    def get(*args: Array) -> Array:
+        *at, table = args
+        return table.at[tuple(at)].get(mode="fill", out_sharding=spec)
+
+    return mapped(get, table, *at)
 
 
 def of_each_row(weights: Array, rows: Array) -> Array:

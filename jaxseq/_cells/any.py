@@ -13,6 +13,7 @@ from jaxseq._cells.gru_update import gru_update
 from jaxseq._cells.lstm import LSTMParams, lstm_init, lstm_zeros
 from jaxseq._cells.lstm_update import lstm_update
 from jaxseq._cells.rnn import TANH, RNNParams, rnn_init, rnn_zeros
+from jaxseq._cells.units import in_units
 from jaxseq._engine.door import sequence, step
 from jaxseq._engine.params import CellParams
 
@@ -46,8 +47,8 @@ def run_cell(
     """`sequence` for a cell and its weights, from zeros without a state or a start."""
     if state is None and options.get("start") is None:
         state = cell.zeros(params, jnp.shape(jax.tree.leaves(x)[0])[:-2])
-    return sequence(cell.update, CellParams(*params), x, state, **options)
+    return sequence(*in_units(cell.update, params), x, state, **options)
 
 
 def step_cell(cell: Cell, params: Any, state: Any, x: Any) -> tuple[Any, Array]:
-    return step(cell.update, CellParams(*params), state, x)
+    return step(*in_units(cell.update, params), state, x)

@@ -23,17 +23,19 @@ def check_params(params: Any, kind: type, gates: int) -> Any:
         check(ok, f"params.{name}", "an array", type(w).__name__)
     params = jax.tree.map(as_jax, params)
     ranks = params.w_x.ndim, params.w_h.ndim
-    check(ranks == (2, 2), "params", "w_x and w_h of rank 2", f"ranks {ranks}")
+    known = ((2, 2), (3, 3)) if gates > 1 else ((2, 2),)
+    expected = "w_x and w_h of rank 2" + (", or both of rank 3" if gates > 1 else "")
+    check(ranks in known, "params", expected, f"ranks {ranks}")
     D, H, dtype = params.w_x.shape[0], params.w_h.shape[0], params.w_x.dtype
     check_dtype(dtype, "params.w_x")
-    Z = gates * H
-    shapes = {"w_x": (D, Z), "w_h": (H, Z), "b": (Z,), "b_h": (Z,), "b_hn": (H,)}
+    Z = (gates * H,) if ranks == (2, 2) else (gates, H)
+    shapes = {"w_x": (D, *Z), "w_h": (H, *Z), "b": Z, "b_h": Z, "b_hn": (H,)}
     for name, w in params._asdict().items():
         if w is None:
             continue
         if name == "b_hn":
-            expected = f"shape ({H},) or ({Z},)"
-            check(w.shape in ((H,), (Z,)), "params.b_hn", expected, w.shape)
+            expected = f"shape ({H},) or {Z}"
+            check(w.shape in ((H,), Z), "params.b_hn", expected, w.shape)
             shapes[name] = w.shape
         check_array(w, f"params.{name}", shapes[name], dtype)
     return params

@@ -25,8 +25,8 @@ from jax.typing import ArrayLike
 from jaxseq._cells.check import check_params
 from jaxseq._cells.gru_update import gru_update
 from jaxseq._cells.init import init_gates
+from jaxseq._cells.units import in_units
 from jaxseq._engine.door import sequence, step
-from jaxseq._engine.params import CellParams
 from jaxseq._engine.widths import zeros_like_widths
 
 
@@ -39,6 +39,9 @@ class GRUParams(NamedTuple):
         b: bias, `(3H,)`; none if None.
         b_hn: bias of the recurrent product: of the candidate's part alone, `(H,)`, or
             of all three gates, `(3H,)`, as PyTorch and cuDNN have it; none if None.
+
+    All but a `b_hn` `(H,)` may have the gates as an axis of their own instead,
+    `(D, 3, H)`, `(H, 3, H)` and `(3, H)`, so that the units can be split over devices.
     """
 
     w_x: Array
@@ -126,8 +129,7 @@ def gru_step(
     """
     params = check_params(params, GRUParams, 3)
     return step(
-        gru_update,
-        _cell_params(params),
+        *in_units(gru_update, params),
         state,
         x,
         zeros=_widths(params),
@@ -198,8 +200,7 @@ def gru(
     """
     params = check_params(params, GRUParams, 3)
     return sequence(
-        gru_update,
-        _cell_params(params),
+        *in_units(gru_update, params),
         x,
         state,
         zeros=_widths(params),
@@ -211,10 +212,6 @@ def gru(
         remat=remat,
         implementation=implementation,
     )
-
-
-def _cell_params(params: GRUParams) -> CellParams:
-    return CellParams(params.w_x, params.w_h, params.b, params.b_hn)
 
 
 def _widths(params: GRUParams) -> Any:

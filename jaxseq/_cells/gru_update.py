@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxseq._cells.check import check_row
 from jaxseq._cells.lstm_update import by_gate, clipped
+from jaxseq._cells.units import gates_of
 
 Function = Callable[[Array], Array]
 
@@ -43,6 +44,7 @@ class GRUUpdate:
     candidate: Function = jnp.tanh
     clip: float | None = None
     heads: int = 1
+    by_unit: bool = False  # whether the gates of a unit lie side by side
 
     def __call__(self, z_x: Array, h: Array, w_h: Any, b_h: Array | None) -> Array:
         """`b_h` is the second bias, of the candidate alone or of all three gates."""
@@ -53,9 +55,9 @@ class GRUUpdate:
             check_row(b_h, "params.extra", H, 3 * H)
         b_r = b_z = None
         if b_h is not None and b_h.shape != h.shape:
-            b_r, b_z, b_h = jnp.split(b_h, 3)
-        x_r, x_z, x_n = jnp.split(z_x, 3)
-        h_r, h_z, *h_n = jnp.split(z_h, 2 if before else 3)
+            b_r, b_z, b_h = gates_of(b_h, 3, self.by_unit)
+        x_r, x_z, x_n = gates_of(z_x, 3, self.by_unit)
+        h_r, h_z, *h_n = gates_of(z_h, 2 if before else 3, self.by_unit)
         r = self.gate(clipped(x_r + plus(h_r, b_r), self.clip))
         z = self.gate(clipped(x_z + plus(h_z, b_z), self.clip))
         if before:

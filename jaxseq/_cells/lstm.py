@@ -29,8 +29,8 @@ from jaxseq._base.check import check_number
 from jaxseq._cells.check import check_params
 from jaxseq._cells.init import init_gates
 from jaxseq._cells.lstm_update import LSTMState, lstm_update
+from jaxseq._cells.units import in_units
 from jaxseq._engine.door import sequence, step
-from jaxseq._engine.params import CellParams
 from jaxseq._engine.widths import zeros_like_widths
 
 
@@ -42,6 +42,9 @@ class LSTMParams(NamedTuple):
         w_h: of the hidden state, `(H, 4H)`.
         b: bias, `(4H,)`; none if None.
         b_h: a second bias, `(4H,)`, as PyTorch and cuDNN have it; none if None.
+
+    All of them may have the gates as an axis of their own instead, `(D, 4, H)`,
+    `(H, 4, H)` and `(4, H)`, so that the units can be split over devices.
     """
 
     w_x: Array
@@ -151,8 +154,7 @@ def lstm_step(
     """
     params = check_params(params, LSTMParams, 4)
     return step(
-        lstm_update,
-        CellParams(*params),
+        *in_units(lstm_update, params),
         state,
         x,
         zeros=_widths(params),
@@ -223,8 +225,7 @@ def lstm(
     """
     params = check_params(params, LSTMParams, 4)
     return sequence(
-        lstm_update,
-        CellParams(*params),
+        *in_units(lstm_update, params),
         x,
         state,
         zeros=_widths(params),

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._cells.check import check_row
+from jaxseq._cells.units import gates_of
 
 Function = Callable[[Array], Array]
 
@@ -105,6 +106,7 @@ class LSTMUpdate:
     coupled: bool = False
     heads: int = 1
     epsilon: float = 1e-5
+    by_unit: bool = False  # whether the gates of a unit lie side by side
 
     def __call__(self, z_x: Array, state: LSTMState, w_h: Any, extra: Any) -> LSTMState:
         """`extra` is an `LSTMExtra`, or `b_h` alone."""
@@ -118,7 +120,7 @@ class LSTMUpdate:
         if own.norms is not None:
             z_x = self._norm(z_x) * own.norms.x + own.norms.b
             z_h = self._norm(z_h) * own.norms.h
-        i, f, g, o = jnp.split(z_x + z_h, 4)
+        i, f, g, o = gates_of(z_x + z_h, 4, self.by_unit)
         if own.peepholes is not None:
             i, f = i + own.peepholes.i * c, f + own.peepholes.f * c
         i = self.gate(clipped(i, self.clip))

@@ -8,6 +8,7 @@ from jaxseq._cells.cell import State, Update
 from jaxseq._cells.check import check_params
 from jaxseq._cells.lstm import LSTMParams
 from jaxseq._cells.lstm_update import LSTMState, lstm_update
+from jaxseq._cells.units import in_units
 from jaxseq._engine.door import sequence
 from jaxseq._engine.params import CellParams
 
@@ -125,8 +126,7 @@ def lstm_states(
     params = check_params(params, LSTMParams, 4)
     H: Any = params.w_h.shape[0]
     return cell_states(
-        lstm_update,
-        CellParams(*params),
+        *in_units(lstm_update, params),
         x,
         state,
         zeros=LSTMState(H, H),

@@ -57,10 +57,12 @@ def times_by_block(a: Array, w: Array, precision: Any = None) -> Array:
 
     As one product that is transposed first, which took up to 4 times as long.
     """
-    N = w.shape[0]
-    if w.ndim == 2 or is_symbolic_dim(N) or N > MANY_BLOCKS:
+    N, batch = w.shape[0], a.shape[:-1]
+    rows = any(is_symbolic_dim(n) or n != 1 for n in batch[1:])
+    # with no rows but those of steps the blocks may be the rows of a batch, that lie
+    # on several devices
+    if w.ndim == 2 or is_symbolic_dim(N) or N > MANY_BLOCKS or not rows:
         return times(a, w, precision=precision)
-    batch = a.shape[:-1]
     w = w[:, None, :, None] if w.ndim == 3 else w
     _, P, I, Q, O = w.shape
     a = a.reshape(*batch, P, N, I)

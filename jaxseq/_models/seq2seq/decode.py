@@ -12,7 +12,8 @@ from jaxseq._base.buffers import apart
 from jaxseq._base.check import check, check_tokens, of_values
 from jaxseq._base.dropout import check_dropout, drop
 from jaxseq._base.dtypes import state_dtype
-from jaxseq._base.mesh import rows, scan, vary, varying
+from jaxseq._base.linear import linear
+from jaxseq._base.mesh import as_it_comes_out, rows, vary, varying
 from jaxseq._cells.any import cell_of, step_cell
 from jaxseq._cells.cell import Cell
 from jaxseq._compose.layers import stack
@@ -26,6 +27,7 @@ from jaxseq._models.seq2seq.params import (
     target_embeddings,
 )
 from jaxseq._models.seq2seq.state import Seq2SeqState, batch_of, check_state
+from jaxseq._scan.scan import scan
 
 
 def seq2seq_decode(
@@ -125,15 +127,27 @@ def _run_by_step(
 ) -> tuple[Seq2SeqState, Read]:
     # in a `shard_map` their gradients are then summed over devices once, at the end
     params = vary(params, varying((state, x)))
+    # as those of a cell's step are, for the scan to find the products
+    wide = lambda w: w.astype(state_dtype(w.dtype))
+    params = params._replace(attention=jax.tree.map(wide, params.attention))
+    memory = state.memory
 
-    def body(state: Seq2SeqState, over: Any) -> tuple[Seq2SeqState, Read]:
-        t, x_t = over
+    def body(moving: Any, over: Any) -> Any:
+        (layers, feed), (t, x_t) = moving, over
         k_t = None if key is None else jax.random.fold_in(key, t)
-        return _step(params, cell, state, x_t, dropout, k_t)
+        before = Seq2SeqState(layers, feed, memory)
+        after, read = _step(params, cell, before, x_t, dropout, k_t)
+        return (after.layers, after.feed), read
 
     times = jnp.arange(x.shape[-2], dtype=jnp.int32)
-    state, read = scan(body, state, (times, jnp.moveaxis(x, -2, 0)))
-    return state, jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), read)
+    over = times, jnp.moveaxis(x, -2, 0)
+    first = lambda moving, over: body(moving, jax.tree.map(lambda a: a[0], over))[0]
+    moving = state.layers, state.feed
+    if x.shape[-2] != 0:
+        moving = as_it_comes_out(first, moving, over)
+    (layers, feed), read = scan(body, moving, over)
+    read = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), read)
+    return Seq2SeqState(layers, feed, memory), read
 
 
 def seq2seq_decode_step(
@@ -230,11 +244,11 @@ def _readout(params: Seq2SeqParams, read: Read, e: Array) -> Array:
     if attention is None or read.context is None:
         return y
     if isinstance(attention, LuongParams):
-        z = jnp.concatenate([read.context, y], -1) @ attention.w + attention.b
+        z = linear(jnp.concatenate([read.context, y], -1), attention.w, attention.b)
         return jnp.tanh(z.astype(state_dtype(y.dtype))).astype(y.dtype)
-    z = jnp.concatenate([y, read.context, e], -1) @ attention.w + attention.b
+    z = linear(jnp.concatenate([y, read.context, e], -1), attention.w, attention.b)
     return z.reshape(*z.shape[:-1], z.shape[-1] // 2, 2).max(-1)
 
 
 def _logits(params: Seq2SeqParams, a: Array) -> Array:
-    return a @ params.w_o + params.b_o
+    return linear(a, params.w_o, params.b_o)
