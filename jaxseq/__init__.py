@@ -34,6 +34,9 @@ Dropout and zoneout of any cell, and dropout of its recurrent weights
 A scan of one's own, and what is made of it
     scan, explain
 
+Over devices: the time of linear recurrences, and the layers of a stack
+    linear_scan, wavefront
+
 Layers put together, and the ends of episodes in reinforcement learning
     stack, bidirectional
     resets_from_dones
@@ -133,6 +136,7 @@ from jaxseq._cells.weight_drop import weight_drop as weight_drop
 from jaxseq._cells.zoneout import zoneout as zoneout
 from jaxseq._compose.layers import bidirectional as bidirectional
 from jaxseq._compose.layers import stack as stack
+from jaxseq._compose.wavefront import wavefront as wavefront
 from jaxseq._engine.params import CellParams as CellParams
 from jaxseq._files.files import load as load
 from jaxseq._files.files import load_arrays as load_arrays
@@ -175,6 +179,7 @@ from jaxseq._models.transformer.step import (
 from jaxseq._models.transformer.whole import transformer_decode as transformer_decode
 from jaxseq._models.transformer.whole import transformer_encode as transformer_encode
 from jaxseq._scan.explain import explain as explain
+from jaxseq._scan.linear import linear_scan as linear_scan
 from jaxseq._scan.scan import scan as scan
 from jaxseq._search.beam import beam_search as beam_search
 from jaxseq._search.ctc import ctc_beam_search as ctc_beam_search
@@ -257,6 +262,7 @@ __all__ = [
     "gru_init",
     "gru_step",
     "gru_zeros",
+    "linear_scan",
     "load",
     "load_arrays",
     "load_config",
@@ -291,6 +297,7 @@ __all__ = [
     "transformer_encode",
     "transformer_init",
     "transformer_zeros",
+    "wavefront",
     "weight_drop",
     "zoneout",
 ]

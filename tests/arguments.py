@@ -151,9 +151,21 @@ def scans() -> dict[str, Given]:
     given: Given = {"body": body, "init": floats(B, D), "xs": floats(T, B, D)}
     given |= {"length": T}
     return {
+        "linear_scan": {**linear_scan(), **VALID, "reverse": False, **over("time")},
         "scan": {**given, "reverse": False, "unroll": 1, "remat": 2},
         "explain": given,
     }
+
+
+def linear_scan() -> Given:
+    return {"a": floats(B, T, D), "b": floats(B, T, D), "state": floats(B, D)}
+
+
+def over(axis: str) -> Given:
+    """A mesh of one device, in which all arguments have something to say."""
+    kinds = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((1, 1), ("d", axis), axis_types=kinds)
+    return {"axis": axis, "batch_axis": "d", "mesh": mesh}
 
 
 def layers() -> dict[str, Given]:
@@ -162,11 +174,11 @@ def layers() -> dict[str, Given]:
     state = jaxseq.LSTMState(floats(B, H), floats(B, H))
     stacked = {"state": (state, state.h), "start": (state, state.h)}
     both = {"state": (state, state), "start": (state, state)}
-    over = {**OVER_TIME, "reverse": False}
+    ordered = {**OVER_TIME, "reverse": False}
     return {
         "stack": {
             "layers": [lower, upper],
-            **over,
+            **ordered,
             **stacked,
             **DROPPED,
             "dropout_per": "sequence",
@@ -174,11 +186,20 @@ def layers() -> dict[str, Given]:
         "bidirectional": {
             "forward": lower,
             "backward": lower,
-            **over,
+            **ordered,
             **both,
             "merge": "sum",
         },
         "resets_from_dones": {"dones": flags(B, T), "last_done": flags(B)},
+        "wavefront": {
+            "layer": jaxseq.lstm,
+            "params": [lower.args[0]],
+            "state": [state],
+            **OVER_TIME,
+            **over("layer"),
+            "reverse": False,
+            "chunk": 2,
+        },
     }
 
 

@@ -224,6 +224,12 @@ def cell_calls() -> dict[str, Call]:
     calls["stack dropout per sequence"] = Call(
         once, lambda B, T: (lstm, gru, X(B, T), rate, key), by_row=False
     )
+    calls["wavefront"] = Call(
+        lambda a, b, x, lengths: jaxseq.wavefront(
+            jaxseq.gru, [a, b], x, lengths=lengths
+        ),
+        lambda B, T: (weights(jaxseq.gru_init, D, H), gru, X(B, T), lengths(B, T)),
+    )
     both = weights(jaxseq.rnn_init, D, H)
     calls["bidirectional"] = Call(
         lambda a, b, x, lengths: jaxseq.bidirectional(
@@ -304,6 +310,17 @@ def scan_calls() -> dict[str, Call]:
         "scan": Call(run, args),
         "scan remat": Call(partial(run, remat=2), args),
         "scan reverse": Call(partial(run, reverse=True), args),
+        "linear_scan": Call(
+            lambda a, b, state, lengths: jaxseq.linear_scan(
+                jax.nn.sigmoid(a), b, state, lengths=lengths
+            ),
+            lambda B, T: (
+                floats(B, T, H),
+                floats(B, T, H, seed=2),
+                floats(B, H),
+                lengths(B, T),
+            ),
+        ),
     }
 
 

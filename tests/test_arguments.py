@@ -194,6 +194,8 @@ KINDS = {
     "param_dtype": "dtype",
 }
 KINDS |= {"path": "path", "weights": "any tree", "like": "any tree", "config": "dict"}
+KINDS |= {"a": "array", "b": "array", "layer": "function", "chunk": "size"}
+KINDS |= dict.fromkeys(("axis", "batch_axis", "mesh"), "choice")
 KINDS |= {"body": "function", "init": "any tree", "xs": "any tree", "unroll": "unroll"}
 OF_KIND["any tree"] = {}
 OF_KIND["dict"] = {"list": lambda: [1.0], "number": lambda: 1.5}
@@ -233,6 +235,7 @@ RIGHT = {
     ("init", "None"),  # a state with no arrays
     ("weights", "None"),  # a tree of none
     ("path", "str"),
+    ("a", "complex"),  # if b is
     ("merge", "None"),  # both outputs
     ("end", "None"),
     ("D", "None"),  # Z is named, which is not None

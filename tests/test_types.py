@@ -158,6 +158,8 @@ def test_scans():
         return h + x, h
 
     assert_type(jaxseq.scan(body, ZEROS[:, :D], X.swapaxes(0, 1)), tuple[Any, Any])
+    found = jaxseq.linear_scan(X, X, lengths=LENGTHS, mask=MASK)
+    assert_type(found, tuple[Array, Array])
     cell = nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
     assert_type(
         jaxseq.nn.over_time(cell, X, lengths=LENGTHS, mask=MASK, resets=RESETS),

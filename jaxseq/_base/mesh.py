@@ -116,8 +116,8 @@ def as_it_comes_out(body: Callable[..., Any], carry: Any, *args: Any) -> Any:
 
     def one(a: Any, like: Any) -> Array:
         a = jnp.asarray(a)
-        if has_axes(AxisType.Manual):
-            a = vary(a, like.manual_axis_type.varying)
+        if has_axes(AxisType.Manual) and like.manual_axis_type is not None:
+            a = vary(a, like.manual_axis_type.varying)  # None with check_vma=False
         if has_axes(AxisType.Explicit) and like.sharding is not None:
             a = jax.sharding.reshard(a, like.sharding.spec)
         return a
