@@ -1,7 +1,7 @@
 """Pointwise functions by name, with the two numbers that ONNX gives some of them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,8 @@ ACTIVATIONS: dict[str, tuple[Function, float, float]] = {
 }
 
 
-class Activation(NamedTuple):
+@dataclass(frozen=True)
+class Activation:
     """A pointwise function; two of the same name and numbers are equal.
 
     Fields:

@@ -15,6 +15,7 @@ null                            None
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ def kinds() -> dict[str, Any]:
     public = {name: getattr(jaxseq, name) for name in jaxseq.__all__}
     is_tuple = lambda a: isinstance(a, type) and hasattr(a, "_fields")
     tuples = {name: a for name, a in public.items() if is_tuple(a)}
-    return tuples | {"Network": Network}
+    return tuples | {"Activation": jaxseq.Activation, "Network": Network}
 
 
 def is_array(leaf: Any) -> bool:
@@ -96,12 +97,15 @@ def _cell(cell: Any, part: Callable[[Any], Any]) -> Any:
     maker = MAKERS.get(type(cell.update).__name__)
     if maker is None:
         return None
+    make = getattr(jaxseq, maker)
+    known = signature(make).parameters
     options = vars(cell.update) | getattr(cell.init, "__dict__", {})
+    options = {name: a for name, a in options.items() if name in known}
     flat = [a for f in options.values() for a in (f if type(f) is tuple else (f,))]
     if not all(type(a) in VALUES or a is None or is_function(a) for a in flat):
         return None
     with suppress(TypeError, ValueError):  # where it only has that name
-        if getattr(jaxseq, maker)(**options) == cell:
+        if make(**options) == cell:
             return [maker, {name: part(a) for name, a in options.items()}]
     return None
 
