@@ -128,10 +128,13 @@ def wavefront(
         return end if listed else _together(end), y
     check(not is_manual(axis), "axis", "an axis with no shard_map over it", axis)
     n, parts = len(layers), mesh.shape[axis]
-    expected = f"a multiple of {parts} layers, as many as there are devices"
+    expected = f"a multiple of {parts} layers, the number of devices"
     check(n % parts == 0, "params", expected, n)
     _, out = jax.eval_shape(one)  # which checks the arguments as stack does
     x = jnp.asarray(x)
+    spec = jax.typeof(x).sharding.spec  # of an explicit mesh
+    ok = set(jax.tree.leaves(tuple(spec))) <= {batch_axis}
+    check(ok, "x", f"an array over no mesh axis but batch_axis {batch_axis}", spec)
     if batch_axis is not None:
         check_rows(x, "x", mesh.shape[batch_axis])
     layers, width = _of_one_width(layers, x.shape[-1], out.shape[-1])

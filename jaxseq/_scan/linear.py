@@ -115,7 +115,9 @@ def linear_scan(
         check_rows(a, "a", mesh.shape[batch_axis])
     parts = 1 if axis is None else mesh.shape[axis]
     ok = here or T % parts == 0
-    check(ok, "a", f"a multiple of {parts} steps, as many as there are devices", T)
+    check(ok, "a", f"T a multiple of {parts}, the number of devices", T)
+    if T == 0:  # nothing to split
+        axis, here = None, False
     valid = _valid(lengths, mask, tuple(batch), T, axis if here else None, parts)
     by_time = [jnp.moveaxis(v.astype(wide), -2, 0) for v in (a, b)]
     if valid is not None:
