@@ -36,6 +36,7 @@ def problem(dtype=np.float64):
 
 def expected(a, b, state, lengths=None, mask=None, reverse=False):
     end, y = state.copy(), np.zeros_like(b)
+    B, T, _ = b.shape
     for i in range(B):
         for t in reversed(range(T)) if reverse else range(T):
             inside = lengths is None or t < lengths[i]

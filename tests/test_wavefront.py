@@ -80,6 +80,26 @@ def test_one_sequence():
     compared(layer, params, x[0], states, mesh_of(), lengths=np.array(5))
 
 
+def test_gates_as_an_axis_and_another_width_below():
+    _, params, x, _ = problem("lstm", D=3)
+    params = [
+        p._replace(
+            w_x=p.w_x.reshape(-1, 4, H), w_h=p.w_h.reshape(H, 4, H), b=p.b.reshape(4, H)
+        )
+        for p in params
+    ]
+    compared(jaxseq.lstm, params, x, None, mesh_of())
+
+
+@pytest.mark.parametrize("D", [3, 6])
+def test_one_layer_in_a_tree_and_another_width(D):
+    layer, params, x, _ = problem("gru", layers=1, D=D)
+    run = partial(jaxseq.wavefront, layer, axis="layer", chunk=3)
+    mesh = jax.make_mesh((1,), ("layer",), devices=jax.devices()[:1])
+    end, y = run(together(params), x, mesh=mesh)
+    assert_close((end[0], y), layer(params[0], x))
+
+
 def test_wider_inputs():
     compared(*problem("gru", D=6), mesh_of(), **OPTIONS["lengths"])
 
@@ -105,7 +125,7 @@ def test_a_cell_of_ones_own_that_begins_elsewhere():
     params = [draw(key) for key in jax.random.split(jax.random.key(0), 2)]
     start = jaxseq.LSTMState(*RNG.standard_normal((2, H)))
     x = RNG.standard_normal((B, T, H))
-    layer = partial(jaxseq.cell, own_update, zeros=OWN_ZEROS, start=start, remat=3)
+    layer = partial(jaxseq.cell, own_update, zeros=OWN_ZEROS, start=start, remat=2)
     compared(layer, params, x, None, mesh_of(), lengths=LENGTHS)
 
 
@@ -199,6 +219,22 @@ def test_one_axis_of_each_kind(kind):
     assert_close(found, stacked(layer, params, x, states))
 
 
+def test_remat_of_a_layer_takes_less_memory():
+    """With more than one piece in a chunk; with one there is nothing to leave out."""
+    _, params, _, _ = problem("lstm")
+    x = RNG.standard_normal((B, 256, H))
+
+    def bytes_for(remat):
+        layer = partial(jaxseq.lstm, remat=remat)
+        how = {"axis": "layer", "chunk": 64, "mesh": mesh_of()}
+        run = partial(jaxseq.wavefront, layer, **how)
+        grad = jax.grad(lambda params: jnp.sin(run(params, x)[1]).sum())
+        compiled = jax.jit(grad).lower(params).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert bytes_for(8) < 0.7 * bytes_for(None)
+
+
 def test_donated_state():
     layer, params, x, states = problem("gru")
     run = partial(jaxseq.wavefront, layer, axis="layer", chunk=3, mesh=mesh_of())
@@ -222,6 +258,24 @@ def test_weights_with_an_axis_of_layers(axis):
         found = jax.jit(run)(together(params), x, together(states))
     end, y = stacked(layer, params, x, states)
     assert_close(found, (together(end), y))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_weights_on_the_devices_of_their_layers(kind):
+    layer, params, x, states = problem("lstm")
+
+    def alone(params, x, states):
+        end, y = stacked(layer, params, x, states)
+        return jax.tree.map(lambda *a: jnp.stack(a), *end), y
+
+    (d, dx, ds), out = gradients(alone, params, x, states)
+    with jax.set_mesh(mesh_of(kind)):
+        run = partial(jaxseq.wavefront, layer, axis="layer", chunk=3)
+        own, first = jax.device_put((together(params), together(states)), P("layer"))
+        found = gradients(run, own, x, first)
+        for a in jax.tree.leaves((found[0][0], found[1][0])):
+            assert a.sharding.spec[0] == "layer"
+    assert_close(found, ((together(d), dx, together(ds)), out))
 
 
 def test_nan_in_padding():
@@ -332,6 +386,17 @@ def test_errors_of_meshes():
     message = r"^mesh: expected that of the context, {'data': 2, 'layer': 1}, got"
     with jax.set_mesh(mesh), pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_layer_with_two_outputs():
+    layer, params, x, _ = problem("gru", layers=1)
+    two = lambda p, *args, **options: jaxseq.bidirectional(
+        partial(layer, p), partial(layer, p), *args, merge=None, **options
+    )
+    mesh = jax.make_mesh((1,), ("layer",), devices=jax.devices()[:1])
+    message = "^layer: expected one array as outputs, got tuple"
+    with pytest.raises(ValueError, match=message):
+        jaxseq.wavefront(two, params, x, axis="layer", mesh=mesh)
 
 
 def test_layers_of_other_shapes():

@@ -58,8 +58,8 @@ def wavefront(
             the same for all layers, which reads time from the start to the end; such as
             `jaxseq.lstm` or `partial(jaxseq.cell, update, zeros=8)`. It is called for
             each chunk, so whatever it draws at random for each step, as zoneout does,
-            is the same in all chunks. With `remat=chunk`, only the states between the
-            chunks are kept for the backward pass.
+            is the same in all chunks. With its own `remat=K`, where K is less than
+            `chunk`, only every K-th state is kept for the backward pass.
         params: a list or tuple of the weights of the L layers from the input up. They
             have equal shapes, but where the width D of `x` is not H, the first `w_x`
             has D rows. Or one tree of weights with an axis of size L in front, which
@@ -112,42 +112,52 @@ def wavefront(
     check_sizes(chunk=chunk)
     reverse = check_flag(reverse, "reverse")
     listed = type(params) in (tuple, list)
-    layers = list(params) if listed else _apart(params, "params")
+    apart = partial(_apart, shapes_only=axis is not None)
+    layers = list(params) if listed else apart(params, "params")
     check(bool(layers), "params", "at least one layer", 0)
     states = state
     if state is not None and not listed:
-        states = _apart(state, "state", len(layers))
+        states = apart(state, "state", n=len(layers))
     timed: dict[str, Any] = {"lengths": lengths, "mask": mask, "resets": resets}
-    one = lambda: stack(
-        [partial(layer, p) for p in layers], x, states, reverse=reverse, **timed
-    )
+
+    def one(layers: Any, states: Any) -> Any:
+        run = [partial(layer, p) for p in layers]
+        return stack(run, x, states, reverse=reverse, **timed)
+
     mesh = check_mesh(mesh, axis=axis, batch_axis=batch_axis)
     check_batch_axis(batch_axis, axis)
     if axis is None:
-        end, y = one()
+        end, y = one(layers, states)
         return end if listed else _together(end), y
     check(not is_manual(axis), "axis", "an axis with no shard_map over it", axis)
     n, parts = len(layers), mesh.shape[axis]
     expected = f"a multiple of {parts} layers, the number of devices"
     check(n % parts == 0, "params", expected, n)
-    _, out = jax.eval_shape(one)  # which checks the arguments as stack does
+    # which checks the arguments as stack does
+    known = partial(one, layers, states)
+    _, out = jax.eval_shape(known) if listed else jax.eval_shape(one, layers, states)
+    got = type(out).__name__
+    check(hasattr(out, "shape"), "layer", "one array as outputs", got)
     x = jnp.asarray(x)
     spec = jax.typeof(x).sharding.spec  # of an explicit mesh
     ok = set(jax.tree.leaves(tuple(spec))) <= {batch_axis}
     check(ok, "x", f"an array over no mesh axis but batch_axis {batch_axis}", spec)
     if batch_axis is not None:
         check_rows(x, "x", mesh.shape[batch_axis])
-    layers, width = _of_one_width(layers, x.shape[-1], out.shape[-1])
+    D, H = x.shape[-1], out.shape[-1]
     if listed:
+        layers = _of_one_shape([_widened(p, D, H, rows=0) for p in layers])
         state = None if state is None else _together(state)
         params, state = on_all((_together(layers), state), mesh)
+    else:
+        params = _widened(params, D, H, rows=1)
     T = x.shape[-2]
     if not is_symbolic_dim(T):
         chunk = max(min(chunk, T), 1)
     given = _in_order(x, timed, reverse)
-    pad = width - x.shape[-1]
-    given = given._replace(x=jnp.pad(given.x, [(0, 0)] * (x.ndim - 1) + [(0, pad)]))
-    plan = Plan(layer, parts, chunk, axis, batch_axis, out.shape[-1], gathers=listed)
+    wide = [(0, 0)] * (x.ndim - 1) + [(0, max(D, H) - D)]
+    given = given._replace(x=jnp.pad(given.x, wide))
+    plan = Plan(layer, parts, chunk, axis, batch_axis, H, gathers=listed)
     batch = () if batch_axis is None else (batch_axis,)
     own, over, rows = (PartitionSpec(*a) for a in ((axis,), (axis, *batch), batch))
     each = lambda tree, spec: jax.tree.map(lambda _: spec, tree)
@@ -163,14 +173,16 @@ def wavefront(
     y = y[..., :T, :]
     if reverse:
         y = jnp.flip(y, -2)
-    return tuple(_apart(end, "state")) if listed else end, y
+    return tuple(_apart(end, "state", n=n)) if listed else end, y
 
 
 def _together(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *a: jnp.stack(a), *trees)
 
 
-def _apart(tree: Any, name: str, n: int | None = None) -> list[Any]:
+def _apart(
+    tree: Any, name: str, n: int | None = None, shapes_only: bool = False
+) -> list[Any]:
     """Takes apart a tree of arrays with an axis of layers in front, n if given."""
     leaves = jax.tree.leaves(tree)
     known = bool(leaves) and all(hasattr(a, "shape") for a in leaves)
@@ -182,29 +194,39 @@ def _apart(tree: Any, name: str, n: int | None = None) -> list[Any]:
     )
     got = f"first axes of {sorted(sizes)}" if known else type(tree).__name__
     check(ok, name, expected, got)
+    shape = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
+    if shapes_only:
+        return [jax.tree.map(shape, tree) for _ in range(*sizes)]
     return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(*sizes)]
 
 
-def _of_one_width(layers: list[Any], D: int, H: int) -> tuple[list[Any], int]:
-    """Layers whose `w_x` has zero rows below, so that all read inputs of one width."""
-    width = max(D, H)
+def _widened(params: Any, D: int, H: int, rows: int) -> Any:
+    """Weights for inputs as wide as the wider of D and H: zero rows below `w_x`.
 
-    def widened(p: Any) -> Any:
-        is_none = lambda a: a is None
-        parts = jax.tree.leaves(getattr(p, "w_x", None), is_leaf=is_none)
-        ok = hasattr(p, "_replace") and not any(a is None for a in parts)
-        expected = f"{H} features, as in the outputs, where params have no w_x to pad"
-        check(ok, "x", expected, D)
-        rows = lambda a: jnp.pad(a, [(0, width - a.shape[0]), (0, 0)])
-        return p._replace(w_x=jax.tree.map(rows, p.w_x))
+    Its rows are that axis of it.
+    """
+    if D == H:
+        return params
+    parts = jax.tree.leaves(getattr(params, "w_x", None), is_leaf=lambda a: a is None)
+    ok = hasattr(params, "_replace") and not any(a is None for a in parts)
+    expected = f"{H} features, as in the outputs, where params have no w_x to pad"
+    check(ok, "x", expected, D)
 
-    if D != H:
-        layers = [widened(p) for p in layers]
-    shapes = [jax.tree.map(lambda a: (a.shape, a.dtype), p) for p in layers]
+    def wide(a: Any) -> Array:
+        more = [max(D, H) - n if i == rows else 0 for i, n in enumerate(a.shape)]
+        return jnp.pad(a, [(0, n) for n in more])
+
+    return params._replace(w_x=jax.tree.map(wide, params.w_x))
+
+
+def _of_one_shape(layers: list[Any]) -> list[Any]:
+    shapes = [
+        jax.tree.map(lambda a: (jnp.shape(a), jnp.result_type(a)), p) for p in layers
+    ]
     for i, own in enumerate(shapes):
         expected = f"the shapes and dtypes of the last layer, {shapes[-1]}"
         check(own == shapes[-1], f"params[{i}]", expected, own)
-    return layers, width
+    return layers
 
 
 def _in_order(x: Array, timed: dict[str, Any], reverse: bool) -> Timed:
