@@ -204,6 +204,10 @@ def test_export_of_what_lies_over_devices(name):
         exported = jax.export.export(jax.jit(partial(run, axis="d")))(x)
         exported = jax.export.deserialize(exported.serialize())
         got = jax.jit(exported.call)(jax.device_put(x, P()))
+        (b,) = jax.export.symbolic_shape("b")
+        symbolic = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
+        with pytest.raises(ValueError, match=r"^[ax]: expected known sizes"):
+            jax.export.export(jax.jit(partial(run, axis="d")))(symbolic)
     assert_close(got, run(x))
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 from jax import Array
+from jax.export import is_symbolic_dim
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxseq._base.check import check, check_value
@@ -35,6 +36,12 @@ def check_batch_axis(batch_axis: Any, axis: Any) -> None:
         expected = "an axis other than axis, with no shard_map over it"
         ok = batch_axis != axis and not is_manual(batch_axis)
         check(ok, "batch_axis", expected, batch_axis)
+
+
+def check_known(x: Array, name: str) -> None:
+    """Checks that no size is symbolic, with which JAX cannot lower collectives."""
+    ok = not any(map(is_symbolic_dim, x.shape))
+    check(ok, name, "known sizes where axis is given", x.shape)
 
 
 def check_rows(x: Array, name: str, parts: int) -> None:

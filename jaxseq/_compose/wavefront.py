@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.export import is_symbolic_dim
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxseq._base.axes import (
     check_batch_axis,
+    check_known,
     check_mesh,
     check_rows,
     is_manual,
@@ -86,8 +86,8 @@ def wavefront(
 
     Raises:
         ValueError: if a shape does not fit, the layers have different shapes, their
-            number is not a multiple of the number of devices, or the mesh has no such
-            axis.
+            number is not a multiple of the number of devices, the mesh has no such
+            axis, or a size is symbolic with `axis`.
 
     For recurrent layers this order of computation is from Appleyard, Kociský and
     Blunsom, "Optimizing Performance of Recurrent Neural Networks on GPUs", 2016,
@@ -139,6 +139,7 @@ def wavefront(
     got = type(out).__name__
     check(hasattr(out, "shape"), "layer", "one array as outputs", got)
     x = jnp.asarray(x)
+    check_known(x, "x")
     spec = jax.typeof(x).sharding.spec  # of an explicit mesh
     ok = set(jax.tree.leaves(tuple(spec))) <= {batch_axis}
     check(ok, "x", f"an array over no mesh axis but batch_axis {batch_axis}", spec)
@@ -152,8 +153,7 @@ def wavefront(
     else:
         params = _widened(params, D, H, rows=1)
     T = x.shape[-2]
-    if not is_symbolic_dim(T):
-        chunk = max(min(chunk, T), 1)
+    chunk = max(min(chunk, T), 1)
     given = _in_order(x, timed, reverse)
     wide = [(0, 0)] * (x.ndim - 1) + [(0, max(D, H) - D)]
     given = given._replace(x=jnp.pad(given.x, wide))

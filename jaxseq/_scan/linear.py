@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxseq._base.axes import (
     check_batch_axis,
+    check_known,
     check_mesh,
     check_rows,
     is_manual,
@@ -70,8 +71,8 @@ def linear_scan(
         float32, and so is the arithmetic.
 
     Raises:
-        ValueError: if a shape or dtype does not fit, the mesh has no such axis, or T or
-            the batch is not a multiple of its size.
+        ValueError: if a shape or dtype does not fit, the mesh has no such axis, T or
+            the batch is not a multiple of its size, or a size is symbolic with `axis`.
 
     Each device scans its own steps from a state of zeros. Then one all-gather of the
     product of `a` and of the last state of each device, `(devices, 2, ..., H)` whatever
@@ -113,6 +114,8 @@ def linear_scan(
         expected = "None in a shard_map over axis"
         check(not here, "batch_axis", expected, batch_axis)
         check_rows(a, "a", mesh.shape[batch_axis])
+    if axis is not None:
+        check_known(a, "a")
     parts = 1 if axis is None else mesh.shape[axis]
     ok = here or T % parts == 0
     check(ok, "a", f"T a multiple of {parts}, the number of devices", T)
