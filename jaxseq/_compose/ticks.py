@@ -33,9 +33,9 @@ class Timed(NamedTuple):
 def run_ticks(plan: Plan, params: Any, state: Any, given: Timed) -> tuple[Any, Array]:
     """The final states of this device's layers, and the outputs of the last layer.
 
-    At tick t, device p runs its layers on chunk t - p. If there is no such chunk, it
-    runs them on one without a valid step: all devices run the same program, for what
-    they send each other in the backward pass may stand anywhere in it.
+    At tick t, device p runs its layers on chunk t - p. Where there is no such chunk, it
+    runs them on one without a valid step, and does not skip them: a layer may contain
+    collectives, if only in its gradient, and in these all devices have to take part.
     """
     axis, K = plan.axis, plan.chunk
     axes = frozenset({axis, plan.batch_axis} - {None})

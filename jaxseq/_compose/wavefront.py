@@ -56,10 +56,10 @@ def wavefront(
     Args:
         layer: a function `(params, x, state, *, lengths, mask, resets) -> (state, y)`,
             the same for all layers, which reads time from the start to the end; such as
-            `jaxseq.lstm` or `partial(jaxseq.cell, update, zeros=8)`. It is called for
-            each chunk, so whatever it draws at random for each step, as zoneout does,
-            is the same in all chunks. With its own `remat=K`, where K is less than
-            `chunk`, only every K-th state is kept for the backward pass.
+            `jaxseq.lstm` or `partial(jaxseq.cell, update, zeros=8)`. Random numbers
+            that it draws are the same in each chunk and each part of the batch: not
+            what zoneout needs, which draws for each step. With its own `remat=K`, where
+            K is less than `chunk`, only every K-th state is kept for the backward pass.
         params: a list or tuple of the weights of the L layers from the input up. They
             have equal shapes, but where the width D of `x` is not H, the first `w_x`
             has D rows. Or one tree of weights with an axis of size L in front, which
