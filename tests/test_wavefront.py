@@ -135,6 +135,30 @@ def test_fewer_steps_than_a_chunk(steps):
     compared(layer, params, x[:, :steps], states, mesh_of())
 
 
+def test_a_chunk_is_no_longer_than_the_sequence():
+    layer, params, x, _ = problem("rnn")
+    how = {"axis": "layer", "mesh": mesh_of()}
+    sizes = [
+        jax.jit(partial(jaxseq.wavefront, layer, chunk=chunk, **how))
+        .lower(params, x)
+        .compile()
+        .memory_analysis()
+        .temp_size_in_bytes
+        for chunk in (T, 20 * T)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+def test_gradients_of_a_list_of_weights_are_on_all_devices():
+    layer, params, x, _ = problem("rnn")
+    found, _ = gradients(
+        partial(jaxseq.wavefront, layer, axis="layer", chunk=3, mesh=mesh_of()),
+        params, x,
+    )  # fmt: skip
+    for a in jax.tree.leaves(found):
+        assert a.sharding.is_fully_replicated and len(a.sharding.device_set) == 2
+
+
 def test_narrow_lengths_of_a_long_sequence():
     """T is beyond what their dtype can hold."""
     layer, params, _, _ = problem("rnn")
