@@ -121,8 +121,20 @@ def test_in_a_shard_map(check_vma, reverse):
     alone = lambda a, b: (
         WEIGHTS[1] * jaxseq.linear_scan(a, b, problem()[2], **options)[1]
     ).sum()
-    grads = (jax.jit(jax.grad(f, argnums=(0, 1)))(*problem()[:2]) for f in (y, alone))
-    assert_close(*grads)
+    grad = lambda f: jax.jit(jax.grad(f, argnums=(0, 1))).lower(*problem()[:2])
+    compiled = [grad(f).compile() for f in (y, alone)]
+    assert_close(*(f(*problem()[:2]) for f in compiled))
+    assert "reduce-scatter" not in {kind for kind, _, _ in sent(compiled[0])}
+
+
+def test_constants_in_a_shard_map():
+    """Which are the same on all devices, as a decay that is fixed."""
+    a, b = np.full((B, T // 2, H), 0.5), np.ones((B, T // 2, H))
+    each = lambda state: jaxseq.linear_scan(a, b, state, axis="time")
+    specs = {"in_specs": P(), "out_specs": (P(), P(None, "time"))}
+    found = jax.jit(jax.shard_map(each, mesh=mesh_of(), **specs))(problem()[2])
+    twice = (np.concatenate([v, v], 1) for v in (a, b))
+    assert_close(found, expected(*twice, problem()[2]))
 
 
 @pytest.mark.parametrize("axis", [None, "time"])

@@ -341,6 +341,17 @@ def test_what_is_sent():
     assert kinds.count(("collective-permute", True)) == 2
     assert 1 <= kinds.count(("all-reduce", False)) <= 2
     assert set(kinds) == {("collective-permute", True), ("all-reduce", False)}
+    # of a list of weights the gradients are gathered too, each once
+    grad = jax.jit(jax.grad(lambda params: loss(params, x, None)))
+    found = sent(grad.lower(put(params, whole)).compile())
+    kinds = [(kind, inside != "") for kind, _, inside in found]
+    assert set(kinds) == {
+        ("collective-permute", True),
+        ("all-reduce", False),
+        ("all-gather", False),
+    }
+    gathered = sum(n for kind, n, _ in found if kind == "all-gather")
+    assert gathered == len(jax.tree.leaves(params[0]))
 
 
 def call(*args, **options):
