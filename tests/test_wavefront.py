@@ -259,6 +259,22 @@ def test_remat_of_a_layer_takes_less_memory():
     assert bytes_for(8) < 0.7 * bytes_for(None)
 
 
+def test_16_bits():
+    _, params, x, _ = problem("gru")
+    half = lambda tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), tree)
+
+    def layer(params, *args, **options):
+        assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.bfloat16}
+        return jaxseq.gru(params, *args, **options)
+
+    run = partial(jaxseq.wavefront, layer, axis="layer", chunk=3, mesh=mesh_of())
+    found = jax.jit(run)(half(params), half(x))
+    want = stacked(layer, half(params), half(x))
+    for a, b in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(*(np.float32(v) for v in (a, b)), atol=0.02)
+
+
 def test_donated_state():
     layer, params, x, states = problem("gru")
     run = partial(jaxseq.wavefront, layer, axis="layer", chunk=3, mesh=mesh_of())
