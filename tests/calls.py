@@ -268,7 +268,8 @@ def variant_calls() -> dict[str, Call]:
         return jaxseq.cell_dropout(jaxseq.LSTM, params, x, **how)
 
     return {
-        "activation": Call(hard, lambda B, T: (X(B, T),)),
+        # a function of its own, for JAX cannot refer weakly to a NamedTuple
+        "activation": Call(lambda x: hard(x), lambda B, T: (X(B, T),)),
         "lstm_cell": running(
             jaxseq.lstm_cell(gate=hard, peepholes=True, layer_norm=True, cells=3)
         ),

@@ -9,6 +9,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import jaxseq
+from tests.eight_collectives import narrow_sums
 from tests.test_collectives import sent
 
 jax.config.update("jax_platforms", "cpu")
@@ -17,6 +18,7 @@ jax.config.update("jax_enable_x64", True)
 
 B, T, H, L = 4, 16, 4, 4
 RNG = np.random.default_rng(0)
+KEYS = jax.random.split(jax.random.key(0), L)
 
 
 def total(out):
@@ -57,9 +59,8 @@ def linear():
 
 def layers():
     lengths, resets = np.array([16, 0, 9, 5]), RNG.random((B, T)) < 0.2
-    keys = jax.random.split(jax.random.key(0), L)
-    params = [jaxseq.lstm_init(key, H, H, dtype=jnp.float64) for key in keys]
-    states = [jaxseq.LSTMState(*RNG.standard_normal((2, B, H))) for _ in keys]
+    params = [jaxseq.lstm_init(key, H, H, dtype=jnp.float64) for key in KEYS]
+    states = [jaxseq.LSTMState(*RNG.standard_normal((2, B, H))) for _ in KEYS]
     options = {"lengths": lengths, "resets": resets}
     x = RNG.standard_normal((B, T, H))
 
@@ -94,12 +95,47 @@ def layers():
     assert others == {("all-reduce", False)}, found
 
 
+def in_shards():
+    """Within a `shard_map` over another axis, of which JAX has no gradient."""
+    params = [jaxseq.gru_init(k, H, H, dtype=jnp.float64) for k in KEYS]
+    x, lengths = RNG.standard_normal((B, T, H)), np.array([16, 0, 9, 5])
+    want = jaxseq.stack([partial(jaxseq.gru, p) for p in params], x, lengths=lengths)
+
+    def run(params, x, lengths):
+        how = {"axis": "layer", "chunk": 5, "lengths": lengths}
+        return jaxseq.wavefront(jaxseq.gru, params, x, **how)
+
+    for check_vma in (True, False):
+        over = jax.shard_map(
+            run,
+            in_specs=(P(), P("data"), P("data")),
+            out_specs=P("data"),
+            axis_names={"data"},
+            check_vma=check_vma,
+        )
+        same(jax.jit(over)(params, x, lengths), want)
+
+
+def sums_are_wide():
+    """Gradients of weights in 16 bits are summed over the batch in float32."""
+    params = [jaxseq.gru_init(k, H, H, dtype=jnp.bfloat16) for k in KEYS]
+    x = jax.device_put(jnp.ones((B, T, H), jnp.bfloat16), P("data"))
+    how = {"axis": "layer", "batch_axis": "data", "chunk": 4}
+    run = partial(jaxseq.wavefront, jaxseq.gru, **how)
+    loss = lambda params: jnp.sin(run(params, x)[1].astype(jnp.float32)).sum()
+    narrow = narrow_sums(jax.jit(jax.grad(loss)).lower(params))
+    outputs = f"bf16[{B // 2},{T},{H}]"  # which are those of one device, and zeros
+    assert set(narrow) <= {outputs}, narrow
+
+
 def main():
     kinds = (AxisType.Auto,) * 2
     with jax.set_mesh(jax.make_mesh((2, 4), ("data", "time"), axis_types=kinds)):
         linear()
     with jax.set_mesh(jax.make_mesh((2, 4), ("data", "layer"), axis_types=kinds)):
         layers()
+        in_shards()
+        sums_are_wide()
     print("all are as on one device")
 
 

@@ -188,6 +188,29 @@ def test_in_shards(name):
     assert_close(got, jax.tree.map(lambda *a: jnp.concatenate(a), half(0), half(1)))
 
 
+@pytest.mark.parametrize("name", ["wavefront", "linear_scan"])
+def test_export_of_what_lies_over_devices(name):
+    """Layers or time over two devices."""
+    kinds = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=kinds)
+    gru = partial(weights, jaxseq.gru_init)
+    x = CALLS["gru"].args(B, 4)[1]
+    if name == "wavefront":
+        layers = [gru(x.shape[-1], 4), gru(4, 4)]
+        run = partial(jaxseq.wavefront, jaxseq.gru, layers, chunk=3)
+    else:
+        run = lambda x, **over: jaxseq.linear_scan(jax.nn.sigmoid(x), x, **over)
+    with jax.set_mesh(mesh):
+        exported = jax.export.export(jax.jit(partial(run, axis="d")))(x)
+        exported = jax.export.deserialize(exported.serialize())
+        got = jax.jit(exported.call)(jax.device_put(x, P()))
+        (b,) = jax.export.symbolic_shape("b")
+        symbolic = jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
+        with pytest.raises(ValueError, match=r"^[ax]: expected known sizes"):
+            jax.export.export(jax.jit(partial(run, axis="d")))(symbolic)
+    assert_close(got, run(x))
+
+
 def kinds_of(tree):
     """The types of the NamedTuples in a tree."""
     if not isinstance(tree, tuple | list | dict):

@@ -36,6 +36,7 @@ def problem(dtype=np.float64):
 
 def expected(a, b, state, lengths=None, mask=None, reverse=False):
     end, y = state.copy(), np.zeros_like(b)
+    B, T, _ = b.shape
     for i in range(B):
         for t in reversed(range(T)) if reverse else range(T):
             inside = lengths is None or t < lengths[i]
@@ -120,8 +121,20 @@ def test_in_a_shard_map(check_vma, reverse):
     alone = lambda a, b: (
         WEIGHTS[1] * jaxseq.linear_scan(a, b, problem()[2], **options)[1]
     ).sum()
-    grads = (jax.jit(jax.grad(f, argnums=(0, 1)))(*problem()[:2]) for f in (y, alone))
-    assert_close(*grads)
+    grad = lambda f: jax.jit(jax.grad(f, argnums=(0, 1))).lower(*problem()[:2])
+    compiled = [grad(f).compile() for f in (y, alone)]
+    assert_close(*(f(*problem()[:2]) for f in compiled))
+    assert "reduce-scatter" not in {kind for kind, _, _ in sent(compiled[0])}
+
+
+def test_constants_in_a_shard_map():
+    """Which are the same on all devices, as a decay that is fixed."""
+    a, b = np.full((B, T // 2, H), 0.5), np.ones((B, T // 2, H))
+    each = lambda state: jaxseq.linear_scan(a, b, state, axis="time")
+    specs = {"in_specs": P(), "out_specs": (P(), P(None, "time"))}
+    found = jax.jit(jax.shard_map(each, mesh=mesh_of(), **specs))(problem()[2])
+    twice = (np.concatenate([v, v], 1) for v in (a, b))
+    assert_close(found, expected(*twice, problem()[2]))
 
 
 @pytest.mark.parametrize("axis", [None, "time"])
@@ -173,11 +186,84 @@ def test_16_bits():
     np.testing.assert_allclose(end, expected(*wide, state)[0], atol=1e-5)
 
 
-def test_without_steps():
+@pytest.mark.parametrize("axis", [None, "time"])
+def test_without_steps(axis):
     a, b, state = problem()
-    end, y = jaxseq.linear_scan(a[:, :0], b[:, :0], state)
+    end, y = jaxseq.linear_scan(a[:, :0], b[:, :0], state, axis=axis, mesh=mesh_of())
     np.testing.assert_array_equal(end, state)
     assert y.shape == (B, 0, H)
+
+
+def test_one_step_on_each_device():
+    a, b, state = problem()
+    a, b = a[:, :2], b[:, :2]
+    found = jaxseq.linear_scan(a, b, state, axis="time", mesh=mesh_of())
+    assert_close(found, expected(a, b, state))
+
+
+def test_narrow_lengths_of_all_devices():
+    """The time of all devices is beyond what their dtype can hold."""
+    rng = np.random.default_rng(3)
+    a, b, state = rng.uniform(-1, 1, (2, 300, H)), np.ones((2, 300, H)), np.ones((2, H))
+    lengths = np.array([200, 150], np.uint8)
+    run = partial(jaxseq.linear_scan, axis="time", mesh=mesh_of())
+    found = run(a, b, state, lengths=lengths)
+    assert_close(found, expected(a, b, state, lengths))
+
+
+def test_transforms():
+    """Donated, under vmap, in forward mode, and a Hessian-vector product."""
+    given, rng = problem(), np.random.default_rng(4)
+    ways = tuple(rng.standard_normal(a.shape) for a in given)
+    alone = jaxseq.linear_scan
+
+    def over(*args):
+        return jaxseq.linear_scan(*args, axis="time", mesh=mesh_of())
+
+    def of(run):
+        grad = jax.grad(lambda args: weighted(map(jnp.sin, run(*args))))
+        return jax.jit(
+            lambda args, ways: (
+                jax.vmap(run)(*args),
+                jax.jvp(run, args, ways),
+                jax.jvp(grad, (args,), (ways,)),
+            ),
+            donate_argnums=0,
+        )(jax.tree.map(jnp.array, given), ways)
+
+    assert_close(of(over), of(alone))
+
+
+def min_gru(params, x, state=None, *, resets=None, **options):
+    """As in docs/long-inputs.md: Feng et al. 2024, https://arxiv.org/abs/2410.01201."""
+    z = jax.nn.sigmoid(x @ params["z"])
+    keep = 1 - z if resets is None else jnp.where(resets[..., None], 0, 1 - z)
+    return jaxseq.linear_scan(keep, z * (x @ params["h"]), state, **options)
+
+
+def test_layers_of_min_gru():
+    rng = np.random.default_rng(5)
+    params = [
+        {"z": rng.standard_normal((D, H)), "h": rng.standard_normal((D, H))}
+        for D in (3, H)
+    ]
+    x, resets = rng.standard_normal((B, T, 3)), rng.random((B, T)) < 0.3
+    layers = [partial(min_gru, p, axis="time") for p in params]
+    with jax.set_mesh(mesh_of()):
+        over = jax.device_put(x, P(None, "time"))
+        run = jax.jit(partial(jaxseq.stack, layers, lengths=LENGTHS, resets=resets))
+        states, y = run(over)
+    inside, want = np.arange(T) < LENGTHS[:, None], x
+    for p, state in zip(params, states, strict=True):
+        z, below = 1 / (1 + np.exp(-(want @ p["z"]))), want
+        want, h = np.zeros((B, T, H)), np.zeros((B, H))
+        for t in range(T):
+            before = np.where(resets[:, t, None], 0, h)
+            new = (1 - z[:, t]) * before + z[:, t] * (below[:, t] @ p["h"])
+            h = np.where(inside[:, t, None], new, h)
+            want[:, t] = np.where(inside[:, t, None], new, 0)
+        assert_close(state, h)
+    assert_close(y, want)
 
 
 def test_one_gather_forward_and_one_sum_back():
@@ -229,14 +315,36 @@ def test_on_eight_devices():
         "axis: expected an axis of the mesh, one of ('time',), got 't'": lambda a, b: (
             jaxseq.linear_scan(a, b, axis="t", mesh=mesh_of())
         ),
-        "batch_axis: expected None without an axis of the time, got time": (
+        "batch_axis: expected None where axis is None, got time": (
             lambda a, b: jaxseq.linear_scan(a, b, batch_axis="time", mesh=mesh_of())
+        ),
+        "batch_axis: expected an axis other than axis, with no shard_map over it, "
+        "got time": lambda a, b: jaxseq.linear_scan(
+            a, b, axis="time", batch_axis="time", mesh=mesh_of()
+        ),
+        "batch_axis: expected None in a shard_map over axis, got data": (
+            lambda a, b: jax.shard_map(
+                partial(jaxseq.linear_scan, axis="time", batch_axis="data"),
+                mesh=jax.make_mesh((1, 2), ("data", "time")),
+                in_specs=P(None, "time"),
+                out_specs=(P(), P(None, "time")),
+                axis_names={"time"},
+            )(a, b)
+        ),
+        "a: expected a batch, its first axis, that is a multiple of 2, got (3, 8, 2)": (
+            lambda a, b: jaxseq.linear_scan(
+                a,
+                b,
+                axis="time",
+                batch_axis="data",
+                mesh=jax.make_mesh((2, 1), ("data", "time")),
+            )
         ),
         "mesh: expected a mesh or None, got str": lambda a, b: jaxseq.linear_scan(
             a, b, axis="time", mesh="time"
         ),
-        "a: expected T a multiple of 2 devices, got 7": lambda a, b: jaxseq.linear_scan(
-            a[:, 1:], b[:, 1:], axis="time", mesh=mesh_of()
+        "a: expected T a multiple of 2, the number of devices, got 7": lambda a, b: (
+            jaxseq.linear_scan(a[:, 1:], b[:, 1:], axis="time", mesh=mesh_of())
         ),
     }.items(),
 )

@@ -1,22 +1,27 @@
-"""One axis of a mesh, over which a function lays its work."""
+"""Functions that lie over an axis of a mesh: their arguments, and their layout."""
 
 from typing import Any
 
 import jax
 from jax import Array
+from jax.export import is_symbolic_dim
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxseq._base.check import check, check_value
 
 
 def check_mesh(mesh: Any, **axes: Any) -> Mesh | AbstractMesh:
-    """A mesh, that of the context if None, with axes of these names; None is no axis.
+    """Returns the mesh, that of the context if None, and checks that it has these axes.
 
-    The axes are given by the names of the arguments that they came in.
+    Each axis, which may be None, is given under the name of its argument.
     """
     ok = mesh is None or isinstance(mesh, (Mesh, AbstractMesh))
     check(ok, "mesh", "a mesh or None", type(mesh).__name__)
-    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    context = jax.sharding.get_abstract_mesh()
+    if mesh is not None and not context.empty:
+        ok = dict(mesh.shape) == dict(context.shape)
+        check(ok, "mesh", f"that of the context, {dict(context.shape)}", mesh)
+    mesh = context if mesh is None or not context.empty else mesh
     for name, axis in axes.items():
         known = f"an axis of the mesh, one of {mesh.axis_names}"
         ok = axis is None or (isinstance(axis, str) and axis in mesh.axis_names)
@@ -24,28 +29,46 @@ def check_mesh(mesh: Any, **axes: Any) -> Mesh | AbstractMesh:
     return mesh
 
 
+def check_batch_axis(batch_axis: Any, axis: Any) -> None:
+    """Checks an axis of the batch, which comes with an axis of something else."""
+    if batch_axis is not None:
+        check(axis is not None, "batch_axis", "None where axis is None", batch_axis)
+        expected = "an axis other than axis, with no shard_map over it"
+        ok = batch_axis != axis and not is_manual(batch_axis)
+        check(ok, "batch_axis", expected, batch_axis)
+
+
+def check_known(x: Array, name: str) -> None:
+    """Checks that no size is symbolic, with which JAX cannot lower collectives."""
+    ok = not any(map(is_symbolic_dim, x.shape))
+    check(ok, name, "known sizes where axis is given", x.shape)
+
+
 def check_rows(x: Array, name: str, parts: int) -> None:
-    """Checks that the first axis of `x` `(B, ..., T, D)` is a batch of equal parts."""
+    """Checks that the batch of `x` `(B, ..., T, D)` can be cut into equal parts."""
     ok = x.ndim > 2 and x.shape[0] % parts == 0
-    check(ok, name, f"a batch that is a multiple of {parts}", x.shape)
+    check(ok, name, f"a batch, its first axis, that is a multiple of {parts}", x.shape)
 
 
 def is_manual(axis: Any) -> bool:
-    """Whether this is in a `shard_map` over that axis."""
+    """Whether this is inside a `shard_map` over that axis."""
     return axis in jax.sharding.get_abstract_mesh().manual_axes
 
 
 def laid_out(tree: Any, specs: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Arrays in the layout that a `shard_map` over explicit axes insists on.
+    """Arrays laid out by these specs, as a `shard_map` over explicit axes requires.
 
-    Their other axes stay as they are.
+    Axes of arrays for which a spec has None keep their layout.
     """
     if AxisType.Explicit not in mesh.axis_types:
         return tree
 
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+
     def one(a: Array, spec: PartitionSpec) -> Array:
         own = tuple(jax.typeof(a).sharding.spec) or (None,) * a.ndim
-        new = (*spec, *(None,) * (a.ndim - len(spec)))
+        new = [n if kinds.get(n) == AxisType.Explicit else None for n in spec]
+        new += [None] * (a.ndim - len(new))
         spec = PartitionSpec(*(n or o for n, o in zip(new, own, strict=True)))
         concrete = isinstance(mesh, Mesh)
         return jax.sharding.reshard(a, NamedSharding(mesh, spec) if concrete else spec)
@@ -54,7 +77,7 @@ def laid_out(tree: Any, specs: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def on_all(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Arrays of which each device has all, and of their gradients too."""
+    """Arrays replicated on all devices, and with them their gradients."""
     if AxisType.Explicit in mesh.axis_types:
         return tree
     spec = PartitionSpec()

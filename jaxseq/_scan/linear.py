@@ -1,4 +1,4 @@
-"""Linear recurrences, whose time may lie on several devices."""
+"""Linear recurrences, with time split over devices if need be."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,14 @@ from jax.export import is_symbolic_dim
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
-from jaxseq._base.axes import check_mesh, check_rows, is_manual, laid_out
+from jaxseq._base.axes import (
+    check_batch_axis,
+    check_known,
+    check_mesh,
+    check_rows,
+    is_manual,
+    laid_out,
+)
 from jaxseq._base.check import (
     as_array,
     check,
@@ -35,44 +42,45 @@ def linear_scan(
     batch_axis: str | None = None,
     mesh: Mesh | AbstractMesh | None = None,
 ) -> tuple[Array, Array]:
-    """Runs h_t = a_t * h_{t-1} + b_t over time, which may lie on several devices.
+    """Runs h_t = a_t * h_{t-1} + b_t over time, which can be split over devices.
 
-    So do cells whose gates do not read the state: QRNN, minGRU, RG-LRU, diagonal state
-    spaces. Make `a` and `b` of all steps first, and what reads the states afterwards.
+    It is the recurrence of cells whose gates depend on the input only, and not on the
+    state: QRNN, minGRU, RG-LRU, diagonal state spaces. Compute `a` and `b` for all
+    steps first, and what depends on the states afterwards.
 
     Args:
-        a: factors, `(..., T, H)`, in magnitude not above 1 as a rule. Where one is 0,
-            the state begins afresh.
-        b: what is added, `(..., T, H)`, in the dtype of `a`.
+        a: factors, `(..., T, H)`, usually with an absolute value of at most 1. Where a
+            factor is 0, the state starts afresh, as at a reset.
+        b: the terms that are added, `(..., T, H)`, in the dtype of `a`.
         state: the state before the first step, `(..., H)`; zeros if None.
         lengths: valid steps of each sequence, integers `(...)`; all T if None. Past
             them the state stands still and `y` is zero.
         mask: booleans `(..., T)`, which steps are valid; the run is as if the others
             were not there.
         reverse: whether to run from the last valid step to the first.
-        axis: the axis of a mesh over which T lies, in equal parts; None for one device.
-            In a `shard_map` over it the arrays are this device's part of the time,
-            and `lengths` those of all of it.
-        batch_axis: an axis of the mesh that the batch, the first axis of `a`, lies
-            over; None if it does not. Only with `axis`, and outside a `shard_map`.
-        mesh: the mesh; that of the context (`jax.set_mesh`) if None.
+        axis: the mesh axis that time lies over, in equal parts; None for one device.
+            Inside a `shard_map` over this axis, `a`, `b` and `mask` are this device's
+            part of the time, while `lengths` count the steps on all devices.
+        batch_axis: the mesh axis that the batch, the first axis of `a`, lies over; None
+            if there is none. Only with `axis`, and not inside a `shard_map` over it.
+        mesh: the mesh; if None, that of the context (`jax.set_mesh`).
 
     Returns:
-        `(state, y)`: the state after the last step, `(..., H)`, and that of every step,
-        `(..., T, H)`, in the dtype of `a`. For the 16-bit dtypes `state` and all sums
-        are float32.
+        `(state, y)`: the state after the last step, `(..., H)`, and the state after
+        each step, `(..., T, H)`, in the dtype of `a`. For 16-bit dtypes, `state` is
+        float32, and so is the arithmetic.
 
     Raises:
-        ValueError: if a shape or dtype does not fit, the mesh has no such axis, or T or
-            the batch is no multiple of its size.
+        ValueError: if a shape or dtype does not fit, the mesh has no such axis, T or
+            the batch is not a multiple of its size, or a size is symbolic with `axis`.
 
-    Each device scans its own steps from a state of zeros. One gather of the product of
-    `a` and the last state of each device, `(2, devices, ..., H)` however large T is,
-    tells each the state before its first step. The time of a step does not depend on
-    others, as in Martin and Cundy, "Parallelizing Linear Recurrent Neural Nets Over
-    Sequence Length", 2018, https://arxiv.org/abs/1709.04057; in a device it is the scan
-    of Blelloch, "Prefix Sums and Their Applications", 1990,
-    https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf, but on CPU a loop over the steps.
+    Each device scans its own steps from a state of zeros. Then one all-gather of the
+    product of `a` and of the last state of each device, `(devices, 2, ..., H)` whatever
+    T is, gives each device the state before its first step. Running time in parallel is
+    from Martin and Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence
+    Length", 2018, https://arxiv.org/abs/1709.04057. On CPU a device loops over its
+    steps; on other platforms it runs the scan of Blelloch, "Prefix Sums and Their
+    Applications", 1990, https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf.
 
     Example:
         >>> a, b = jnp.full((5, 20, 3), 0.5), jnp.ones((5, 20, 3))
@@ -80,7 +88,7 @@ def linear_scan(
         >>> y.shape, y[0, :3, 0].tolist()
         ((5, 20, 3), [1.0, 1.5, 1.75])
 
-        With the time over all devices that there are:
+        With time split over all devices:
 
         >>> mesh = jax.make_mesh((jax.device_count(),), ("time",))
         >>> with jax.set_mesh(mesh):
@@ -101,13 +109,18 @@ def linear_scan(
     reverse = check_flag(reverse, "reverse")
     here = is_manual(axis)
     mesh = check_mesh(mesh, axis=axis, batch_axis=batch_axis)
-    ok = batch_axis is None or not (axis is None or here or axis == batch_axis)
-    check(ok, "batch_axis", "None without an axis of the time", batch_axis)
+    check_batch_axis(batch_axis, axis)
     if batch_axis is not None:
+        expected = "None in a shard_map over axis"
+        check(not here, "batch_axis", expected, batch_axis)
         check_rows(a, "a", mesh.shape[batch_axis])
+    if axis is not None:
+        check_known(a, "a")
     parts = 1 if axis is None else mesh.shape[axis]
     ok = here or T % parts == 0
-    check(ok, "a", f"T a multiple of {parts} devices", T)
+    check(ok, "a", f"T a multiple of {parts}, the number of devices", T)
+    if T == 0:  # nothing to split
+        axis, here = None, False
     valid = _valid(lengths, mask, tuple(batch), T, axis if here else None, parts)
     by_time = [jnp.moveaxis(v.astype(wide), -2, 0) for v in (a, b)]
     if valid is not None:
@@ -130,7 +143,7 @@ def linear_scan(
 def _valid(
     lengths: Any, mask: Any, batch: tuple[int, ...], T: int, axis: Any, parts: int
 ) -> Array | None:
-    """Which of these T steps are valid, `lengths` being of the parts on all devices."""
+    """Which of this device's T steps are valid, by the `lengths` over all devices."""
     if axis is None or lengths is None:
         return valid_steps(lengths, mask, batch, T)
     ends = check_lengths(lengths, batch, T * parts)
@@ -141,7 +154,7 @@ def _valid(
 def _run(
     a: Array, b: Array, first: Array, axis: str | None, reverse: bool
 ) -> tuple[Array, Array]:
-    """The last state, and all of them, of `(T, ...)`: this device's part of them."""
+    """The last state of all, and those of this device's steps, `(T, ...)`."""
     if axis is None:
         return _after(a, b, first, reverse)[1:]
     a, b = vary((a, b), frozenset([axis]))
@@ -156,7 +169,7 @@ def _run(
 def _after(
     a: Array, b: Array, first: Array, reverse: bool, products: bool = False
 ) -> tuple[Any, Array, Array]:
-    """The products of `a` so far if asked for, the last state, and all of them."""
+    """The products of `a` up to each step if asked for, the last state, and all."""
 
     def loop(a: Array, b: Array, first: Array) -> Any:
         def body(carry: Any, now: Any) -> Any:
@@ -175,23 +188,24 @@ def _after(
         return product if products else None, y[0 if reverse else -1], y
 
     T = a.shape[0]
-    if is_symbolic_dim(T) or T < 2:  # which only a loop can be of
+    if is_symbolic_dim(T) or T == 0:  # which associative_scan does not take
         return loop(a, b, first)
     return lax.platform_dependent(a, b, first, cpu=loop, default=tree)
 
 
 def _joined(left: Any, right: Any) -> Any:
-    """Of two neighbouring pieces the product of `a`, and the last state from zero."""
+    """Two adjacent pieces of time as one: the product of `a`, and the last state."""
     return left[0] * right[0], right[0] * left[1] + right[1]
 
 
 def _gather(a: Array, axis: str) -> Array:
-    """Those of all devices, in a new first axis. No reduce-scatter goes back.
+    """The arrays of all devices, in a new first axis.
 
-    (That of CPU processes breaks off if one of them is late.)
+    The backward pass has no reduce-scatter: between CPU processes it fails if one of
+    them is 30 seconds late.
     """
     if axis in varying(a):
         return lax.all_gather(a, axis, to="invarying")
-    # with check_vma=False, where what goes back is the same on no two devices
+    # with check_vma=False, each device has a cotangent of its own for all of them
     copies = jnp.broadcast_to(a, (lax.axis_size(axis), *a.shape))
     return lax.all_to_all(copies, axis, 0, 0)
