@@ -268,8 +268,7 @@ def variant_calls() -> dict[str, Call]:
         return jaxseq.cell_dropout(jaxseq.LSTM, params, x, **how)
 
     return {
-        # a function of its own, for JAX cannot refer weakly to a NamedTuple
-        "activation": Call(lambda x: hard(x), lambda B, T: (X(B, T),)),
+        "activation": Call(hard, lambda B, T: (X(B, T),)),
         "lstm_cell": running(
             jaxseq.lstm_cell(gate=hard, peepholes=True, layer_norm=True, cells=3)
         ),
