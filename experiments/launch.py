@@ -29,10 +29,7 @@ def launch(n: int, module: str, options: list[str]) -> int:
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", module, *options, "--distributed"]
     # in sessions of their own, so that each has a signal once: from here
-    processes = [
-        subprocess.Popen([*command, f"{address},{n},{i}"], start_new_session=True)
-        for i in range(n)
-    ]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def hand_on(number: int, frame: Any) -> None:
         for each in processes:
@@ -40,12 +37,15 @@ def launch(n: int, module: str, options: list[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, hand_on)
+    for i in range(n):
+        own = [*command, f"{address},{n},{i}"]
+        processes.append(subprocess.Popen(own, start_new_session=True))
     failed, end = 0, float("inf")
     while left := [i for i, each in enumerate(processes) if each.poll() is None]:
         for each in processes:
             if each.returncode and not failed:
                 # one that is killed cannot tell the others, who wait for it
-                failed, wait = each.returncode, 2 + heartbeat * (each.returncode < 0)
+                failed, wait = each.returncode, 4 + heartbeat * (each.returncode < 0)
                 end = time.monotonic() + wait
         if time.monotonic() > end:
             for i in left:

@@ -1,6 +1,7 @@
 """Checkpoints of a run, written by Orbax: whole or not at all."""
 
 import copy
+import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from experiments.frame import files
 from experiments.frame.errors import InputError
 
 # what Orbax tells of its housekeeping is not for the user of a command
@@ -96,8 +98,18 @@ class Checkpoints:
         with self.told("written"):
             self.manager.save(step, args=args)
 
-    def close(self) -> None:
-        """Waits for what is being written."""
+    def amend(self, facts: Mapping[str, Any]) -> None:
+        """Puts other facts into the newest checkpoint, which is complete."""
+        # Orbax cannot, but to take it away first
+        place = self.run / "checkpoints" / str(self.newest) / "facts" / "metadata"
+        files.write(place, json.dumps(facts))
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
         with self.told("written"):
             self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        with self.told("written"):
             self.manager.close()
