@@ -158,27 +158,52 @@ def test_a_signal_to_one_stops_all(tmp_path, started):
     assert ran.returncode == 0 and f"Going on from step {step}" in ran.stdout
 
 
+def differ(tmp_path, what, *options):
+    text = tmp_path / "text"
+    text.write_text("abcd efgh\n" * 5000)
+    return run(2, tmp_path / "run", *options, module="tests.experiments.differs",
+               text=text, env={"DIFFERS": what})  # fmt: skip
+
+
+@long
 @pytest.mark.parametrize(
-    "what, told",
+    "what, code, told",
     [
-        pytest.param(
-            "option", "error: the options differ from those of process 0", marks=long
-        ),
-        pytest.param(
-            "text", "error: the data differ from those of process 0", marks=long
-        ),
-        pytest.param("disk", "no space left for a checkpoint of", marks=long),
+        ("option", 2, "error: the options differ from those of process 0: learning_ra"),
+        ("text", 2, "error: the data differ from those of process 0: all"),
+        ("folder", 2, "-of-another-host: expected a folder that all processes share"),
+        ("disk", 2, "no space left for a checkpoint of"),
+        ("signal", 130, "interrupted; what was saved is kept"),
     ],
 )
-def test_what_one_process_alone_has(tmp_path, what, told):
+def test_what_one_process_alone_has(tmp_path, what, code, told):
     """One line says which process it is, and all end."""
-    text = tmp_path / "text"
-    text.write_text("abcd efgh\n" * 500)
-    ran = run(2, tmp_path / "run", "--steps", 5, module="tests.experiments.differs",
-              text=text, env={"DIFFERS": what})  # fmt: skip
-    assert ran.returncode == 2
+    ran = differ(tmp_path, what, "--steps", 5)
+    assert ran.returncode == code, ran.stderr
     (line,) = lines(ran)
     assert "process 1 of 2: language_model: " in line and told in line
+
+
+@long
+def test_a_reader_that_has_enough(tmp_path):
+    """It ends the processes that wait for process 0, too."""
+    ran = differ(tmp_path, "pipe", "--steps", 5)
+    assert ran.returncode == 0 and "Traceback" not in ran.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@long
+def test_a_stop_in_an_evaluation(tmp_path):
+    """It is heard by all before the evaluation is over, which is done again."""
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    ran = differ(tmp_path, "evaluation", "--steps", 16)
+    assert ran.returncode == 130, ran.stderr
+    assert "Stopped at step 4 of 16" in ran.stderr
+    assert [row["step"] for row in facts(out)["held_out"]] == [2]
+    how = {"text": tmp_path / "text"}
+    assert run(2, out, "--steps", 16, "--resume", **how).returncode == 0
+    assert run(2, whole, "--steps", 16, **how).returncode == 0
+    same(whole, out)
 
 
 def test_a_batch_that_devices_cannot_share(tmp_path):
@@ -281,21 +306,14 @@ def test_interrupts_of_the_launcher_stop_all(tmp_path, started):
 @long
 def test_a_process_that_is_late(tmp_path):
     """It is waited for, for longer than the 30 s in which Gloo has to connect."""
-    text = tmp_path / "text"
-    text.write_text("abcd efgh\n" * 500)
-    ran = run(2, tmp_path / "run", "--steps", 5, module="tests.experiments.differs",
-              text=text, env={"DIFFERS": "late"})  # fmt: skip
+    ran = differ(tmp_path, "late", "--steps", 5)
     assert ran.returncode == 0, ran.stderr
 
 
 @long
 def test_a_process_that_is_stuck(tmp_path):
     """It says where, and all end."""
-    text = tmp_path / "text"
-    text.write_text("abcd efgh\n" * 500)
-    ran = run(2, tmp_path / "run", "--steps", 50, "--stuck-seconds", 12,
-              module="tests.experiments.differs", text=text,
-              env={"DIFFERS": "stuck"})  # fmt: skip
+    ran = differ(tmp_path, "stuck", "--steps", 50, "--stuck-seconds", 12)
     assert ran.returncode == 1
     assert "no step for 12 s; it is here:" in ran.stderr
     assert "in sleeps" in ran.stderr

@@ -1,0 +1,72 @@
+"""What each process reads of a batch: together all of it, and nothing twice."""
+
+from dataclasses import replace
+from importlib import import_module
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.frame import distributed
+from experiments.frame.data import Same, Share, part
+from tests.experiments.helpers import arrays_alike
+
+TRAINED = {
+    "captions": {"batch": 8},
+    "classification": {},
+    "language_model": {"batch": 8, "window": 4},
+    "memory": {"batch": 8, "length": 6},
+    "speech": {"batch": 6, "strings": 4},
+    "tagging": {},
+    "translation": {},
+}
+
+
+@pytest.fixture(scope="module")
+def batches():
+    """The training batches of each experiment, made once."""
+    found = {}
+
+    def of(name, **more):
+        key = (name, *more.items())
+        if key not in found:
+            experiment = import_module(f"experiments.{name}.experiment").EXPERIMENT
+            settings = replace(experiment.preset({}), **TRAINED[name], **more)
+            found[key] = experiment.data.load(settings, None)
+        return found[key].train
+
+    return of
+
+
+def joined(parts):
+    def join(*arrays):
+        if isinstance(arrays[0], Same) or np.ndim(arrays[0]) == 0:
+            return arrays[0]
+        return np.concatenate(arrays)
+
+    return jax.tree.map(join, *parts, is_leaf=lambda a: isinstance(a, Same))
+
+
+@pytest.mark.parametrize("processes, devices", [(2, 2), (4, 4), (2, 8)])
+@pytest.mark.parametrize(
+    "name, more",
+    [*((name, {}) for name in TRAINED), ("memory", {"task": "copy"}),
+     ("speech", {"augment": True})],
+)  # fmt: skip
+def test_shares_are_the_whole(batches, name, more, processes, devices):
+    train = batches(name, **more)
+    shares = [Share(i, processes, devices) for i in range(processes)]
+    for step in range(4):
+        whole = part(train[step], Share(0, 1, devices))
+        found = joined([train.part(step, share) for share in shares])
+        arrays_alike(found, whole)
+
+
+def test_devices_of_a_process_lie_side_by_side(monkeypatch):
+    """On a TPU their numbers alternate between the processes."""
+    both = [SimpleNamespace(id=i, process_index=i // 2 % 2) for i in range(8)]
+    monkeypatch.setattr(distributed, "Mesh", lambda devices, names: list(devices))
+    monkeypatch.setattr(jax, "devices", lambda: both)
+    found = distributed.mesh.__wrapped__()
+    assert [d.id for d in found] == [0, 1, 4, 5, 2, 3, 6, 7]
