@@ -45,7 +45,7 @@ def launch(n: int, module: str, options: list[str]) -> int:
         for each in processes:
             if each.returncode and not failed:
                 # one that is killed cannot tell the others, who wait for it
-                failed, wait = each.returncode, 4 + heartbeat * (each.returncode < 0)
+                failed, wait = each.returncode, 2 + heartbeat * (each.returncode < 0)
                 end = time.monotonic() + wait
         if time.monotonic() > end:
             for i in left:

@@ -48,8 +48,15 @@ class Checkpoints:
 
     def __init__(self, run: Path, *, read_only: bool = False):
         self.run = run
+        who = {}
+        if read_only:  # by one process, while the others may do something else
+            me = jax.process_index()
+            who = {"primary_host": me, "active_processes": {me}}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, create=not read_only, read_only=read_only
+            max_to_keep=2,
+            create=not read_only,
+            read_only=read_only,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(**who),
         )
         with self.told("opened"):
             folder = (run / "checkpoints").resolve()

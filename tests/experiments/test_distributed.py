@@ -206,6 +206,41 @@ def test_a_stop_in_an_evaluation(tmp_path):
     same(whole, out)
 
 
+@long
+@pytest.mark.parametrize("name", ["translation", "tagging"])
+def test_batches_of_one_width_are_as_one(tmp_path, name):
+    """The losses of 20 steps, in float64 with dropout, of lengths that differ."""
+    found = []
+    for n in (1, 2, 4):
+        out = tmp_path / str(n)
+        options = ["train", "--out", out, "--steps", 20, "--hidden", 16]
+        launch = ["experiments.launch", n] if n > 1 else []
+        ran = subprocess.run(
+            [sys.executable, "-m", *map(str, [*launch, FLOAT64, name, *options])],
+            cwd=ROOT, env=environment(), timeout=SECONDS, capture_output=True, text=True,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert facts(out)["settings"]["dropout"] > 0
+        found.append(losses(out))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-12)
+
+
+@long
+def test_several_runs_of_one_command(tmp_path):
+    """Process 0 alone compares them, and reads their checkpoints for it."""
+    out = tmp_path / "sweep"
+    options = "--hidden 4 --batch 4 --steps 8 --lengths 10 --cells rnn gru".split()
+    ran = subprocess.run(
+        [sys.executable, "-m", "experiments.launch", "2", "experiments.memory", "sweep",
+         "--out", str(out), *options],
+        cwd=ROOT, env=environment(), timeout=SECONDS, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count(f"Report: {out / 'report.html'}") == 1
+    assert len((out / "results.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_batch_that_devices_cannot_share(tmp_path):
     ran = run(2, tmp_path / "run", "--steps", 5, "--batch", 7)
     assert ran.returncode == 2

@@ -24,8 +24,8 @@ TRAINED = {
 
 
 @pytest.fixture(scope="module")
-def batches():
-    """The training batches of each experiment, made once."""
+def data_of():
+    """The data of each experiment, made once."""
     found = {}
 
     def of(name, **more):
@@ -34,7 +34,7 @@ def batches():
             experiment = import_module(f"experiments.{name}.experiment").EXPERIMENT
             settings = replace(experiment.preset({}), **TRAINED[name], **more)
             found[key] = experiment.data.load(settings, None)
-        return found[key].train
+        return found[key]
 
     return of
 
@@ -54,13 +54,24 @@ def joined(parts):
     [*((name, {}) for name in TRAINED), ("memory", {"task": "copy"}),
      ("speech", {"augment": True})],
 )  # fmt: skip
-def test_shares_are_the_whole(batches, name, more, processes, devices):
-    train = batches(name, **more)
+def test_shares_are_the_whole(data_of, name, more, processes, devices):
+    train = data_of(name, **more).train
     shares = [Share(i, processes, devices) for i in range(processes)]
     for step in range(4):
         whole = part(train[step], Share(0, 1, devices))
         found = joined([train.part(step, share) for share in shares])
         arrays_alike(found, whole)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_shares_of_what_is_held_out(data_of, name):
+    shares = [Share(i, 4, 8) for i in range(4)]
+    for batch in data_of(name).held_out[:4]:
+        found = joined([part(batch, share) for share in shares])
+        arrays_alike(found, part(batch, Share(0, 1, 8)))
+        for own, all_rows in zip(*map(jax.tree.leaves, (found, batch)), strict=True):
+            np.testing.assert_array_equal(own[: len(all_rows)], all_rows)
+            assert not own[len(all_rows) :].any()
 
 
 def test_devices_of_a_process_lie_side_by_side(monkeypatch):
