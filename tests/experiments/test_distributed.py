@@ -39,12 +39,13 @@ def environment(**more):
     return {**own, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **more}
 
 
+def finished(command, **env):
+    how = {"cwd": ROOT, "env": environment(**env), "timeout": SECONDS}
+    return subprocess.run(command, **how, capture_output=True, text=True)
+
+
 def run(n, out, *options, env=None, **how):
-    how = command(n, out, *options, **how)
-    return subprocess.run(
-        how, cwd=ROOT, env=environment(**(env or {})), timeout=SECONDS,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    return finished(command(n, out, *options, **how), **(env or {}))
 
 
 @pytest.fixture
@@ -215,10 +216,9 @@ def test_batches_of_one_width_are_as_one(tmp_path, name):
         out = tmp_path / str(n)
         options = ["train", "--out", out, "--steps", 20, "--hidden", 16]
         launch = ["experiments.launch", n] if n > 1 else []
-        ran = subprocess.run(
-            [sys.executable, "-m", *map(str, [*launch, FLOAT64, name, *options])],
-            cwd=ROOT, env=environment(), timeout=SECONDS, capture_output=True, text=True,
-        )  # fmt: skip
+        ran = finished(
+            [sys.executable, "-m", *map(str, [*launch, FLOAT64, name, *options])]
+        )
         assert ran.returncode == 0, ran.stderr
         assert facts(out)["settings"]["dropout"] > 0
         found.append(losses(out))
@@ -231,11 +231,8 @@ def test_several_runs_of_one_command(tmp_path):
     """Process 0 alone compares them, and reads their checkpoints for it."""
     out = tmp_path / "sweep"
     options = "--hidden 4 --batch 4 --steps 8 --lengths 10 --cells rnn gru".split()
-    ran = subprocess.run(
-        [sys.executable, "-m", "experiments.launch", "2", "experiments.memory", "sweep",
-         "--out", str(out), *options],
-        cwd=ROOT, env=environment(), timeout=SECONDS, capture_output=True, text=True,
-    )  # fmt: skip
+    launch = [sys.executable, "-m", "experiments.launch", "2", "experiments.memory"]
+    ran = finished([*launch, "sweep", "--out", str(out), *options])
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count(f"Report: {out / 'report.html'}") == 1
     assert len((out / "results.jsonl").read_text().splitlines()) == 2
