@@ -70,8 +70,9 @@ def test_shares_of_what_is_held_out(data_of, name):
         found = joined([part(batch, share) for share in shares])
         arrays_alike(found, part(batch, Share(0, 1, 8)))
         for own, all_rows in zip(*map(jax.tree.leaves, (found, batch)), strict=True):
-            np.testing.assert_array_equal(own[: len(all_rows)], all_rows)
-            assert not own[len(all_rows) :].any()
+            n = len(np.atleast_1d(all_rows))
+            np.testing.assert_array_equal(np.atleast_1d(own)[:n], all_rows)
+            assert not np.atleast_1d(own)[n:].any()
 
 
 def test_devices_of_a_process_lie_side_by_side(monkeypatch):
