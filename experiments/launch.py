@@ -29,10 +29,7 @@ def launch(n: int, module: str, options: list[str]) -> int:
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", module, *options, "--distributed"]
     # in sessions of their own, so that each has a signal once: from here
-    processes = [
-        subprocess.Popen([*command, f"{address},{n},{i}"], start_new_session=True)
-        for i in range(n)
-    ]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def hand_on(number: int, frame: Any) -> None:
         for each in processes:
@@ -40,6 +37,9 @@ def launch(n: int, module: str, options: list[str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, hand_on)
+    for i in range(n):
+        own = [*command, f"{address},{n},{i}"]
+        processes.append(subprocess.Popen(own, start_new_session=True))
     failed, end = 0, float("inf")
     while left := [i for i, each in enumerate(processes) if each.poll() is None]:
         for each in processes:

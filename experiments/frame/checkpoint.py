@@ -1,6 +1,7 @@
 """Checkpoints of a run, written by Orbax: whole or not at all."""
 
 import copy
+import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from experiments.frame import files
 from experiments.frame.errors import InputError
 
 # what Orbax tells of its housekeeping is not for the user of a command
@@ -46,8 +48,15 @@ class Checkpoints:
 
     def __init__(self, run: Path, *, read_only: bool = False):
         self.run = run
+        who = {}
+        if read_only:  # by one process, while the others may do something else
+            me = jax.process_index()
+            who = {"primary_host": me, "active_processes": {me}}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, create=not read_only, read_only=read_only
+            max_to_keep=2,
+            create=not read_only,
+            read_only=read_only,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(**who),
         )
         with self.told("opened"):
             folder = (run / "checkpoints").resolve()
@@ -96,8 +105,18 @@ class Checkpoints:
         with self.told("written"):
             self.manager.save(step, args=args)
 
-    def close(self) -> None:
-        """Waits for what is being written."""
+    def amend(self, facts: Mapping[str, Any]) -> None:
+        """Puts other facts into the newest checkpoint, which is complete."""
+        # Orbax cannot, but to take it away first
+        place = self.run / "checkpoints" / str(self.newest) / "facts" / "metadata"
+        files.write(place, json.dumps(facts))
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
         with self.told("written"):
             self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        with self.told("written"):
             self.manager.close()

@@ -172,20 +172,20 @@ def address(text: str) -> str | tuple[str, int, int]:
 def answer(name: str, run: Callable[[], int]) -> int:
     """The exit code of `run`; what the user can mend is said in one line."""
     code, message = outcome(run)
-    if message is not None:
+    if message:
         print(f"{name}: {message}", file=sys.stderr)
     return code
 
 
 def outcome(run: Callable[[], int]) -> tuple[int, str | None]:
-    """The exit code of `run`, and what its user is told of an error."""
+    """The exit code of `run`, and what its user is told if it does not finish."""
     try:
         return run(), None
     except InputError as e:
         message, code = f"error: {e}", 2
     except BrokenPipeError:  # the reader has all it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0, None
+        message, code = "", 0
     except OSError as e:
         message, code = f"error: {e.filename or 'writing'}: {e.strerror or e}", 2
     except (RuntimeError, MemoryError) as e:  # XLA's when it cannot allocate

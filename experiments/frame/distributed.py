@@ -9,8 +9,11 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,12 +24,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments.frame.data import Same, Share, digest
 from experiments.frame.errors import InputError
 
-DAY = 24 * 3600
 NAMES = itertools.count()  # of what is agreed on, the same in every process
 
 
 def start(address: str | tuple[str, int, int], heartbeat: int) -> None:
     """Joins the other processes, before anything else of JAX."""
+    # SIGTERM is left to Python, where it can end what is not a step
+    jax.config.update("jax_enable_preemption_service", False)
     # JAX counts from the last heartbeat, of which there are two in this time, and then
     # aborts with many lines: so watch.py comes first
     how: dict[str, Any] = {"heartbeat_timeout_seconds": 2 * heartbeat + 10}
@@ -35,14 +39,21 @@ def start(address: str | tuple[str, int, int], heartbeat: int) -> None:
         how |= {"coordinator_bind_address": address[0]} if address[2] == 0 else {}
         jax.distributed.initialize(*address, **how)
     else:
-        jax.distributed.initialize(**how)
+        try:
+            jax.distributed.initialize(**how)
+        except ValueError as e:  # of what JAX could not find out
+            raise InputError(
+                "auto: nothing here tells of other processes, as srun, mpirun of Open "
+                "MPI 4, Kubernetes and Cloud TPU do; expected HOST:PORT,N,I"
+            ) from e
+    if devices() != count() * jax.local_device_count():
+        own = f"{jax.local_device_count()} of all {devices()} devices are here"
+        raise InputError(f"{own}: expected as many in each of {count()} processes")
     if not first():
         sys.stdout = sys.stderr = open(os.devnull, "w")
     meet("start")
     # connected now: whoever comes late to what follows is waited for
-    jax.block_until_ready(
-        jax.jit(jnp.sum, out_shardings=everywhere())(by_rows(np.ones(devices())))
-    )
+    fetch(greatest(0))
 
 
 def count() -> int:
@@ -64,10 +75,23 @@ def client() -> Any:
     return distributed.global_state.client
 
 
-def meet(name: str, seconds: float = DAY) -> None:
+def wait_for(key: str) -> str:
+    """What a process sets there, waited for in pieces, between which signals act."""
+    while True:
+        try:
+            return client().blocking_key_value_get(key, 1000)
+        except jax.errors.JaxRuntimeError as e:
+            if "DEADLINE_EXCEEDED" not in str(e):
+                raise
+
+
+def meet(name: str) -> None:
     """Waits until all have come here."""
     if count() > 1:
-        client().wait_at_barrier(f"{name}/{next(NAMES)}", int(1000 * seconds))
+        key = f"{name}/{next(NAMES)}"
+        if client().key_value_increment(f"come/{key}", 1) == count():
+            client().key_value_set(f"met/{key}", "all")
+        wait_for(f"met/{key}")
 
 
 def agree(decide: Callable[[], Any]) -> Any:
@@ -77,14 +101,34 @@ def agree(decide: Callable[[], Any]) -> Any:
     key = f"agreed/{next(NAMES)}"
     if first():
         client().key_value_set(key, json.dumps(decide()))
-    return json.loads(client().blocking_key_value_get(key, 1000 * DAY))
+    return json.loads(wait_for(key))
 
 
-def same(name: str, value: Any) -> None:
-    """Raises in a process whose value is not that of process 0."""
-    own = digest(value)
-    if agree(lambda: own) != own:
-        raise InputError(f"the {name} differ from those of process 0")
+def same(name: str, values: Mapping[str, Any]) -> None:
+    """Raises in a process some of whose values are not those of process 0."""
+    own = {key: digest(value) for key, value in values.items()}
+    others = agree(lambda: own)
+    if wrong := sorted(k for k in own | others if own.get(k) != others.get(k)):
+        which = ", ".join(wrong)
+        raise InputError(f"the {name} differ from those of process 0: {which}")
+
+
+def shared(out: Path, seconds: float = 60.0) -> None:
+    """Raises in a process that does not see what process 0 writes in a folder."""
+    if count() == 1:
+        return
+    mark = out / agree(lambda: f".{uuid.uuid4().hex}")
+    if first():
+        mark.touch()
+    meet("marked")
+    end = time.monotonic() + seconds  # file systems of a network show it late
+    while not (out.is_dir() and mark.name in os.listdir(out)):
+        if time.monotonic() > end:
+            raise InputError(f"--out {out}: expected a folder that all processes share")
+        time.sleep(0.5)
+    meet("seen")
+    if first():
+        mark.unlink()
 
 
 # arrays over the devices of all processes
@@ -92,7 +136,9 @@ def same(name: str, value: Any) -> None:
 
 @cache
 def mesh() -> Mesh:
-    return Mesh(np.array(jax.devices()), ("data",))
+    # of one process side by side, as its rows are, which they need not be on TPUs
+    order = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    return Mesh(np.array(order), ("data",))
 
 
 def everywhere() -> NamedSharding:
@@ -128,6 +174,12 @@ def by_rows(tree: Any) -> Any:
         return jax.make_array_from_process_local_data(over_rows(), np.asarray(a))
 
     return jax.tree.map(place, tree, is_leaf=lambda a: isinstance(a, Same))
+
+
+def greatest(value: int) -> jax.Array:
+    """The greatest of what the processes give, which all have to ask for."""
+    own = by_rows(np.full(jax.local_device_count(), value, np.int32))
+    return jax.jit(jnp.max, out_shardings=everywhere())(own)
 
 
 def fetch(tree: Any) -> Any:

@@ -18,6 +18,7 @@ from experiments.frame.files import make_folder
 from experiments.frame.options import fixed
 from experiments.frame.page import marked, summary, table, write_page
 from experiments.frame.trainer import Trainer, in_use, loop, split
+from experiments.frame.watch import WATCH
 
 
 class Run(NamedTuple):
@@ -94,7 +95,7 @@ def fit(
     """
     checkpoints, facts = open_run(out, resume)
     settings = settle(experiment.preset(given), given, facts, out)
-    distributed.same("options", [asdict(settings), resume, asked])
+    distributed.same("options", {**asdict(settings), "resume": resume, **asked})
     experiment.check(settings, {**given, **asked, "data_dir": data_dir})
     if not distributed.first():  # a data set is fetched by one process of a machine
         distributed.meet("data")
@@ -105,6 +106,7 @@ def fit(
     if facts is not None and facts.get("digest") != data.digests["all"]:
         raise InputError(f"{out}: the checkpoint there was trained on other data")
     distributed.agree(lambda: make_folder(out.parent))
+    distributed.shared(out.parent)
     print(data.about)
     model = experiment.model.make(settings, data.facts)
     trainer = Trainer(settings, model, experiment.model.loss, data, experiment.start)
@@ -112,7 +114,8 @@ def fit(
         distributed.agree(lambda: make_folder(out))
         checkpoints = Checkpoints(out)
     if facts is not None:
-        trainer.go_on(checkpoints, facts["step"])
+        with WATCH:
+            trainer.go_on(checkpoints, facts["step"])
         print(f"Going on from step {trainer.step} of {settings.steps}.")
     else:
         if resume:
@@ -121,10 +124,11 @@ def fit(
         facts = {**data.facts, "digest": data.digests["all"], **course}
     weights = sum(w.size for w in jax.tree.leaves(trainer.state.weights))
     facts |= {"settings": asdict(settings), "weights": weights, **where()}
-    try:
-        finished = loop(trainer, facts, checkpoints, save_seconds)
-    finally:
-        checkpoints.close()
+    with WATCH:
+        try:
+            finished = loop(trainer, facts, checkpoints, save_seconds)
+        finally:
+            checkpoints.close()
     if not finished:
         print(
             f"Stopped at step {trainer.step} of {settings.steps}; a checkpoint is in "

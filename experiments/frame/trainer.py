@@ -164,10 +164,14 @@ class Trainer:
         self.step += 1
         return loss
 
-    def evaluate(self) -> float:
-        """The mean loss over all that is held out."""
-        carry, found, share = None, [], distributed.share()
+    def evaluate(self, stop: Callable[[], bool] = lambda: False) -> float | None:
+        """The mean loss over all that is held out.
+
+        None as soon as all know that a process wishes to `stop`.
+        """
+        carry, found, share, asked = None, [], distributed.share(), []
         for batch in self.data.held_out:
+            WATCH.step()
             place = distributed.replicated
             if self.data.fills or len(jax.tree.leaves(batch)[0]) % share.devices == 0:
                 place, batch = distributed.by_rows, part(batch, share)
@@ -175,6 +179,10 @@ class Trainer:
                 carry = place(self.start(self.model, batch))
             carry, *sums = self.sums(self.state.weights, carry, place(batch))
             found.append(sums)
+            asked.append(distributed.greatest(stop()))
+            # that of the last batch would have to be waited for
+            if len(asked) > 1 and distributed.fetch(asked[-2]):
+                return None
         totals, counts = zip(*distributed.fetch(found), strict=True)
         return sum(map(float, totals)) / sum(map(float, counts))
 
@@ -189,7 +197,8 @@ def loop(
     steps, units = trainer.settings.steps, trainer.data.per_step
     log_every, evaluate_every = max(1, steps // 200), max(1, steps // 8)
     start = saved = time.monotonic()
-    before, held_out, alone = facts["seconds"], "", distributed.count() == 1
+    before, held_out = facts["seconds"], ""
+    alone, rows = distributed.count() == 1, facts["held_out"]
     asked, told, coming = False, GO_ON, trainer.told
     losses = facts["pending"]  # of the steps since the last row of facts["train"]
 
@@ -223,9 +232,16 @@ def loop(
         if checkpoints.newest != trainer.step:
             checkpoints.save(trainer.step, facts, **trainer.saved)
 
+    def due() -> bool:
+        """Whether to evaluate, which may have been stopped at this step before."""
+        step = trainer.step
+        if step == 0 or (rows and rows[-1]["step"] == step):
+            return False
+        return step % evaluate_every == 0 or step == steps
+
     def wish() -> int:
-        due = distributed.first() and time.monotonic() - saved >= save_seconds
-        return STOP if interrupts.seen else SAVE if due and not asked else GO_ON
+        late = distributed.first() and time.monotonic() - saved >= save_seconds
+        return STOP if interrupts.seen else SAVE if late and not asked else GO_ON
 
     bar = tqdm(
         total=steps * units,
@@ -234,8 +250,24 @@ def loop(
         unit_scale=True,
         mininterval=0.5 if sys.stderr.isatty() else 10,
     )
-    with Interrupts() as interrupts, bar, WATCH:
-        while trainer.step < steps and told < STOP:
+    with Interrupts() as interrupts, bar:
+        while told < STOP:
+            if due():
+                WATCH.step()
+                loss = trainer.evaluate(lambda: interrupts.seen)
+                if loss is None:
+                    told = STOP
+                    break
+                check(loss)
+                rows.append({"step": trainer.step, "loss": loss})
+                held_out = f", held out {loss:.3g}"
+                if checkpoints.newest == trainer.step:  # saved when this was stopped
+                    distributed.agree(lambda: checkpoints.amend(facts))
+            if told == SAVE or trainer.step == steps:
+                save()
+                saved, asked = time.monotonic(), False
+            if trainer.step == steps:
+                break
             WATCH.step()
             trainer.wish = wish()
             asked = trainer.wish == SAVE and not alone
@@ -246,21 +278,16 @@ def loop(
                 trainer.told,
             )
             bar.update(units)
-            last = trainer.step == steps
-            if trainer.step % log_every == 0 or last:
+            if trainer.step % log_every == 0 or trainer.step == steps:
                 fetch()
                 loss = float(np.mean(losses))
                 losses.clear()
                 facts["train"].append({"step": trainer.step, "loss": loss})
                 bar.set_postfix_str(f"loss {loss:.3g}{held_out}", refresh=False)
-            if trainer.step % evaluate_every == 0 or last:
-                loss = trainer.evaluate()
-                check(loss)
-                facts["held_out"].append({"step": trainer.step, "loss": loss})
-                held_out = f", held out {loss:.3g}"
-            if told == SAVE or last:
-                save()
-                saved, asked = time.monotonic(), False
-        if trainer.step < steps:
+        if told == STOP:
             save()
-    return trainer.step == steps and not (interrupts.seen if alone else told == STOP)
+        WATCH.step()
+        checkpoints.wait()
+        return told < STOP and not distributed.fetch(
+            distributed.greatest(interrupts.seen)
+        )

@@ -6,6 +6,7 @@ that is gone, silent or stuck is noticed.
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import jax
 from tqdm import tqdm
 
 from experiments.frame.cli import outcome
-from experiments.frame.distributed import client, count, first, start
+from experiments.frame.distributed import client, count, devices, first, meet, start
 
 
 def tell(line: str) -> None:
@@ -28,16 +29,29 @@ def tell(line: str) -> None:
 
 def leave(code: int, line: str | None) -> None:
     """Ends this process at once, and the others by the code, unless one was first."""
-    threading.Timer(5.0, os._exit, [code]).start()  # whatever becomes of the others
     WATCH.over.set()  # so that it does not hear of itself before it has told why
-    try:
-        client().key_value_set("run/failed", str(code))
-    except RuntimeError as e:
-        if "ALREADY_EXISTS" in str(e):  # what follows from it is not told
-            line = None
-    if line is not None:
+    was_first: list[bool] = []
+
+    def set_code() -> None:
+        try:
+            client().key_value_set("run/failed", str(code))
+        except RuntimeError as e:
+            was_first.append("ALREADY_EXISTS" not in str(e))
+
+    setting = threading.Thread(target=set_code, daemon=True)
+    setting.start()
+    setting.join(3.0)  # process 0 may be gone
+    if line is not None and was_first != [False]:  # what follows is not told
         tell(line)
     stay()
+    end(code)
+
+
+def end(code: int) -> None:
+    """Ends this process at once, with what it has printed."""
+    threading.Timer(1.0, os._exit, [code]).start()  # if nobody reads it
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
     os._exit(code)
 
 
@@ -51,7 +65,7 @@ def lost(i: int, what: str) -> None:
     line = f"process {i} {what}; what was saved is kept"
     if i == 0:  # by which the others would be told
         tell(line)
-        os._exit(1)
+        end(1)
     leave(1, line)
 
 
@@ -99,23 +113,25 @@ class Watch:
 
     def beat(self) -> None:
         """Counts up the own beat, and hears what others do."""
-        me = jax.process_index()
-        with suppress(RuntimeError):  # process 0 is gone, or this one is done
-            while not self.over.is_set():
-                own = client().key_value_increment(f"beat/{me}", 1)
-                found = dict(client().key_value_dir_get("run/"))
-                if "run/failed" in found and not self.over.is_set():
-                    if first():
-                        stay()
-                    os._exit(int(found["run/failed"]))
-                heard = {0: str(own)}
-                if first():
-                    beats = client().key_value_dir_get("beat/")
-                    heard = {int(key.rsplit("/")[-1]): beat for key, beat in beats}
-                for i, beat in heard.items():
-                    if self.beats[i][0] != beat:
-                        self.beats[i] = beat, time.monotonic()
-                self.over.wait(self.EVERY)
+        while not self.over.is_set():
+            with suppress(RuntimeError):  # process 0 is gone, or slow to answer
+                self.hear()
+            self.over.wait(self.EVERY)
+
+    def hear(self) -> None:
+        own = client().key_value_increment(f"beat/{jax.process_index()}", 1)
+        found = dict(client().key_value_dir_get("run/"))
+        if "run/failed" in found and not self.over.is_set():
+            if first():
+                stay()
+            end(int(found["run/failed"]))
+        heard = {0: str(own)}
+        if first():
+            beats = client().key_value_dir_get("beat/")
+            heard = {int(key.rsplit("/")[-1]): beat for key, beat in beats}
+        for i, beat in heard.items():
+            if self.beats[i][0] != beat:
+                self.beats[i] = beat, time.monotonic()
 
     def look(self) -> None:
         while not self.over.is_set():
@@ -161,14 +177,23 @@ def run(
         print(f"{name}: error: --distributed: {first_line}", file=sys.__stderr__)
         return 2
     WATCH.begin(heartbeat_seconds, stuck_seconds)
+    # as Ctrl-C, wherever there is no step that it could wait for
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def all_of_it() -> int:
+        print(f"{count()} processes, {devices()} devices.")
+        code = command()
+        meet("done")  # none is silent while another one still works
+        return code
+
     try:
-        code, message = outcome(command)
+        code, message = outcome(all_of_it)
     except Exception as e:
         if isinstance(e, jax.errors.JaxRuntimeError):
             WATCH.verdict()
         traceback.print_exc(file=sys.__stderr__)
         code, message = 1, f"error: {type(e).__name__}"
     if message is not None:
-        leave(code, f"{name}: {message}")
+        leave(code, f"{name}: {message}" if message else None)
     WATCH.end()
     return code

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.frame.data import Data, digest
+from experiments.frame.data import WHOLE, Data, Share, digest
 from experiments.memory.settings import Settings
 
 # numbers of the first entry of the generator, which no --seed takes
@@ -22,6 +22,7 @@ HELD_OUT_BATCHES, TEST_BATCHES = 4, 10
 ROWS = 250  # of a batch that is not to train on
 SYMBOLS, REMEMBERED = 8, 10
 BLANK, GO = SYMBOLS, SYMBOLS + 1
+ALL = slice(None)  # rows of a batch
 
 
 class Batch(NamedTuple):
@@ -29,23 +30,23 @@ class Batch(NamedTuple):
     y: np.ndarray  # sums (B,), or symbols (B, T)
 
 
-def adding(rng: np.random.Generator, B: int, T: int) -> Batch:
+def adding(rng: np.random.Generator, B: int, T: int, own: slice = ALL) -> Batch:
     """Numbers in [0, 1] with two marks, one in each half, and the sums."""
-    x = np.zeros((B, T, 2), np.float32)
-    x[..., 0] = rng.random((B, T))
-    rows, half = np.arange(B), T // 2
-    first, second = rng.integers(half, size=B), rng.integers(half, T, size=B)
+    half, numbers = T // 2, rng.random((B, T))[own]
+    first, second = rng.integers(half, size=B)[own], rng.integers(half, T, size=B)[own]
+    x, rows = np.zeros((*numbers.shape, 2), np.float32), np.arange(len(numbers))
+    x[..., 0] = numbers
     x[rows, first, 1] = x[rows, second, 1] = 1
     return Batch(x, x[rows, first, 0] + x[rows, second, 0])
 
 
-def copy(rng: np.random.Generator, B: int, T: int) -> Batch:
+def copy(rng: np.random.Generator, B: int, T: int, own: slice = ALL) -> Batch:
     """Ten symbols, blanks, a sign `T` steps after them, ten blanks: one-hot.
 
     The answer is blank up to the sign, and with the step after it the symbols.
     """
-    symbols = rng.integers(SYMBOLS, size=(B, REMEMBERED))
-    given, y = np.full((2, B, T + 2 * REMEMBERED), BLANK, np.int32)
+    symbols = rng.integers(SYMBOLS, size=(B, REMEMBERED))[own]
+    given, y = np.full((2, len(symbols), T + 2 * REMEMBERED), BLANK, np.int32)
     given[:, :REMEMBERED] = y[:, -REMEMBERED:] = symbols
     given[:, -REMEMBERED - 1] = GO
     return Batch(np.eye(SYMBOLS + 2, dtype=np.float32)[given], y)
@@ -82,8 +83,13 @@ class Batches:
     seed: int
 
     def __getitem__(self, step: int) -> Batch:
+        return self.part(step, WHOLE)
+
+    def part(self, step: int, share: Share) -> Batch:
+        """The rows of a process: what is drawn is that of all, and cheap."""
         rng = np.random.default_rng((self.seed, step))
-        return DRAWS[self.task](rng, self.size, self.length)
+        own = share.of(self.size)
+        return DRAWS[self.task](rng, self.size, self.length, own)
 
 
 def title(settings: Settings) -> str:

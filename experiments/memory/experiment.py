@@ -1,5 +1,6 @@
 """The experiment: what a test gives, and `sweep`, `gradients` and `gates`."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from experiments import datasets
+from experiments.frame import distributed
 from experiments.frame.checkpoint import refuse_run, refuse_runs
 from experiments.frame.errors import InputError, refuse
 from experiments.frame.experiment import Evaluation, Experiment, Result, Run, fit, load
@@ -107,6 +109,11 @@ EXPERIMENT = Experiment(
 )
 
 
+def refuse_folders(out: Path, runs: Iterable[Path], resume: bool) -> None:
+    refuse_run(out)
+    refuse_runs(runs, resume)
+
+
 def sweep(
     given: dict[str, Any], cells: list[str], lengths: list[int], out: Path, **how: Any
 ) -> int:
@@ -119,18 +126,18 @@ def sweep(
                 own["span"] = length
             check(replace(preset(own), **own), own)  # before hours are spent
             made[out / f"{name}-{length}"] = own
-    refuse_run(out)
-    refuse_runs(made, how["resume"])
+    distributed.agree(lambda: refuse_folders(out, made, how["resume"]))
     for folder, own in made.items():
         if fit(EXPERIMENT, own, folder, **how) is None:
             return 130
-    return report(EXPERIMENT, [*made], None, out)
+    return distributed.agree(lambda: report(EXPERIMENT, [*made], None, out))
 
 
 def gradients(given: dict[str, Any], sequences: int, out: Path, **how: Any) -> int:
     """The gradients of several models before and after training."""
-    refuse_run(out)
-    refuse_runs((out / name for name in MODELS), how["resume"])
+    distributed.agree(
+        lambda: refuse_folders(out, (out / name for name in MODELS), how["resume"])
+    )
     small = lambda given: replace(preset(given), **SMALL)
     rows, settings = [], small(given)
     for name, cell in MODELS.items():
@@ -140,25 +147,35 @@ def gradients(given: dict[str, Any], sequences: int, out: Path, **how: Any) -> i
         done = fit(replace(EXPERIMENT, preset=small), own, out / name, **how)
         if done is None:
             return 130
-        run, evaluation = done
-        settings = run.settings
-        x = Batches(settings.task, settings.length, sequences, TEST)[0].x
-        name = page.label(asdict(settings))
-        if settings.cell == "lstm" and settings.forget_bias == Settings.forget_bias:
-            name += "" if settings.span else ", forget bias 1"
-        error = evaluation.results[0].scores[UNITS[settings.task]]
-        for when, module, loss in (
-            ("at initialisation", model.make(settings, {}), None),
-            ("after training", run.model, error),
-        ):
-            norms = mean_norms(module.recurrent, jnp.asarray(x), settings.hidden)
-            row = {"title": "gradients", "model": name, "when": when, "error": loss}
-            row |= dict(zip(("h", "state"), (n.tolist() for n in norms), strict=True))
-            row |= {"sequences": sequences, "settings": asdict(settings)}
-            rows.append(row)
-    write_rows(out / "results.jsonl", rows)
-    print(f"Report: {write_gradients(out, rows, settings)}")
-    return 0
+        settings = done[0].settings
+        rows += distributed.agree(lambda done=done: rows_of(*done, sequences))
+
+    def finish() -> int:
+        write_rows(out / "results.jsonl", rows)
+        print(f"Report: {write_gradients(out, rows, settings)}")
+        return 0
+
+    return distributed.agree(finish)
+
+
+def rows_of(run: Run, evaluation: Evaluation, sequences: int) -> list[dict[str, Any]]:
+    """The gradients of one model before and after training."""
+    settings, rows = run.settings, []
+    x = Batches(settings.task, settings.length, sequences, TEST)[0].x
+    name = page.label(asdict(settings))
+    if settings.cell == "lstm" and settings.forget_bias == Settings.forget_bias:
+        name += "" if settings.span else ", forget bias 1"
+    error = evaluation.results[0].scores[UNITS[settings.task]]
+    for when, module, loss in (
+        ("at initialisation", model.make(settings, {}), None),
+        ("after training", run.model, error),
+    ):
+        norms = mean_norms(module.recurrent, jnp.asarray(x), settings.hidden)
+        row = {"title": "gradients", "model": name, "when": when, "error": loss}
+        row |= dict(zip(("h", "state"), (n.tolist() for n in norms), strict=True))
+        row |= {"sequences": sequences, "settings": asdict(settings)}
+        rows.append(row)
+    return rows
 
 
 def gates(

@@ -7,6 +7,7 @@ from typing import Any
 from experiments.classification.experiment import EXPERIMENT as CLASSIFICATION
 from experiments.classification.page import NAMES
 from experiments.classification.settings import FEED_FORWARD, OF_RECURRENT
+from experiments.frame import distributed
 from experiments.frame.checkpoint import refuse_runs
 from experiments.frame.errors import InputError
 from experiments.frame.experiment import fit
@@ -29,7 +30,7 @@ def train(
         raise InputError(f"--task {task}: neither a file nor one of {known}")
     folder = Path(task).stem + "-shuffled" * given.get("shuffled", False)
     runs = {model: out / folder / model for model in dict.fromkeys(models)}
-    refuse_runs(runs.values(), how["resume"])
+    distributed.agree(lambda: refuse_runs(runs.values(), how["resume"]))
     for model, run in runs.items():
         print(f"\nModel: {NAMES[model]}.")
         blind = model in FEED_FORWARD and not all(m in FEED_FORWARD for m in models)
@@ -37,7 +38,11 @@ def train(
         options = {**own, "data": task, "model": model}
         if fit(EXPERIMENT, options, run, **how) is None:
             return 130
-    # with what was trained there before
+    return distributed.agree(lambda: compare(out))
+
+
+def compare(out: Path) -> int:
+    """The page of all models there, with those that were trained before."""
     tasks_there = sorted(path for path in out.glob("*/") if path.is_dir())
     paths = [path / model for path in tasks_there for model in MODELS]
     tested = [path for path in paths if (path / "result-test.json").exists()]

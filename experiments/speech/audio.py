@@ -124,11 +124,11 @@ def changed(chance: np.random.Generator, samples: np.ndarray) -> np.ndarray:
     return (samples + noise * chance.standard_normal(n)).astype(np.float32)
 
 
-def masked(chance: np.random.Generator, frames: np.ndarray) -> np.ndarray:
-    """The frames with up to two runs of bands left out (Park and others, 2019)."""
-    frames = frames.copy()
+def left_out(chance: np.random.Generator) -> list[slice]:
+    """Two runs of up to six bands, to be set to 0 (Park and others, 2019)."""
+    runs = []
     for _ in range(2):
-        width = chance.integers(0, 7)
-        start = chance.integers(0, BANDS - width)
-        frames[:, start : start + width] = 0
-    return frames
+        width = int(chance.integers(0, 7))
+        start = int(chance.integers(0, BANDS - width))
+        runs.append(slice(start, start + width))
+    return runs

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.frame import buckets
 from experiments.frame.buckets import Bucket
-from experiments.frame.data import Data, digest
+from experiments.frame.data import WHOLE, Data, Share, digest, part
 from experiments.frame.errors import InputError
 from experiments.speech import audio, morse
 from experiments.speech.audio import RATE
@@ -35,14 +35,12 @@ class Batch(NamedTuple):
 
 
 def features(
-    sound: np.ndarray, settings: Settings, chance: np.random.Generator | None = None
+    sound: np.ndarray, settings: Settings, left_out: Sequence[slice] = ()
 ) -> np.ndarray:
-    """What the network is given of a sound, `(T, D)`, changed by `chance` if given."""
-    if chance is not None:
-        sound = audio.changed(chance, sound)
+    """What the network is given of a sound, `(T, D)`, without some of the bands."""
     frames = audio.log_mel(sound, settings.center)
-    if chance is not None:
-        frames = audio.masked(chance, frames)
+    for bands in left_out:
+        frames[:, bands] = 0
     return audio.stacked(frames, settings.stack)
 
 
@@ -78,16 +76,31 @@ class Drawn:
     settings: Settings
 
     def __getitem__(self, step: int) -> Batch:
-        settings = self.settings
+        return self.part(step, WHOLE)
+
+    def part(self, step: int, share: Share) -> Batch:
+        """The rows of a process. All sounds are drawn, features taken of its own."""
+        settings, rows = self.settings, []
         chance = np.random.default_rng([settings.seed, step])
-        change = chance if settings.augment else None
-        while True:  # of single digits all are kept
-            drawn = self.strings(chance)
-            rows = [(features(e.sound, settings, change), e.digits) for e in drawn]
-            rows = [row for row in rows if fits(len(row[0]), row[1])]
-            if rows:
-                width = buckets.bound(max(len(x) for x, _ in rows), WIDTHS)
-                return batch(rows, settings.batch, width, settings.digits)
+        own = share.of(settings.batch)
+        while not rows:  # of single digits all are kept
+            drawn = [self.varied(e, chance) for e in self.strings(chance)]
+            fit = lambda e: fits(steps_of(e.sound, settings), e.digits)
+            rows = [row for row in drawn if fit(row[0])]
+        if not rows[own]:
+            return part(self[step], share)
+        width = max(steps_of(e.sound, settings) for e, _ in rows)
+        heard = [(features(e.sound, settings, gone), e.digits) for e, gone in rows[own]]
+        width, size = buckets.bound(width, WIDTHS), own.stop - own.start
+        return batch(heard, size, width, settings.digits)
+
+    def varied(
+        self, e: Example, chance: np.random.Generator
+    ) -> tuple[Example, list[slice]]:
+        """An example with --augment, and the bands that are left out of it."""
+        if not self.settings.augment:
+            return e, []
+        return e._replace(sound=audio.changed(chance, e.sound)), audio.left_out(chance)
 
     def strings(self, chance: np.random.Generator) -> Iterator[Example]:
         """As many as a batch has, all with as many digits."""

@@ -1,18 +1,56 @@
-"""A language model whose process 1 has something else than process 0, or less."""
+"""A language model one of whose processes has something else than the other.
+
+It is process 1, but for what only process 0 does.
+"""
 
 import os
 import shutil
+import signal
 import sys
 import time
+from functools import partial
 
-from experiments.frame import checkpoint
+from experiments.frame import checkpoint, distributed
 from experiments.frame.trainer import Trainer
 from experiments.language_model import data
 from experiments.language_model.__main__ import main
 
 options = sys.argv[1:]
 what = os.environ["DIFFERS"]
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if options[-1].endswith(",0") and what == "pipe":
+    sys.stdout = open(os.devnull, "w")
+
+    def nobody_reads(_):
+        raise BrokenPipeError
+
+    sys.stdout.write = nobody_reads
 if options[-1].endswith(",1"):
+    if what == "folder":
+        options[options.index("--out") + 1] += "-of-another-host/run"
+        distributed.shared = partial(distributed.shared, seconds=2)
+    if what == "signal":
+        read = data.read
+
+        def stopped(*args):
+            terminate()
+            return read(*args)
+
+        data.read = stopped
+    if what == "evaluation":
+        evaluate = Trainer.evaluate
+
+        def evaluates(self, stop):
+            if self.step == 4:
+                terminate()
+            return evaluate(self, stop)
+
+        Trainer.evaluate = evaluates
     if what == "option":
         options += ["--learning-rate", "0.5"]
     if what == "text":

@@ -91,3 +91,10 @@ def arrays_of(checkpoints):
         checkpoints.newest, args=ocp.args.Composite(**args)
     )
     return [np.asarray(a) for a in jax.tree.leaves([restored[n] for n in names])]
+
+
+def arrays_alike(one, other):
+    """That two trees have the same arrays, to the last bit."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)

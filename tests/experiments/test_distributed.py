@@ -1,6 +1,7 @@
 """One run on several processes of this machine: the same losses, and how it ends."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -39,12 +40,13 @@ def environment(**more):
     return {**own, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", **more}
 
 
+def finished(command, **env):
+    how = {"cwd": ROOT, "env": environment(**env), "timeout": SECONDS}
+    return subprocess.run(command, **how, capture_output=True, text=True)
+
+
 def run(n, out, *options, env=None, **how):
-    how = command(n, out, *options, **how)
-    return subprocess.run(
-        how, cwd=ROOT, env=environment(**(env or {})), timeout=SECONDS,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    return finished(command(n, out, *options, **how), **(env or {}))
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_two_processes_are_as_one(tmp_path):
     # Gloo prints to the same place, a line in pieces
     told = lambda ran: re.findall(r"Held-out text: .*", ran.stdout)
     assert told(one) == told(two) and len(told(two)) == 1
-    assert two.stdout.count("Report: ") == 1
+    assert two.stdout.count("Report: ") == two.stdout.count("to train on") == 1
     files = lambda n: sorted(p.name for p in (tmp_path / n).iterdir())
     assert files("1") == files("2")
 
@@ -158,27 +160,88 @@ def test_a_signal_to_one_stops_all(tmp_path, started):
     assert ran.returncode == 0 and f"Going on from step {step}" in ran.stdout
 
 
+def differ(tmp_path, what, *options):
+    text = tmp_path / "text"
+    text.write_text("abcd efgh\n" * 5000)
+    return run(2, tmp_path / "run", *options, module="tests.experiments.differs",
+               text=text, env={"DIFFERS": what})  # fmt: skip
+
+
+@long
 @pytest.mark.parametrize(
-    "what, told",
+    "what, code, told",
     [
-        pytest.param(
-            "option", "error: the options differ from those of process 0", marks=long
-        ),
-        pytest.param(
-            "text", "error: the data differ from those of process 0", marks=long
-        ),
-        pytest.param("disk", "no space left for a checkpoint of", marks=long),
+        ("option", 2, "error: the options differ from those of process 0: learning_ra"),
+        ("text", 2, "error: the data differ from those of process 0: all"),
+        ("folder", 2, "-of-another-host: expected a folder that all processes share"),
+        ("disk", 2, "no space left for a checkpoint of"),
+        ("signal", 130, "interrupted; what was saved is kept"),
     ],
 )
-def test_what_one_process_alone_has(tmp_path, what, told):
+def test_what_one_process_alone_has(tmp_path, what, code, told):
     """One line says which process it is, and all end."""
-    text = tmp_path / "text"
-    text.write_text("abcd efgh\n" * 500)
-    ran = run(2, tmp_path / "run", "--steps", 5, module="tests.experiments.differs",
-              text=text, env={"DIFFERS": what})  # fmt: skip
-    assert ran.returncode == 2
+    ran = differ(tmp_path, what, "--steps", 5)
+    assert ran.returncode == code, ran.stderr
     (line,) = lines(ran)
     assert "process 1 of 2: language_model: " in line and told in line
+
+
+@long
+def test_a_reader_that_has_enough(tmp_path):
+    """It ends the processes that wait for process 0, too."""
+    ran = differ(tmp_path, "pipe", "--steps", 5)
+    assert ran.returncode == 0 and "Traceback" not in ran.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@long
+def test_a_stop_in_an_evaluation(tmp_path):
+    """It is heard by all before the evaluation is over, which is done again."""
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    ran = differ(tmp_path, "evaluation", "--steps", 16)
+    assert ran.returncode == 130, ran.stderr
+    assert "Stopped at step 4 of 16" in ran.stderr
+    assert [row["step"] for row in facts(out)["held_out"]] == [2]
+    how = {"text": tmp_path / "text"}
+    assert run(2, out, "--steps", 16, "--resume", **how).returncode == 0
+    assert run(2, whole, "--steps", 16, **how).returncode == 0
+    same(whole, out)
+
+
+@long
+@pytest.mark.parametrize("name", ["translation", "tagging"])
+def test_batches_of_one_width_are_as_one(tmp_path, name):
+    """The losses of 20 steps, in float64 with dropout, of lengths that differ."""
+    found, options = [], ["train", "--steps", 20, "--hidden", 16]
+    if name == "translation":
+        draw, table = random.Random(0), tmp_path / "pairs.tsv"
+        texts = (
+            "".join(draw.choices("abc ", k=draw.randint(2, 40))) for _ in range(400)
+        )
+        table.write_text("".join(f"a{text}\ta{text[::-1]}\n" for text in texts))
+        options += ["--data", table]
+    for n in (1, 2, 4):
+        out = tmp_path / str(n)
+        launch = ["experiments.launch", n] if n > 1 else []
+        words = [*launch, FLOAT64, name, *options, "--out", out]
+        ran = finished([sys.executable, "-m", *map(str, words)])
+        assert ran.returncode == 0, ran.stderr
+        assert facts(out)["settings"]["dropout"] > 0
+        found.append(losses(out))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-12)
+
+
+@long
+def test_several_runs_of_one_command(tmp_path):
+    """Process 0 alone compares them, and reads their checkpoints for it."""
+    out = tmp_path / "sweep"
+    options = "--hidden 4 --batch 4 --steps 8 --lengths 10 --cells rnn gru".split()
+    launch = [sys.executable, "-m", "experiments.launch", "2", "experiments.memory"]
+    ran = finished([*launch, "sweep", "--out", str(out), *options])
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count(f"Report: {out / 'report.html'}") == 1
+    assert len((out / "results.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_batch_that_devices_cannot_share(tmp_path):
@@ -281,21 +344,14 @@ def test_interrupts_of_the_launcher_stop_all(tmp_path, started):
 @long
 def test_a_process_that_is_late(tmp_path):
     """It is waited for, for longer than the 30 s in which Gloo has to connect."""
-    text = tmp_path / "text"
-    text.write_text("abcd efgh\n" * 500)
-    ran = run(2, tmp_path / "run", "--steps", 5, module="tests.experiments.differs",
-              text=text, env={"DIFFERS": "late"})  # fmt: skip
+    ran = differ(tmp_path, "late", "--steps", 5)
     assert ran.returncode == 0, ran.stderr
 
 
 @long
 def test_a_process_that_is_stuck(tmp_path):
     """It says where, and all end."""
-    text = tmp_path / "text"
-    text.write_text("abcd efgh\n" * 500)
-    ran = run(2, tmp_path / "run", "--steps", 50, "--stuck-seconds", 12,
-              module="tests.experiments.differs", text=text,
-              env={"DIFFERS": "stuck"})  # fmt: skip
+    ran = differ(tmp_path, "stuck", "--steps", 50, "--stuck-seconds", 12)
     assert ran.returncode == 1
     assert "no step for 12 s; it is here:" in ran.stderr
     assert "in sleeps" in ran.stderr

@@ -215,6 +215,26 @@ def test_an_interrupted_run_goes_on(whole, tmp_path, capsys):
     same_runs(whole, out)
 
 
+@pytest.mark.parametrize("at, before", [(100, 50), (402, 400)])
+def test_a_stopped_evaluation_is_done_again(whole, tmp_path, monkeypatch, at, before):
+    """It is left before its end; the last one is added to what was saved."""
+    cut, note = tmp_path / "cut", ("--note", "of its own")
+    evaluate = Trainer.evaluate
+
+    def interrupted(self, stop):
+        if self.step == at:
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(self, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", interrupted)
+        assert train(cut, *note) == 130
+    facts = Checkpoints(cut, read_only=True).facts()
+    assert facts["step"] == at and facts["held_out"][-1]["step"] == before
+    assert train(cut, *note, "--resume") == 0
+    same_runs(whole, cut)
+
+
 def test_a_second_interrupt_stops_at_once(tmp_path, capsys):
     def twice():
         signal.raise_signal(signal.SIGINT)
