@@ -159,7 +159,7 @@ def test_one_sum_in_shards(name):
 
 
 def test_on_eight_devices():
-    """In 16 bits, and with units over an axis: see `tests/eight_collectives.py`."""
+    """In 16 bits, and with hidden units split; see `tests/eight_collectives.py`."""
     command = [sys.executable, "-m", "tests.eight_collectives"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -53,7 +53,7 @@ def mapped(f: Map, w: Array, *args: Array) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _mapped(f: Any, w: Array, wide: Array, *args: Array) -> Array:
-    """`wide` is `w` in the dtype that its gradient is summed in: that of `w` is unused."""
+    """`wide` is `w` in the dtype of sums: the gradient is that of `wide` alone."""
     return f(*args, w)
 
 
