@@ -29,14 +29,14 @@ def in_units(update: Any, params: Any) -> tuple[Any, CellParams]:
     split over devices.
     """
     own = CellParams(*params)
-    if type(params) is CellParams or getattr(own.w_x, "ndim", 2) == 2:
+    w_x: Any = own.w_x
+    if type(params) is CellParams or getattr(w_x, "ndim", 2) == 2:
         return update, own
-    gates, H = own.w_x.shape[-2:]
+    gates, H = w_x.shape[-2:]
+    expected = f"an axis of {gates} gates, as w_x {w_x.shape}"
     for name, w in params._asdict().items():
-        ok = w is None or w.shape[-2:] == (gates, H)
-        ok = ok or (name == "b_hn" and w.shape == (H,))
-        expected = f"an axis of {gates} gates, as w_x {own.w_x.shape}"
-        check(ok, f"params.{name}", expected, "None" if w is None else w.shape)
+        if w is not None and not (name == "b_hn" and w.shape == (H,)):
+            check(w.shape[-2:] == (gates, H), f"params.{name}", expected, w.shape)
     turned = lambda w: w.swapaxes(-1, -2).reshape(*w.shape[:-2], -1)
     one = lambda w: turned(w) if w.shape[-2:] == (gates, H) else w
     return first_of_equals(_by_unit(update)), jax.tree.map(one, own)
