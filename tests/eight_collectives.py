@@ -1,7 +1,7 @@
 """What eight devices send each other, as a table, in a process of its own.
 
-`python -m tests.eight_collectives` prints it, and fails where it is more than it has to
-be: see `main`.
+`python -m tests.eight_collectives` prints the table, and fails if anything is sent that
+does not have to be: see `main`.
 """
 
 import re
@@ -26,6 +26,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 B, T, D, H = 8, 6, 3, 16
 SHORT = ("lstm", "gru", "bidirectional", "crf", "luong", "bahdanau", "fed")
+SHORT += "transformer", "language model"
 
 
 def placed(tree, mesh, spec):
@@ -33,7 +34,7 @@ def placed(tree, mesh, spec):
 
 
 def in_words(found):
-    """Of collectives those in loops, and the others."""
+    """The collectives in loops and those outside, counted, as text."""
     parts = []
     for in_loop in (True, False):
         some = Counter(kind for kind, _, inside in found if bool(inside) == in_loop)
@@ -43,9 +44,10 @@ def in_words(found):
 
 
 def narrow_sums(lowered):
-    """The sums over devices of arrays in 16 bits.
+    """The types of 16-bit arrays that are summed over devices.
 
-    XLA widens them on a CPU, so they are read as they are put in.
+    XLA widens such sums on a CPU, so this reads the program that is partitioned, before
+    XLA changes it further.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": "spmd-partitioning"}
@@ -57,7 +59,7 @@ def narrow_sums(lowered):
 
 
 def over_rows(name):
-    """A step of a model whose batch is over all devices."""
+    """A training step with the batch split over all devices."""
     loss, params, data = LOSSES[name]
     data = jax.tree.map(lambda a: np.concatenate([a] * 4), data)
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
@@ -77,19 +79,19 @@ def over_rows(name):
 
 
 def gated_step(z_x, h, w_h, _):
-    """Of two products, each with a matrix of its own."""
+    """An update with two products, each with a matrix of its own."""
     f = jax.nn.sigmoid(z_x["f"] + w_h["f"](h))
     return (1 - f) * h + f * jnp.tanh(z_x["n"] + w_h["n"](f * h))
 
 
 def side_by_side(z_x, h, w_h, _):
-    """Of one product, with the gates of each unit side by side."""
+    """An update with one product, which has the gates of each unit side by side."""
     f, n = (z_x + w_h(h)).reshape(-1, 2).T
     return h + jax.nn.sigmoid(f) * (jnp.tanh(n) - h)
 
 
 def units():
-    """Losses of cells whose units are over devices, and their weights."""
+    """Losses of cells, their weights, and how many products a step has."""
     rng = np.random.default_rng(0)
     w: Any = lambda *shape: rng.normal(0, 0.4, shape)
 
@@ -98,6 +100,10 @@ def units():
 
     def own(update):
         return loss(partial(jaxseq.cell, update, zeros=H))
+
+    def both_ways(params, x):
+        runs = (partial(jaxseq.lstm, own) for own in params)
+        return jaxseq.bidirectional(*runs, x, merge="sum")
 
     two = {"f": w(D, H), "n": w(D, H)}, {"f": w(H, H), "n": w(H, H)}
     lstm = jaxseq.LSTMParams(w(D, 4, H), w(H, 4, H), w(4, H), w(4, H))
@@ -109,13 +115,14 @@ def units():
         "rnn": (loss(jaxseq.rnn), rnn, 1),
         "lstm": (loss(jaxseq.lstm), lstm, 1),
         "gru": (loss(jaxseq.gru), gru, 1),
+        "bidirectional, a sum": (loss(both_ways), (lstm, lstm), 2),
         "a cell with two products": (own(gated_step), both, 2),
         "a cell with one": (own(side_by_side), one, 1),
     }
 
 
 def over_units(name, loss, params, products):
-    """A step of a cell whose units are over an axis of the mesh."""
+    """A training step with the hidden units split over an axis of the mesh."""
     x = np.random.default_rng(1).normal(size=(B, T, D))
     want = jax.jit(jax.value_and_grad(loss))(params, x)
     for shape in ((2, 4), (1, 8)):
@@ -128,6 +135,7 @@ def over_units(name, loss, params, products):
         kinds = lambda found: Counter(kind for kind, _, inside in found if inside)
         assert kinds(forward) == {"all-gather": products}, (name, forward)
         assert kinds(step) == {"all-gather": products, "all-reduce": products}, name
+        assert {kind for kind, *_ in step} <= {"all-gather", "all-reduce"}, name
         for a, b in zip(*map(jax.tree.leaves, (both(*args), want)), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
         in_loop, outside = in_words(step)
@@ -137,10 +145,11 @@ def over_units(name, loss, params, products):
 
 
 def main():
-    """Of gradients one sum over devices, behind the loops and in float32.
+    """Checks models with a split batch, then cells with split hidden units.
 
-    With units over devices a step of time gathers h for each product, and sums its
-    gradient; the results are those of one device.
+    A split batch takes one sum of gradients over the devices, after the loops and in
+    float32. With split units, each time step gathers h once for each product and sums
+    its gradient once, and the results are those of one device.
     """
     print("| model | devices | in a loop, forward | in loops, step | outside, step |")
     print("|---|---|---|---|---|")

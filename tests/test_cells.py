@@ -1,5 +1,7 @@
 """Every cell against its published equations, values and gradients, in float64."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 import jaxseq
 from tests import reference
 from tests.cells import (
+    BATCH,
     CELLS,
+    EVERYTHING,
     assert_close,
     assert_slopes,
     both_directions,
@@ -328,17 +332,92 @@ def test_rollouts_with_time_first(cell):
     assert_close((end, y.swapaxes(0, 1)), run(x, resets))
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_gates_as_an_axis(name):
-    cell = CELLS[name]
-    params, x, state = random_problem(cell, batch=(2,), T=5, D=3, H=4)
+def apart(params, gates):
+    """The same weights with the gates as an axis."""
     H = params.w_h.shape[0]
-    split = lambda w: w if w.shape == (H,) else w.reshape(*w.shape[:-1], cell.gates, H)
-    apart = jax.tree.map(split, params)
-    got = run_and_gradients(cell, apart, x, state)
-    want = run_and_gradients(cell, params, x, state)
+    one = lambda w: w if w.shape == (H,) else w.reshape(*w.shape[:-1], gates, H)
+    return jax.tree.map(one, params)
+
+
+gated_cells = pytest.mark.parametrize("name", ["lstm", "gru"])
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])
+@gated_cells
+def test_gates_as_an_axis(name, options):
+    cell = CELLS[name]
+    params, x, state = random_problem(cell, batch=BATCH, T=5, D=3, H=4)
+    split = apart(params, cell.gates)
+    got = run_and_gradients(cell, split, x, state, **options)
+    want = run_and_gradients(cell, params, x, state, **options)
     back = lambda a, like: a.reshape(jnp.shape(like))
     assert_close(jax.tree.map(back, got, want), want)
-    step = lambda params: cell.step(params, state, x[:, 0])
-    assert_close(step(apart), step(params))
-    chex.assert_trees_all_equal(cell.zeros(apart, 2), cell.zeros(params, 2))
+    step = lambda params: cell.step(params, state, x[..., 0, :])
+    assert_close(step(split), step(params))
+    chex.assert_trees_all_equal(cell.zeros(split, 2), cell.zeros(params, 2))
+
+
+@gated_cells
+def test_gates_as_an_axis_wherever_a_cell_is_run(name):
+    cell = CELLS[name]
+    params, x, _ = random_problem(cell, batch=BATCH, T=5, D=3, H=4)
+    own = {"lstm": jaxseq.LSTM, "gru": jaxseq.GRU}[name]
+    rates = {"recurrent_dropout": 0.4, "zoneout": 0.3, "key": jax.random.key(0)}
+
+    @jax.jit
+    def every_way(params):
+        run = partial(cell.sequence, params)
+        drop = partial(jaxseq.cell_dropout, x=x, params=params, **EVERYTHING)
+        found = {
+            "training": drop(own, **rates),
+            "evaluation": drop(own, zoneout=0.3, deterministic=True),
+            "zoneout": drop(jaxseq.zoneout(own, 0.3)),
+            "both": jaxseq.bidirectional(run, run, x, lengths=EVERYTHING["lengths"]),
+        }
+        if name == "lstm":
+            found["states"] = jaxseq.lstm_states(params, x, **EVERYTHING)
+        return found
+
+    assert_close(every_way(apart(params, cell.gates)), every_way(params))
+
+
+@gated_cells
+def test_gates_as_an_axis_in_16_bits(name):
+    cell = CELLS[name]
+    params, x, _ = random_problem(cell, batch=BATCH, T=5, D=3, H=4)
+    params, x = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (params, x))
+    _, got = run(cell, apart(params, cell.gates), x)
+    _, want = run(cell, params, x)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(*(np.float32(a) for a in (got, want)), atol=2**-7)
+
+
+@gated_cells
+def test_gates_as_an_axis_compile_once(name, caplog):
+    cell = CELLS[name]
+    params, x, _ = random_problem(cell, batch=BATCH, T=5, D=3, H=4)
+    split = jax.tree.map(jnp.asarray, apart(params, cell.gates))
+    x = jnp.asarray(x)
+    with jax.log_compiles():
+        cell.sequence(split, x)
+        caplog.clear()
+        cell.sequence(split, x)
+    assert "Compiling" not in caplog.text
+
+
+def test_an_axis_of_gates_that_does_not_fit():
+    cell = CELLS["lstm"]
+    params, x, _ = random_problem(cell, batch=BATCH, T=5, D=3, H=4)
+    split = apart(params, 4)
+    run = partial(jaxseq.cell_dropout, jaxseq.LSTM, x=x)
+    text = r"params.w_h: expected an axis of 4 gates, as w_x \(3, 4, 4\), got \(4, 16\)"
+    with pytest.raises(ValueError, match=text):
+        run(split._replace(w_h=params.w_h))
+    with pytest.raises(ValueError, match=r"params.b: expected an axis of 4 gates"):
+        run(split._replace(b=params.b))
+    own = jaxseq.LSTM._replace(update=lambda z_x, state, w_h, extra: state)
+    with pytest.raises(ValueError, match="only the built-in LSTM and GRU"):
+        jaxseq.cell_dropout(own, split, x)
+    with pytest.raises(ValueError, match=r"params.w_x: expected shape \(D, Z\)"):
+        zeros = jaxseq.lstm_zeros(params, BATCH)
+        jaxseq.cell(jaxseq.LSTM.update, jaxseq.CellParams(*split), x, zeros)

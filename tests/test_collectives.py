@@ -22,6 +22,9 @@ LENGTHS = np.array([5, 3, 1, 4], np.int32)
 lstm, gru = (weights(f, D, H) for f in (jaxseq.lstm_init, jaxseq.gru_init))
 second = weights(jaxseq.gru_init, H, H)
 translator = partial(weights, jaxseq.seq2seq_init, **RECURRENT)
+SIZES = {"features": 4, "num_heads": 2, "ff_features": 3, "num_decoder_layers": 1}
+ENCODER = {"source_vocab": V, "num_encoder_layers": 1, "tied": False}
+transformer = partial(weights, jaxseq.transformer_init, **SIZES)
 
 
 def total(y):
@@ -57,6 +60,16 @@ def translate(params, source, target, lengths):
     return total(jaxseq.seq2seq_decode(params, state, target)[1])
 
 
+def read(params, source, target, lengths):
+    memory = jaxseq.transformer_encode(params, source, source_lengths=lengths)
+    return total(jaxseq.transformer_decode(params, memory, target)[1])
+
+
+def language(params, target, lengths):
+    logits = jaxseq.transformer_decode(params, None, target, lengths=lengths)[1]
+    return total(logits)
+
+
 TAGGED = floats(B, T, V), TOKENS, LENGTHS
 PAIR = TOKENS, TOKENS, LENGTHS
 # the loss, its weights, and its data
@@ -72,10 +85,17 @@ LOSSES = {
     "luong": (translate, translator(attention="luong"), PAIR),
     "bahdanau": (translate, translator(), PAIR),
     "fed": (translate, translator(attention="luong", feed=True), PAIR),
+    "transformer": (
+        read,
+        transformer(positions="learned", max_positions=T, **ENCODER),
+        PAIR,
+    ),
+    "language model": (language, transformer(target_vocab=V), (TOKENS, LENGTHS)),
 }
-# weights that have two sums: those of a CRF, embeddings of both languages, and the
-# map of an input of which a part is made in the loop
+# weights that have two sums: those of a CRF, embeddings that are read in two places,
+# and the map of an input of which a part is made in the loop
 READ_TWICE = {"crf": 3, "no attention": 1, "luong": 1, "bahdanau": 2, "fed": 2}
+READ_TWICE |= {"transformer": 2, "language model": 1}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -139,7 +159,7 @@ def test_one_sum_in_shards(name):
 
 
 def test_on_eight_devices():
-    """In 16 bits, and with units over an axis: see `tests/eight_collectives.py`."""
+    """In 16 bits, and with hidden units split; see `tests/eight_collectives.py`."""
     command = [sys.executable, "-m", "tests.eight_collectives"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import jaxseq
+from jaxseq._base.linear import linear
+from jaxseq._base.mesh import rows
 from jaxseq._cells.rnn import RNNUpdate
 from jaxseq._engine.backends import CPU_LOOP, LOOP
 from tests.cells import CELLS, every_cell, expected, random_problem, run, to_jax
@@ -279,3 +281,29 @@ def test_a_length_past_the_range_of_int32_is_clipped_before_it_is_narrowed():
     lengths = np.array([2**32 - 1, 2], np.uint32)
     got = jax.jit(run)(lengths)
     chex.assert_trees_all_equal(got, jax.jit(run)(np.array([4, 2], np.uint32)))
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_second_derivatives_of_a_linear_map(dtype):
+    """By its input, its weights, and both, in either order."""
+    rng = np.random.default_rng(0)
+    args = tuple(jnp.asarray(rng.normal(size=s), dtype) for s in ((3, 2), (2, 2), (2,)))
+    loss = lambda f: lambda *args: jnp.sin(f(*args).astype(jnp.float32)).sum()
+    each = tuple(range(3))
+    got = jax.jit(jax.hessian(loss(linear), each))(*args)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), args)
+    want = jax.hessian(loss(lambda a, w, b: a @ w + b), each)(*wide)
+    as_float = lambda tree: jax.tree.map(np.float32, tree)
+    chex.assert_trees_all_close(as_float(got), as_float(want), rtol=0, atol=0.02)
+    assert got[0][1].dtype == dtype
+
+
+def test_gradients_of_weights_are_summed_in_float32():
+    """Many terms, each of them below what the sum is rounded to in 16 bits."""
+    n = 4096
+    ones = jnp.ones((n, 1), jnp.bfloat16)
+    w, at = jnp.zeros((1, 1), jnp.bfloat16), jnp.zeros(n, jnp.int32)
+    total = lambda w: linear(ones, w).astype(jnp.float32).sum()
+    assert jax.jit(jax.grad(total))(w) == n
+    total = lambda w: rows(w, at).astype(jnp.float32).sum()
+    assert jax.jit(jax.grad(total))(w) == n

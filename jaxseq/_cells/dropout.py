@@ -14,10 +14,10 @@ from jaxseq._base.rates import check_rate_key, rates_of
 from jaxseq._cells.any import cell_of, check_cell
 from jaxseq._cells.cell import Cell
 from jaxseq._cells.masked import Dropping, kept_by, old_of, with_masks
+from jaxseq._cells.units import in_units
 from jaxseq._cells.variants import first_of_equals
 from jaxseq._cells.zoneout import mean_of
 from jaxseq._engine.door import sequence
-from jaxseq._engine.params import CellParams
 
 
 def cell_dropout(
@@ -97,7 +97,8 @@ def cell_dropout(
         (5, 20, 8)
     """
     cell = cell_of(check_cell(cell), params)
-    weights = CellParams(*params)
+    update, weights = in_units(cell.update, params)
+    cell = cell._replace(update=update)
     if hasattr(weights.w_x, "shape"):
         x = as_array(x, "x")
     inputs = jax.tree.leaves(x)

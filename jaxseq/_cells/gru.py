@@ -40,8 +40,8 @@ class GRUParams(NamedTuple):
         b_hn: bias of the recurrent product: of the candidate's part alone, `(H,)`, or
             of all three gates, `(3H,)`, as PyTorch and cuDNN have it; none if None.
 
-    All but a `b_hn` `(H,)` may have the gates as an axis of their own instead,
-    `(D, 3, H)`, `(H, 3, H)` and `(3, H)`, so that the units can be split over devices.
+    The gates may also have an axis of their own: `(D, 3, H)`, `(H, 3, H)` and `(3, H)`,
+    in all but a `b_hn` `(H,)`. The hidden units can then be split over devices.
     """
 
     w_x: Array

@@ -44,7 +44,7 @@ class GRUUpdate:
     candidate: Function = jnp.tanh
     clip: float | None = None
     heads: int = 1
-    by_unit: bool = False  # whether the gates of a unit lie side by side
+    by_unit: bool = False  # whether rows have all gates of a unit side by side
 
     def __call__(self, z_x: Array, h: Array, w_h: Any, b_h: Array | None) -> Array:
         """`b_h` is the second bias, of the candidate alone or of all three gates."""

@@ -43,8 +43,8 @@ class LSTMParams(NamedTuple):
         b: bias, `(4H,)`; none if None.
         b_h: a second bias, `(4H,)`, as PyTorch and cuDNN have it; none if None.
 
-    All of them may have the gates as an axis of their own instead, `(D, 4, H)`,
-    `(H, 4, H)` and `(4, H)`, so that the units can be split over devices.
+    The gates may also have an axis of their own: `(D, 4, H)`, `(H, 4, H)` and `(4, H)`,
+    in all of them. The hidden units can then be split over devices.
     """
 
     w_x: Array

@@ -106,7 +106,7 @@ class LSTMUpdate:
     coupled: bool = False
     heads: int = 1
     epsilon: float = 1e-5
-    by_unit: bool = False  # whether the gates of a unit lie side by side
+    by_unit: bool = False  # whether rows have all gates of a unit side by side
 
     def __call__(self, z_x: Array, state: LSTMState, w_h: Any, extra: Any) -> LSTMState:
         """`extra` is an `LSTMExtra`, or `b_h` alone."""

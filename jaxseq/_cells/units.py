@@ -1,34 +1,52 @@
-"""Weights with an axis of gates, whose units may be split over devices.
+"""Weights with an axis of gates, so that the hidden units can be split over devices.
 
-The gates of one unit then lie side by side, on one device: a split of the hidden units
-is a split of what the update reads, and a step sends no more than h.
+Inside, the gates of each unit lie side by side, so on the device of the unit: a device
+computes its units from its own weights, and a step sends no more than h.
 """
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxseq._base.check import check
+from jaxseq._cells.variants import first_of_equals
 from jaxseq._engine.params import CellParams
 
 
 def gates_of(z: Array, gates: int, by_unit: bool) -> list[Array]:
-    """The gates in a row of all, `(gates * H,)`, each `(H,)`."""
+    """The gates `(H,)` of a row `(gates * H,)`."""
     return list(z.reshape(-1, gates).T) if by_unit else jnp.split(z, gates)
 
 
 def in_units(update: Any, params: Any) -> tuple[Any, CellParams]:
     """An update and its weights, as the engine takes them.
 
-    Those of a built-in cell may have an axis of gates, `(D, gates, H)`. They are put in
-    the order of the units, which sends nothing where the units are split over devices.
+    Weights of a built-in cell with an axis of gates, `(D, gates, H)`, are put in the
+    order of the units, `(D, H * gates)`. Nothing is sent for this where the units are
+    split over devices.
     """
     own = CellParams(*params)
-    if type(params) is CellParams or own.w_x.ndim == 2:
+    w_x: Any = own.w_x
+    if type(params) is CellParams or getattr(w_x, "ndim", 2) == 2:
         return update, own
-    has_gates = lambda w: w.shape[-2:] == own.w_x.shape[-2:]
+    gates, H = w_x.shape[-2:]
+    expected = f"an axis of {gates} gates, as w_x {w_x.shape}"
+    for name, w in params._asdict().items():
+        if w is not None and not (name == "b_hn" and w.shape == (H,)):
+            check(w.shape[-2:] == (gates, H), f"params.{name}", expected, w.shape)
     turned = lambda w: w.swapaxes(-1, -2).reshape(*w.shape[:-2], -1)
-    one = lambda w: turned(w) if has_gates(w) else w
-    return replace(update, by_unit=True), jax.tree.map(one, own)
+    one = lambda w: turned(w) if w.shape[-2:] == (gates, H) else w
+    return first_of_equals(_by_unit(update)), jax.tree.map(one, own)
+
+
+def _by_unit(update: Any) -> Any:
+    """The update of a built-in cell, or one around it, for gates side by side."""
+    if is_dataclass(update) and hasattr(update, "by_unit"):
+        return replace(update, by_unit=True)  # pyright: ignore
+    inner = getattr(update, "update", None)
+    expected = "w_x of rank 2; only the built-in LSTM and GRU take an axis of gates"
+    check(is_dataclass(update) and inner is not None, "params", expected, "rank 3")
+    return replace(update, update=_by_unit(inner))  # pyright: ignore

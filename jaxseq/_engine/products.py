@@ -55,12 +55,12 @@ def times(
 def times_by_block(a: Array, w: Array, precision: Any = None) -> Array:
     """`times`, with blocks one by one: a faster gradient of `w` over many steps.
 
-    As one product that is transposed first, which took up to 4 times as long.
+    One product of all blocks is transposed first, which took up to 4 times as long.
     """
     N, batch = w.shape[0], a.shape[:-1]
     rows = any(is_symbolic_dim(n) or n != 1 for n in batch[1:])
-    # with no rows but those of steps the blocks may be the rows of a batch, that lie
-    # on several devices
+    # where only time is batched, the blocks may be the rows of a batch, which may be
+    # split over devices
     if w.ndim == 2 or is_symbolic_dim(N) or N > MANY_BLOCKS or not rows:
         return times(a, w, precision=precision)
     w = w[:, None, :, None] if w.ndim == 3 else w

@@ -127,7 +127,7 @@ def _run_by_step(
 ) -> tuple[Seq2SeqState, Read]:
     # in a `shard_map` their gradients are then summed over devices once, at the end
     params = vary(params, varying((state, x)))
-    # as those of a cell's step are, for the scan to find the products
+    # cast here, not in each step: `scan` finds only products with what stays the same
     wide = lambda w: w.astype(state_dtype(w.dtype))
     params = params._replace(attention=jax.tree.map(wide, params.attention))
     memory = state.memory

@@ -12,6 +12,7 @@ from jaxseq._attention.heads import attend_heads
 from jaxseq._attention.params import MultiHeadParams
 from jaxseq._base.check import check
 from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.linear import linear
 from jaxseq._models.transformer.cache import Cache
 from jaxseq._models.transformer.params import (
     NormLayout,
@@ -73,8 +74,8 @@ def _run_layer(
         query = _before(layer.cross_norm, x, common)
         y, weights = _attend_cross(layer.cross, query, cross, common.valid)
         x = _after(layer.cross_norm, x, y, common)
-    z = _before(layer.norm, x, common) @ layer.w_1 + layer.b_1
-    y = _activated(common.activation, z) @ layer.w_2 + layer.b_2
+    z = linear(_before(layer.norm, x, common), layer.w_1, layer.b_1)
+    y = linear(_activated(common.activation, z), layer.w_2, layer.b_2)
     return _after(layer.norm, x, y, common), weights
 
 
@@ -113,9 +114,11 @@ def _normed(params: NormParams, x: Array, epsilon: float) -> Array:
     wide = x.astype(state_dtype(x.dtype))
     centred = wide - wide.mean(-1, keepdims=True)
     variance = (centred**2).mean(-1, keepdims=True)
-    unit = (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype)
-    return unit * params.scale + params.b
+    unit = centred * jax.lax.rsqrt(variance + epsilon)
+    scale, b = params.scale.astype(wide.dtype), params.b.astype(wide.dtype)
+    return (unit * scale + b).astype(x.dtype)
 
 
 def logits_of(params: TransformerParams, x: Array) -> Array:
-    return x @ (embed_of(params, "decoder").T if params.w_o is None else params.w_o)
+    w_o = params.w_o
+    return linear(x, embed_of(params, "decoder").T if w_o is None else w_o)

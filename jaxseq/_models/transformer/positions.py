@@ -56,7 +56,9 @@ def positioned(positions: Positions, x: Array, at: Array) -> Array:
         waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1)
         return x + waves.reshape(*at.shape, D).astype(x.dtype)
     # learned: drawn as small as the embeddings, and made as large
-    return x + rows(positions, at) * jnp.asarray(D**0.5, x.dtype)
+    wide = state_dtype(x.dtype)
+    learned = rows(positions.astype(wide), at) * jnp.asarray(D**0.5, wide)
+    return (x.astype(wide) + learned).astype(x.dtype)
 
 
 def _angles(at: Array, width: int, dtype: Any) -> Array:
