@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._attention.params import AdditiveParams
-from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.dtypes import state_dtype, widened
 from jaxseq._base.linear import linear
 
 
@@ -22,7 +22,7 @@ def additive(
     """With keys that went through their map already."""
     wide = state_dtype(query.dtype)
     hidden = linear(query, params.w_q)[..., :, None, :] + keys[..., None, :, :]
-    scores = jnp.tanh(hidden.astype(wide)) @ params.v.astype(wide)
+    scores = jnp.tanh(hidden.astype(wide)) @ widened(params.v)
     weights = softmax(scores, valid).astype(query.dtype)
     return weights @ values, weights
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.dtypes import state_dtype, widened
 
 Map = Callable[..., Array]
 
@@ -31,7 +31,7 @@ def linear(
         z = product(a.astype(wide), w)
     else:
         z = mapped(partial(_in_dtype_of_w, product), w, a).astype(wide)
-    z = z if b is None else z + b.astype(wide)
+    z = z if b is None else z + widened(b)
     return z.astype(dtype)
 
 
@@ -48,7 +48,7 @@ def mapped(f: Map, w: Array, *args: Array) -> Array:
     if wide == w.dtype:
         return f(*args, w)
     run: Any = _mapped
-    return run(f, w, w.astype(wide), *args)
+    return run(f, w, widened(w), *args)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

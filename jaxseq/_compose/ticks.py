@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxseq._base.dtypes import is_float, state_dtype
+from jaxseq._base.dtypes import widened
 from jaxseq._base.mesh import vary
 from jaxseq._compose.layers import Layer
 
@@ -83,8 +83,7 @@ def _chunks(T: int, K: int) -> int:
 
 def _with_wide_sums(params: Any, axes: frozenset[str]) -> Any:
     """Weights varying over the axes; gradients in 16 bits are summed in float32."""
-    wide = lambda a: a.astype(state_dtype(a.dtype)) if is_float(a) else a
-    varying = vary(jax.tree.map(wide, params), axes)
+    varying = vary(widened(params), axes)
     return jax.tree.map(lambda a, p: a.astype(p.dtype), varying, params)
 
 

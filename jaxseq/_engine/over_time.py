@@ -11,6 +11,7 @@ from jax import Array
 from jax.export import is_symbolic_dim
 from jax.sharding import AxisType, PartitionSpec
 
+from jaxseq._base.dtypes import widened
 from jaxseq._base.masks import make_masks, select
 from jaxseq._base.mesh import has_axes, on_auto_axes, vary, varying
 from jaxseq._engine.mesh import NO_MESH, belongs_to_mesh, like_batch
@@ -20,7 +21,7 @@ from jaxseq._engine.products import project, round_to, times
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.step import Step
 from jaxseq._engine.steps import evaluate, reads
-from jaxseq._engine.types import Inputs, Spec, Weights, settings, widen
+from jaxseq._engine.types import Inputs, Spec, Weights, settings
 from jaxseq._engine.update import Shapes, Update, step_of, traced
 
 
@@ -131,7 +132,7 @@ def _named(f: Callable[..., Any], *first: Any) -> Callable[..., Any]:
 def _wide(step: Step, weights: Weights) -> Weights:
     """Weights in the dtype of the sums; what the update holds stays in its own."""
     held = weights.extra[len(weights.extra) - step.held :]
-    wide = widen(weights)
+    wide = widened(weights)
     return wide._replace(extra=(*wide.extra[: len(wide.extra) - step.held], *held))
 
 
@@ -147,7 +148,7 @@ def _varied(step: Step, weights: Weights, *args: Any) -> Any:
 def _passed_wide(weights: Weights, x: tuple[Array, ...]) -> tuple[Array, ...]:
     """Inputs, those that are their own maps in the dtype of the sums."""
     parts = zip(x, weights.w_x, strict=True)
-    return tuple(widen(a) if w is None else a for a, w in parts)
+    return tuple(widened(a) if w is None else a for a, w in parts)
 
 
 def _cell(

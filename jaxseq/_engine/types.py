@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseq._base.dtypes import is_float, state_dtype
 from jaxseq._base.masks import Masks
 from jaxseq._engine.step import Step
 from jaxseq._engine.steps import reads
@@ -84,15 +83,6 @@ class Devices(NamedTuple):
 
     number: int | None  # None in a `shard_map`
     mesh: Any  # an `AbstractMesh`; empty if the arrays have none
-
-
-def widen(tree: Any) -> Any:
-    """Floats in the dtype of the sums, so that gradients are summed in it too."""
-
-    def one(a: Array) -> Array:
-        return a.astype(state_dtype(a.dtype)) if is_float(a) else a
-
-    return jax.tree.map(one, tree)
 
 
 def kept(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:

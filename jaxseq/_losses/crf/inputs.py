@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._base.check import as_array, check, check_array, check_dtype, check_tokens
-from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.dtypes import state_dtype, widened
 from jaxseq._base.masks import select, valid_steps
 from jaxseq._base.mesh import as_one_batch, rows
 from jaxseq._losses.crf.params import CRFParams
@@ -48,7 +48,7 @@ def check_inputs(
         check_array(w, f"params.{name}", shape, scores.dtype)
     *batch, T, _ = scores.shape
     wide = state_dtype(scores.dtype)
-    params = jax.tree.map(lambda w: w.astype(wide), params)
+    params = widened(params)
     given = valid_steps(lengths, mask, tuple(batch), T)
     order, valid = None, given
     if valid is None:

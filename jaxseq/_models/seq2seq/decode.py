@@ -11,7 +11,7 @@ from jaxseq._attention.prepared import Score, attend
 from jaxseq._base.buffers import apart
 from jaxseq._base.check import check, check_tokens, of_values
 from jaxseq._base.dropout import check_dropout, drop
-from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.dtypes import state_dtype, widened
 from jaxseq._base.linear import linear
 from jaxseq._base.mesh import as_it_comes_out, rows, vary, varying
 from jaxseq._cells.any import cell_of, step_cell
@@ -128,8 +128,7 @@ def _run_by_step(
     # in a `shard_map` their gradients are then summed over devices once, at the end
     params = vary(params, varying((state, x)))
     # cast here, not in each step: `scan` finds only products with what stays the same
-    wide = lambda w: w.astype(state_dtype(w.dtype))
-    params = params._replace(attention=jax.tree.map(wide, params.attention))
+    params = params._replace(attention=widened(params.attention))
     memory = state.memory
 
     def body(moving: Any, over: Any) -> Any:

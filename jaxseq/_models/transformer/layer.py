@@ -11,7 +11,7 @@ from jax import Array
 from jaxseq._attention.heads import attend_heads
 from jaxseq._attention.params import MultiHeadParams
 from jaxseq._base.check import check
-from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.dtypes import state_dtype, widened
 from jaxseq._base.linear import linear
 from jaxseq._models.transformer.cache import Cache
 from jaxseq._models.transformer.params import (
@@ -115,8 +115,8 @@ def _normed(params: NormParams, x: Array, epsilon: float) -> Array:
     centred = wide - wide.mean(-1, keepdims=True)
     variance = (centred**2).mean(-1, keepdims=True)
     unit = centred * jax.lax.rsqrt(variance + epsilon)
-    scale, b = params.scale.astype(wide.dtype), params.b.astype(wide.dtype)
-    return (unit * scale + b).astype(x.dtype)
+    params = widened(params)
+    return (unit * params.scale + params.b).astype(x.dtype)
 
 
 def logits_of(params: TransformerParams, x: Array) -> Array:

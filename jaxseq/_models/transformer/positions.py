@@ -20,7 +20,7 @@ from jax import Array
 from jax.export import is_symbolic_dim
 
 from jaxseq._base.check import check
-from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.dtypes import state_dtype, widened
 from jaxseq._base.mesh import rows
 
 POSITIONS = ("sinusoidal", "learned", "rotary")
@@ -57,7 +57,7 @@ def positioned(positions: Positions, x: Array, at: Array) -> Array:
         return x + waves.reshape(*at.shape, D).astype(x.dtype)
     # learned: drawn as small as the embeddings, and made as large
     wide = state_dtype(x.dtype)
-    learned = rows(positions.astype(wide), at) * jnp.asarray(D**0.5, wide)
+    learned = rows(widened(positions), at) * jnp.asarray(D**0.5, wide)
     return (x.astype(wide) + learned).astype(x.dtype)
 
 
