@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxseq._base.dtypes import state_dtype
+from jaxseq._base.dtypes import state_dtype, widened
 from jaxseq._base.masks import make_masks
 from jaxseq._cells.gru_update import gru_update
 from jaxseq._cells.lstm_update import lstm_update
@@ -13,7 +13,7 @@ from jaxseq._cells.rnn import RNNUpdate
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.over_time import prepared
 from jaxseq._engine.step import Step
-from jaxseq._engine.types import Devices, Inputs, Spec, Weights, widen
+from jaxseq._engine.types import Devices, Inputs, Spec, Weights
 from jaxseq._engine.update import Shapes
 
 ONE = Devices(1, NO_MESH)
@@ -61,4 +61,4 @@ def parts(
         (jnp.moveaxis(x, -2, 0),), leaves(state) or (), leaves(start), masks
     )
     spec = Spec(step, reverse, x.dtype, mask is not None, start is not None)
-    return spec, widen(weights), inputs
+    return spec, widened(weights), inputs

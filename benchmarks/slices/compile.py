@@ -25,10 +25,10 @@ from benchmarks.slices.step import bytes_of, placed, training_step
 from benchmarks.tpu_compile import recorded_tiles
 
 
-def compile_step(topology: str, sizes: Sizes, sums: str) -> Row:
+def compile_step(topology: str, sizes: Sizes) -> Row:
     devices = topologies.get_topology_desc(topology, "tpu").devices
     mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
-    step, args = training_step(sizes, mesh, sums)
+    step, args = training_step(sizes, mesh)
     args = placed(mesh, args)
     start, cpu = time.monotonic(), time.process_time()
     with jax.set_mesh(mesh), recorded_tiles() as tiles:
@@ -47,7 +47,6 @@ def compile_step(topology: str, sizes: Sizes, sums: str) -> Row:
     return {
         "topology": topology,
         "devices": mesh.size,
-        "sums": sums,
         **sizes._asdict(),
         "collectives": [
             {
@@ -75,7 +74,7 @@ def show(row: Row) -> str:
         if each["kind"] == "all-reduce"
     )
     return (
-        f"{row['topology']:10} {row['sums']:6} {row['layers']} x {row['hidden']}"
+        f"{row['topology']:10} {row['layers']} x {row['hidden']}"
         f"  {row['kernels']} kernels  all-reduce of {sent} in {row['operations']}"
         f"  MiB a device: arguments {mib('argument')}, temporaries {mib('temp')}, code "
         f"{mib('generated_code')}  {took:.1f} minutes"
@@ -97,10 +96,9 @@ def compile_slices(options: Any) -> int:
     )
     failed = 0
     for topology in [QUICK] if options.quick else options.topologies:
-        for sums in options.sums:
-            row = compile_step(topology, sizes, sums)
-            failed += bool(row["wrong"])
-            print(show(row), flush=True)
-            if options.results is not None:
-                append(options.results, [row], commit=commit(), versions=versions)
+        row = compile_step(topology, sizes)
+        failed += bool(row["wrong"])
+        print(show(row), flush=True)
+        if options.results is not None:
+            append(options.results, [row], commit=commit(), versions=versions)
     return failed

@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.options import positive, some_of
+from benchmarks.options import positive
 
 TOPOLOGIES = "v5e:16x16", "v6e:16x16", "v4:8x8x4"
 QUICK = "v5e:2x4"
-SUMS = "jit", "shards"
 
 
 class Sizes(NamedTuple):
@@ -30,9 +29,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     for (name, default), text in zip(Sizes()._asdict().items(), MEANING, strict=True):
         how = {"default": default, "metavar": "N", "help": f"{text}; {default}"}
         parser.add_argument(f"--{name}", type=positive, **how)
-    text = "who sums the gradients over the chips: XLA, or the step in a shard_map"
-    how = {"default": [*SUMS], "metavar": "A,B", "help": text}
-    parser.add_argument("--sums", type=some_of(SUMS), **how)
     text = f"{QUICK}, a small model"
     parser.add_argument("--quick", action="store_true", help=text)
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines")

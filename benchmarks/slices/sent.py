@@ -62,4 +62,5 @@ def wrong(sent: list[Collective]) -> list[str]:
     """What a data-parallel step has no need to send."""
     found = {f"{each.kind} in a loop" for each in sent if each.loop}
     found |= {each.kind for each in sent if each.kind != "all-reduce"}
+    found |= {f"{each.dtype} sums" for each in sent if each.dtype in ("bf16", "f16")}
     return sorted(found)

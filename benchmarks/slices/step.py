@@ -19,15 +19,11 @@ VOCABULARY = 256
 
 
 def training_step(
-    sizes: Sizes, mesh: Any, sums: str = "jit", dtype: Any = jnp.bfloat16
+    sizes: Sizes, mesh: Any, dtype: Any = jnp.bfloat16
 ) -> tuple[Any, tuple[Any, ...]]:
     """The step, and the shapes of its arguments.
 
     Weights and their updates are float32; the recurrent layers compute in `dtype`.
-    With the `sums` of "jit" XLA places those over the chips, of what is `dtype`
-    before it becomes the gradient of a float32 weight. With "shards" each chip takes
-    its own gradient, and those are summed, as float32; dropout then depends on how
-    many chips there are.
     """
     rows = sizes.rows * mesh.size
     settings = Settings(
@@ -47,7 +43,7 @@ def training_step(
     zeros = lambda *parts: nnx.merge(graph, *parts).recurrent.zeros(rows)
     carry = jax.eval_shape(zeros, weights, rest)
 
-    def gradient(weights: Any, carry: Any, batch: Batch, key: Any, rest: Any) -> Any:
+    def step(state: State, carry: Any, batch: Batch, key: Any, rest: Any) -> Any:
         def mean(weights: Any) -> tuple[Any, Any]:
             model = nnx.merge(graph, weights, rest, copy=True)
             model.train()
@@ -55,30 +51,11 @@ def training_step(
             found = network.loss(model, batch, carry)
             return found.total / found.n, found.carry
 
-        (value, carry), grads = jax.value_and_grad(mean, has_aux=True)(weights)
-        return (value, grads), carry
-
-    def of_shard(weights: Any, carry: Any, batch: Batch, key: Any, rest: Any) -> Any:
-        key = jax.random.fold_in(key, jax.lax.axis_index("batch"))
-        weights = jax.lax.pcast(weights, "batch", to="varying")
-        found, carry = gradient(weights, carry, batch, key, rest)
-        return jax.lax.pmean(found, "batch"), carry
-
-    if sums == "shards":
-        whole: Any = PartitionSpec()
-        split: Any = PartitionSpec("batch")
-        gradient_of = jax.shard_map(
-            of_shard, mesh=mesh, out_specs=(whole, split),
-            in_specs=(whole, split, Batch(split, split, whole), whole, whole),
-        )  # fmt: skip
-    else:
-        gradient_of = gradient
-
-    def step(state: State, carry: Any, *args: Any) -> Any:
-        (value, grads), carry = gradient_of(state.weights, carry, *args)
+        gradient = jax.value_and_grad(mean, has_aux=True)
+        (value, new), grads = gradient(state.weights)
         updates, moments = optimizer.update(grads, state.optimizer, state.weights)
         state = State(optax.apply_updates(state.weights, updates), moments)
-        return state, carry, value
+        return state, new, value
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     fresh = jax.ShapeDtypeStruct((), jnp.bool_)

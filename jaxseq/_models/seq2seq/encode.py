@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxseq._attention.prepared import prepare
 from jaxseq._base.check import check, check_lengths, check_tokens, of_values
 from jaxseq._base.dropout import check_dropout, drop
+from jaxseq._base.dtypes import widened
 from jaxseq._base.mesh import as_one_batch, rows
 from jaxseq._cells.any import cell_of
 from jaxseq._cells.cell import Cell
@@ -94,7 +95,8 @@ def seq2seq_encode(
 def _bridge(bridge: BridgeParams, ends: Any, zeros: Any) -> Any:
     """A state like that of one row, of the final states of an encoder's layer."""
     finals = jnp.concatenate(jax.tree.leaves(ends), -1)
-    z = finals @ bridge.w.astype(finals.dtype) + bridge.b.astype(finals.dtype)
+    wide = widened(bridge)
+    z = finals @ wide.w + wide.b
     parts, tree = jax.tree.flatten(zeros)
     at = [sum(a.shape[-1] for a in parts[:i]) for i in range(1, len(parts))]
     first, *others = jnp.split(z, at, -1)
