@@ -1,6 +1,6 @@
 # The two to know are `make demo` and `make test`; each does all of its set-up.
 .PHONY: demo test test-fast test-defaults test-newest newest test-in-newest test-tpu test-long \
-	times faults lint format benchmark clean
+	docs notebooks times faults lint format benchmark release-check clean
 
 PYTHON ?= python3
 VENV = .venv
@@ -57,7 +57,11 @@ test-in-newest:
 # what takes long: every case of every test, compiled as users compile
 test-long: $(VENV)/dev
 	XLA_FLAGS= JAXSEQ_TEST_UPDATES=300 JAXSEQ_TEST_BODIES=300 JAXSEQ_TEST_PROCESSES=1 \
-		$(BIN)/python $(PYTEST)
+		JAXSEQ_TEST_NOTEBOOKS=1 $(BIN)/python $(PYTEST)
+
+# runs all notebooks and writes what they show
+notebooks: $(VENV)/dev
+	$(BIN)/python -m scripts.notebooks
 
 # breaks a copy of the code on purpose, and says what no test notices
 TARGET ?= jaxseq
@@ -83,13 +87,22 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# the documentation as a site, site/index.html, and a check of its links and names
+docs: $(VENV)/dev
+	$(BIN)/python -m scripts.site
+
 # says first how long it takes; on an idle machine only
 benchmark: $(VENV)/benchmarks
 	$(BIN)/python -m benchmarks run
 	$(BIN)/python -m benchmarks report
 
+# builds the distributions and tries them in environments of their own, of each Python
+# here and with each extra; quicker with OPTIONS="--extras nn,test"
+release-check:
+	$(PYTHON) scripts/check_release.py $(OPTIONS)
+
 clean:
-	rm -rf $(VENV) $(NEWEST) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) site .pytest_cache .ruff_cache .hypothesis
 
 # an environment for each set of extras that was installed into the one .venv;
 # made again when what it is made from has changed

@@ -307,4 +307,4 @@ for _kind in [a for a in globals().values() if isinstance(a, type)]:
         _name = f"jaxseq.{_kind.__name__}"
         _export.register_namedtuple_serialization(_kind, serialized_name=_name)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -663,6 +663,44 @@ def module_calls() -> dict[str, Call]:
     }
 
 
+def linen_module(module: Any, run: Callable[..., Any], *args: Any) -> Call:
+    """A call of a Linen module, as of a bound one."""
+    given = lambda B, T: [arg(B, T) for arg in args]
+    of = drawn_like(lambda: module.init(jax.random.key(0), floats(1, 1, D)))
+
+    def call(variables: Any, *arrays: Any) -> Any:
+        return run(module.bind(variables), *arrays)
+
+    return Call(call, lambda B, T: (of, *given(B, T)))
+
+
+def linen_modules() -> dict[str, Call]:
+    linen = jaxseq.linen
+    over = lambda m, x, lengths: m(x, lengths=lengths), X, lengths
+    rollout = linen.ScannedRNN(H)
+    hidden = linen.ScannedRNN.initialize_carry
+    made = lambda: rollout.init(
+        jax.random.key(0), hidden(1, H), (floats(1, 1, D), flags(1, 1))
+    )
+    drawn = drawn_like(made)
+    return {
+        "linen.RNN": linen_module(linen.RNN(H), *over),
+        "linen.LSTM": linen_module(linen.LSTM(H, bidirectional=True), *over),
+        "linen.GRU": linen_module(linen.GRU(H), *over),
+        "linen.Cell": linen_module(linen.Cell(OWN, H), *over),
+        "linen.LSTM step": linen_module(
+            linen.LSTM(H, num_layers=2),
+            lambda m, x, resets: m.step(m.zeros(x.shape[0]), x, resets=resets),
+            lambda B, T: floats(B, D),
+            lambda B, T: flags(B),
+        ),
+        "linen.ScannedRNN": Call(
+            lambda variables, *args: rollout.apply(variables, args[0], args[1:]),
+            lambda B, T: (drawn, floats(B, H), floats(T, B, D), flags(T, B)),
+        ),
+    }
+
+
 def linen_calls() -> dict[str, Call]:
     cell = flax.linen.GRUCell(H)
     weights = drawn_like(lambda: cell.init(jax.random.key(0), floats(H), floats(D)))
@@ -697,5 +735,6 @@ CALLS = {
     **loss_calls(),
     **model_calls(),
     **module_calls(),
+    **linen_modules(),
     **linen_calls(),
 }

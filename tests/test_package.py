@@ -93,5 +93,5 @@ def test_citation():
     assert citation["type"] == "software" and citation["license"] == PROJECT["license"]
     assert citation["version"] == jaxseq.__version__
     known = {"cff-version", "message", "type", "title", "version", "license", "authors"}
-    assert set(citation) <= known | {"abstract", "keywords"}
+    assert set(citation) <= known | {"abstract", "keywords", "date-released"}
     assert PROJECT["description"] == citation["abstract"].rstrip(".")

@@ -5,15 +5,17 @@ from collections.abc import Iterable
 from benchmarks.cases import Case
 from benchmarks.real.training import Sizes
 
-MODELS = ("ppo", "rssm", "characters")
+MODELS = ("ppo", "scanned_rnn", "rssm", "characters")
 SIZES = {
     "default": {
         "ppo": Sizes(32, 128, 128, 128),
+        "scanned_rnn": Sizes(32, 128, 128, 128),
         "rssm": Sizes(16, 64, 256, 256),
         "characters": Sizes(32, 128, 64, 256),
     },
     "tiny": {
         "ppo": Sizes(8, 6, 8, 8),
+        "scanned_rnn": Sizes(8, 6, 8, 8),
         "rssm": Sizes(2, 5, 16, 8),
         "characters": Sizes(2, 6, 4, 8),
     },

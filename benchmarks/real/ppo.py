@@ -53,6 +53,7 @@ class Policy(nn.Module):
     features: int
     scan: Any
     dtype: Any
+    memory: Any = ScannedRNN
 
     @nn.compact
     def __call__(self, carry: Any, inputs: Any) -> Any:
@@ -61,7 +62,8 @@ class Policy(nn.Module):
         kind = {"dtype": self.dtype, "param_dtype": self.dtype}
         dense = lambda width: nn.Dense(width, **kind)
         x = nn.relu(dense(self.features)(seen))
-        carry, y = ScannedRNN(self.features, self.scan, self.dtype)(carry, (x, ended))
+        memory = self.memory(self.features, self.scan, self.dtype, name="memory")
+        carry, y = memory(carry, (x, ended))
         logits = dense(recall.CUES)(nn.relu(dense(self.features)(y)))
         value = dense(1)(nn.relu(dense(self.features)(y)))
         return carry, logits, value[..., 0]
@@ -93,9 +95,11 @@ class Rollout(NamedTuple):
     done: Any  # after this step
 
 
-def training(sizes: Sizes, scan: Any, dtype: Any = jnp.float32) -> Training:
+def training(
+    sizes: Sizes, scan: Any, dtype: Any = jnp.float32, memory: Any = ScannedRNN
+) -> Training:
     N, T, _, H = sizes
-    policy = Policy(H, scan, dtype)
+    policy = Policy(H, scan, dtype, memory)
 
     def step(state: State, key: Any) -> tuple[State, Any]:
         of_rollout, of_order = jax.random.split(key)

@@ -125,7 +125,10 @@ def style(settings: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
-    """Error against length, and sequences until solved against length."""
+    """Error against length, and sequences until solved against length.
+
+    Of several seeds it is the mean, in a band from the least to the greatest.
+    """
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     named = by_length(rows)
@@ -135,6 +138,10 @@ def length_figure(task: str, rows: list[dict[str, Any]]) -> Figure:
         how = style(next(iter(lengths.values()))[0]["settings"], name)
         y = [mean(group, unit) for group in lengths.values()]
         left.plot([*lengths], y, **how)
+        each = [[row["scores"][unit] for row in group] for group in lengths.values()]
+        if max(map(len, each)) > 1:
+            ends = [*map(min, each)], [*map(max, each)]
+            left.fill_between([*lengths], *ends, color=how["color"], alpha=0.15)
         there = {T: mean(group, until) for T, group in lengths.items()
                  if all(row["scores"][until] for row in group)}  # fmt: skip
         right.plot([*there], [*there.values()], **how)

@@ -21,7 +21,10 @@ def mean_accuracy(group: list[dict[str, Any]]) -> float:
 
 
 def accuracies(rows: list[dict[str, Any]]) -> Figure:
-    """Bars of each model, tasks beside each other; the mean of several seeds."""
+    """Bars of each model, tasks beside each other.
+
+    Of several seeds a bar is the mean, and a line on it goes from least to greatest.
+    """
     titles = [*dict.fromkeys(row["title"] for row in rows)]
     model_of = lambda group: group[0]["settings"]["model"]
     size = max(6.0, 2.2 * len(titles) + 1.6), 4
@@ -40,7 +43,11 @@ def accuracies(rows: list[dict[str, Any]]) -> Figure:
             text = name if model in met else NAMES[model]
             met.add(model)
             named.setdefault(text, axes.bar(x, y, 0.92 * width, **how))
-            axes.text(x, y + 1, f"{y:.0f}", ha="center", size=8, color="#444")
+            each = [row["scores"]["accuracy"] for row in group]
+            if len(each) > 1:
+                axes.vlines(x, min(each), max(each), color="#222", linewidth=1.2)
+            top = max(each) + 1
+            axes.text(x, top, f"{y:.0f}", ha="center", size=8, color="#444")
     if all(row["settings"]["data"] in BINARY for row in rows):
         line = axes.axhline(50, color="#222", linewidth=1, linestyle=":")
         named = {"chance": line, **named}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.frame.experiment import Evaluation, Run
 from experiments.frame.page import grid, loss_figure, save_figure
@@ -72,16 +73,24 @@ def length_table(named: dict[str, list[Row]]) -> str:
 
 
 def length_figure(named: dict[str, list[Row]]) -> Figure:
-    """BLEU against the words of the source, a line for each model."""
+    """BLEU against the words of the source, a line for each model.
+
+    Of several seeds it is the mean, in a band from the least to the greatest.
+    """
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     for name, group in named.items():
         parts = by_length(group)
         colour, style = STYLES.get(name, (None, "o:"))
         x, y = ([part[key] for part in parts] for key in ("mean", "bleu"))
-        axes.plot(x, y, style, color=colour, label=name, markersize=4)
+        (line,) = axes.plot(x, y, style, color=colour, label=name, markersize=4)
+        if len(group) > 1:
+            each = [[part["bleu"] for part in row["by_length"]] for row in group]
+            ends = np.min(each, 0), np.max(each, 0)
+            axes.fill_between(x, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="words of the source", ylabel="BLEU", xlim=(0, None))
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(frameon=False, loc="outside upper center", ncols=2, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
