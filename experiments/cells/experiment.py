@@ -31,12 +31,8 @@ def evaluate(run: Run) -> Evaluation:
     total, n = np.sum(jax.device_get(found), 0, float)
     scale = 100 if task in TAGGED else 1 / math.log(2) if task in TEXTS else 1
     name, value = page.score(task), float(scale * total / n)
-    title, times = data.title(run.settings), run.data.train.times
-    recurrent = model.weights(run.model.recurrent)
-    more = {
-        "recurrent": recurrent,
-        "cpu_ms": float(np.median(np.diff(times or [0, 0]))),
-    }
+    title, recurrent = data.title(run.settings), model.weights(run.model.recurrent)
+    more = {"recurrent": recurrent, "cpu_ms": run.data.train.ms()}
     result = Result(title, run.data.digests["all"], {name: value}, more=more)
     headline = f"{page.label(asdict(run.settings))}, {title}: {name} **{value:.4g}**."
     return Evaluation([result], headline)

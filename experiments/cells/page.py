@@ -1,5 +1,6 @@
 """The pages: the loss of a run; of all runs the places, and a figure."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,10 @@ def mean(rows: list[Row], name: str) -> float:
 
 def shown(rows: list[Row], task: str) -> str:
     """The mean and the standard deviation over seeds."""
-    found, digits = values(rows, score(task)), 3 if task in TEXTS else 2
-    one, two = (".2g", ".1g") if task == "adding" else [f".{digits}f"] * 2
-    sd = f" ± {np.std(found, ddof=1):{two}}" if len(found) > 1 else ""
-    return f"{np.mean(found):{one}}{sd}"
+    found = values(rows, score(task))
+    digits = 5 if task == "adding" else 3 if task in TEXTS else 2
+    sd = f" ± {np.std(found, ddof=1):.{digits}f}" if len(found) > 1 else ""
+    return f"{np.mean(found):.{digits}f}{sd}"
 
 
 def ranking(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
@@ -80,8 +81,9 @@ def ranking(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
         for task, cells in found.items():
             if own := cells.get(cell):
                 places.append(1 + [*cells].index(cell))
-                ms = np.median([row["cpu_ms"] for row in own])
-                line += [f"{shown(own, task)} ({places[-1]})", f"{ms:.1f}"]
+                ms = [row["cpu_ms"] for row in own if row["cpu_ms"]]
+                time = f"{np.median(ms):.1f}" if ms else ""
+                line += [f"{shown(own, task)} ({places[-1]})", time]
             else:
                 line += ["", ""]
         lines.append([NAMES[cell], *line, f"{np.mean(places):.1f}"])
@@ -93,7 +95,7 @@ def ranking(rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
 def ranking_figure(rows: list[Row]) -> Figure:
     """A panel for each task, the best cell on top: a dot for each seed, their mean."""
     found = by_task(rows)
-    figure = Figure(figsize=(3.4 * len(found), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.8 * len(found), 3.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(found)))
     for axes, (task, cells) in zip(panels, found.items(), strict=True):
         name = score(task)
@@ -106,7 +108,8 @@ def ranking_figure(rows: list[Row]) -> Figure:
         unit = f"{name}, %" if task in TAGGED else name
         axes.set_xlabel(unit)
         settings = next(iter(cells.values()))[0]["settings"]
-        axes.set_title(title(Settings(**settings)).replace(", ", ",\n"), size=10.5)
+        name = title(Settings(**settings))
+        axes.set_title(textwrap.fill(name, 26), size=10)
         if task == "adding":
             axes.set_xscale("log")
         axes.grid(alpha=0.3)
