@@ -132,6 +132,7 @@ def random_problem(cell: Example, shape: tuple[int, ...] = (*BATCH, T)) -> Any:
     return params, cell.inputs(rng, shape), state
 
 
+@pytest.mark.every(5)
 @every_example
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_matches_equations_and_gradients_their_finite_differences(cell, options):

@@ -179,6 +179,7 @@ def random_problem(cell: Variant, shape: tuple[int, ...] = (*BATCH, T)) -> Any:
     return params, rng.standard_normal((*shape, D)), state
 
 
+@pytest.mark.every(5)
 @every_variant
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_matches_equations_and_gradients_their_finite_differences(cell, options):

@@ -118,6 +118,7 @@ def recurrent(params, cell):
     compare(encoder, step, encode, decode_step)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("kind", "cell"), CASES)
 def test_recurrent(kind, cell):
     recurrent(seq2seq(kind, cell), CELLS[cell])
