@@ -1,6 +1,6 @@
 # The two to know are `make demo` and `make test`; each does all of its set-up.
 .PHONY: demo test test-fast test-defaults test-newest newest test-in-newest test-tpu test-long \
-	docs notebooks times faults lint format benchmark release-check clean
+	sanitize docs notebooks times faults lint format benchmark release-check wheels clean
 
 PYTHON ?= python3
 VENV = .venv
@@ -9,6 +9,7 @@ NEWEST = .venv-newest
 DEMO = runs/demo
 
 demo: $(VENV)/demo
+	@./scripts/build-engine $(BIN)/python
 	$(BIN)/python -m experiments.language_model train --out $(DEMO) --resume
 	@echo "More text: $(BIN)/python -m experiments.language_model generate --run $(DEMO) --prompt 'The '"
 
@@ -18,10 +19,12 @@ LIBRARY = tests --ignore tests/experiments --ignore tests/networks --ignore test
 
 # all tests but those of test-defaults and test-tpu
 test: $(VENV)/dev $(VENV)/jax2onnx $(VENV)/networks
+	@./scripts/build-engine $(BIN)/python
 	$(BIN)/python $(PYTEST)
 
 # the library alone, of each test the first case and every eighth after it
 test-fast: $(VENV)/dev
+	@./scripts/build-engine $(BIN)/python
 	$(BIN)/python $(PYTEST) $(LIBRARY) --every 8
 
 # values and gradients of the cells, compiled as users compile them
@@ -59,6 +62,11 @@ test-long: $(VENV)/dev
 	XLA_FLAGS= JAXSEQ_TEST_UPDATES=300 JAXSEQ_TEST_BODIES=300 JAXSEQ_TEST_PROCESSES=1 \
 		JAXSEQ_TEST_NOTEBOOKS=1 $(BIN)/python $(PYTEST)
 
+# the native kernels for CPUs under AddressSanitizer, UndefinedBehaviorSanitizer and
+# ThreadSanitizer, in a program of their own
+sanitize: $(VENV)/dev
+	$(BIN)/python -m tests.native.sanitize
+
 # runs all notebooks and writes what they show
 notebooks: $(VENV)/dev
 	$(BIN)/python -m scripts.notebooks
@@ -93,6 +101,7 @@ docs: $(VENV)/dev
 
 # says first how long it takes; on an idle machine only
 benchmark: $(VENV)/benchmarks
+	@./scripts/build-engine $(BIN)/python
 	$(BIN)/python -m benchmarks run
 	$(BIN)/python -m benchmarks report
 
@@ -100,6 +109,10 @@ benchmark: $(VENV)/benchmarks
 # here and with each extra; quicker with OPTIONS="--extras nn,test"
 release-check:
 	$(PYTHON) scripts/check_release.py $(OPTIONS)
+
+# the wheel with the native engine for this machine, tried where there is no compiler
+wheels:
+	$(PYTHON) scripts/wheels.py
 
 clean:
 	rm -rf $(VENV) $(NEWEST) site .pytest_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.cases import BOTH, MODES, OPS, SETS, Case
 from benchmarks.errors import UsageError
+from benchmarks.native import options as native_options
 from benchmarks.options import Parser, positive, some_of, whole
 from benchmarks.progress import Progress, minutes, seconds
 from benchmarks.real import options as real_options
@@ -60,6 +61,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     scan_options.add(scan, HERE)
     real = add("real", "training steps by both scans; rows to results/real")
     real_options.add(real, HERE)
+
+    native = add(
+        "native", "the native CPU engine beside others; rows to results/native"
+    )
+    native_options.add(native, HERE)
 
     compile_tpu = add("compile-tpu", "compile the TPU kernels for chips not here")
     compile_tpu.add_argument("--quick", action="store_true", help="one chip and width")
@@ -184,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from benchmarks.scaling.report import report
 
             report(options.measured, options.figure)
-        elif options.command in ("scan", "real"):
+        elif options.command in ("scan", "real", "native"):
             failed = scans(options)
         else:
             from benchmarks.gpu_check import check

@@ -76,6 +76,9 @@ Decoding of CTC's outputs, and how many steps a labelling needs
 Files of weights
     save, load, load_arrays, load_config
 
+The native engine for CPUs
+    native_available
+
 `jaxseq.nn` has the layers and models as Flax NNX modules, and runs cells of Flax NNX
 over time; `jaxseq.linen` does so in Flax Linen.
 """
@@ -137,6 +140,7 @@ from jaxseq._cells.zoneout import zoneout as zoneout
 from jaxseq._compose.layers import bidirectional as bidirectional
 from jaxseq._compose.layers import stack as stack
 from jaxseq._compose.wavefront import wavefront as wavefront
+from jaxseq._engine.native import native_available as native_available
 from jaxseq._engine.params import CellParams as CellParams
 from jaxseq._files.files import load as load
 from jaxseq._files.files import load_arrays as load_arrays
@@ -274,6 +278,7 @@ __all__ = [
     "lstm_zeros",
     "multi_head_attention",
     "multi_head_init",
+    "native_available",
     "no_repeat_ngrams",
     "penalize_repetition",
     "perplexity",

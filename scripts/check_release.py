@@ -234,18 +234,20 @@ def main() -> int:
                 try:
                     result = tried(case, tools, files[case.kind], Path(own), tests)
                 except Failed as failed:
-                    result = "FAILED"
-                    failures.append(f"\n{case}\n{failed}")
+                    result, failures = "FAILED", [*failures, f"{case}\n{failed}\n"]
             seconds = f"{time.monotonic() - start:.0f}"
             shown = version_of(case.python), case.kind, case.extra or "none", case.age
             print(row.format(*shown, seconds, result), flush=True)
+            if result == "FAILED":  # the rows to come may take an hour
+                print(failures[-1], file=sys.stderr, flush=True)
         if not failures:
             dist = ROOT / "dist"
             dist.mkdir(exist_ok=True)
             for old in dist.glob("jaxseq-*"):
                 old.unlink()
             print("\nput into dist:", *(shutil.copy(f, dist) for f in files.values()))
-    print(*failures, sep="\n", file=sys.stderr)
+    if failures:
+        print(f"check_release: {len(failures)} rows failed", file=sys.stderr)
     return bool(failures)
 
 

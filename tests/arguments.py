@@ -30,7 +30,7 @@ def right_values() -> dict[str, tuple[Callable[..., Any], Given]]:
     functions |= models() | files()
     called = {name: (getattr(jaxseq, name), its) for name, its in functions.items()}
     called |= recurrent_modules() | attention_modules() | model_modules()
-    return called | flax_cells()
+    return called | flax_cells() | linen_modules()
 
 
 def floats(*shape: int) -> jax.Array:
@@ -154,6 +154,7 @@ def scans() -> dict[str, Given]:
         "linear_scan": {**linear_scan(), **VALID, "reverse": False, **over("time")},
         "scan": {**given, "reverse": False, "unroll": 1, "remat": 2},
         "explain": given,
+        "native_available": {},
     }
 
 
@@ -356,6 +357,28 @@ def flax_cells() -> dict[str, Any]:
             {"cell": cell, **over},
         )
         for package, cell in zip((jaxseq.nn, jaxseq.linen), cells, strict=True)
+    }
+
+
+def linen_modules() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for kind, own in (("RNN", ()), ("LSTM", ()), ("GRU", ()), ("Cell", (jaxseq.GRU,))):
+        layer = getattr(jaxseq.linen, kind)(*own, H, num_layers=2)
+        layer = layer.bind(zeros_of(layer.init, KEY, floats(B, T, D)))
+        given = {"state": layer.zeros(B), "start": layer.zeros()}
+        run = {**OVER_TIME, **given, **RUN, "deterministic": True}
+        found |= {
+            f"linen.{kind}.__call__": (layer, run),
+            f"linen.{kind}.step": (layer.step, {**ONE_STEP, **given}),
+            f"linen.{kind}.zeros": (layer.zeros, {"batch": B}),
+        }
+    rollout = jaxseq.linen.ScannedRNN(H)
+    given = {"carry": floats(B, H), "x": (floats(T, B, D), flags(T, B))}
+    rollout = rollout.bind(zeros_of(rollout.init, KEY, **given))
+    begun = {"batch_size": B, "hidden_size": H, "cell": jaxseq.GRU}
+    return found | {
+        "linen.ScannedRNN.__call__": (rollout, given),
+        "linen.ScannedRNN.initialize_carry": (rollout.initialize_carry, begun),
     }
 
 

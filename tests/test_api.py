@@ -54,8 +54,9 @@ def test_docstring_has_every_argument_and_no_other(thing):
     if inspect.isfunction(thing) and not thing.__name__.endswith("_zeros"):
         sections = re.findall(r"^(\w+):\n((?:\n| .*\n?)+)", doc, re.MULTILINE)
         sections = dict(sections)
-        entries = re.findall(r"^ {4}(\w.*?):", sections["Args"], re.MULTILINE)
-        names = ", ".join(entries).split(", ")
+        args = sections.get("Args", "")  # not there if there are none
+        entries = re.findall(r"^ {4}(\w.*?):", args, re.MULTILINE)
+        names = [name for entry in entries for name in entry.split(", ")]
         assert names == list(inspect.signature(thing).parameters)
         assert sections["Returns"].strip() and sections["Raises"].strip()
 

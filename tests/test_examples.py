@@ -152,6 +152,7 @@ def test_one_step(cell):
 
 
 # a chain of products; weights in `extra`; no input map; heads; no recurrent product
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "name", ["reset_before_gru", "peephole_lstm", "gru_d", "slstm", "sru"]
 )

@@ -425,7 +425,7 @@ def run(code, *args):
 
 
 def test_a_full_disk_leaves_the_old_file(path):
-    out, _ = run(FULL, path).communicate(timeout=100)
+    out, _ = run(FULL, path).communicate(timeout=900)
     assert "raised" in out and "[1. 1. 1.]" in out
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "_base": "",
     "_engine": "_base",
-    "_kernels": "_base _engine.chain _engine.mesh _engine.products _engine.steps"
-    " _engine.types",
+    "_kernels": "_base _engine.chain _engine.mesh _engine.products _engine.step"
+    " _engine.steps _engine.types",
     "_cells": "_base _engine.door _engine.params _engine.widths",
     "_scan": "_base _engine.alone _engine.chain _engine.mesh _engine.products"
     " _engine.rule _engine.step _engine.steps _engine.types _engine.update"
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "_losses": "_base",
     "_models": "_base _attention _compose _cells _scan.scan",
     "_files": "_base",
+    "native": "_kernels",  # a command
     "nn": "_base jaxseq",
     "linen": "_base jaxseq",
     "convert": "_base jaxseq",
@@ -39,6 +40,7 @@ MAY_IMPORT = {
 # what a file or package may import too, but inside a function only
 LATE = {
     "_engine.backends": "_kernels",
+    "_engine.native": "_kernels",
     "_files": "jaxseq convert numpy",
     "convert": "google numpy onnx",
 }

@@ -186,6 +186,47 @@ def test_scanned_rnn_as_it_is_made_without_arguments():
     np.testing.assert_allclose(hidden, end, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_scanned_rnn_takes_flags_as_numbers(dtype):
+    """As code that copies the module passes them, with `jnp.where` in it."""
+    numbers = 2 * RESETS.T.astype(dtype)
+    hidden, x = ROLLOUT[0] + 0.5, ROLLOUT[1][0]
+    variables = rolled.init(KEY, hidden, (x, jnp.zeros_like(numbers)))
+    want = rolled.apply(variables, hidden, (x, RESETS.T))
+    assert_close(rolled.apply(variables, hidden, (x, numbers)), want)
+
+
+@pytest.mark.parametrize("lifted", ["remat", "jit", "vmap"])
+def test_scanned_rnn_under_transforms_of_flax(lifted):
+    """Two of it, mapped over seeds: as one that is run as it is."""
+    make = ScannedRNN
+    if lifted == "vmap":
+        axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        module = flax.linen.vmap(make, **axes)(5, **F64)
+    else:
+        module = getattr(flax.linen, lifted)(make)(5, **F64)
+    hidden, (x, resets) = ROLLOUT
+    given = hidden + 0.5, (x, resets)
+    if lifted == "vmap":
+        given = jax.tree.map(lambda a: jnp.stack([a, a]), given)
+    keys = jax.random.split(KEY, 2)
+    variables = jax.jit(jax.vmap(lambda key: module.init(key, *given)))(keys)
+
+    def loss(run, variables):
+        return jax.tree.reduce(lambda s, a: s + (a**2).sum(), run(variables), 0.0)
+
+    grads = jax.vmap(jax.grad(partial(loss, lambda v: module.apply(v, *given))))
+    got = jax.jit(grads)(variables)
+    if lifted == "vmap":
+        given = jax.tree.map(lambda a: a[0], given)
+        merge = lambda a: a.reshape(-1, *a.shape[2:])
+        got, variables = jax.tree.map(merge, (got, variables))
+    want = jax.vmap(jax.grad(partial(loss, lambda v: rolled.apply(v, *given))))
+    assert_close(got, jax.jit(want)(variables))
+    drawn = np.asarray(variables["params"]["weights"][0].w_h)
+    assert len({w.tobytes() for w in drawn}) == len(drawn)
+
+
 def over(module, *args, **how):
     return lambda: module.apply(module.init(KEY, X), *args, **how)
 
@@ -221,6 +262,14 @@ WRONG = {
     "features: expected a size": lambda: ScannedRNN(0),
     "cell: expected a Cell, got type": lambda: ScannedRNN(5, flax.linen.GRUCell),
     "hidden_size: expected": lambda: ScannedRNN.initialize_carry(4, 0),
+    "batch_size: expected a size": lambda: ScannedRNN.initialize_carry(-1, 5),
+    "cell: expected a Cell, got int": lambda: ScannedRNN.initialize_carry(5, 4, 3),
+    r"carry: expected shape \(4, 5\), got \(5, 4\)": lambda: rolled.init(
+        KEY, jnp.zeros((5, 4)), ROLLOUT[1]
+    ),
+    "carry.h: expected dtype": lambda: ScannedRNN(5, jaxseq.LSTM, **F64).init(
+        KEY, ScannedRNN.initialize_carry(4, 5, jaxseq.LSTM), ROLLOUT[1]
+    ),
     r"x: expected a pair \(x, resets\)": lambda: rolled.init(KEY, ROLLOUT[0], X),
     r"x: expected shape \(T, ..., D\)": lambda: rolled.init(
         KEY, ROLLOUT[0], (X[0, 0], True)

@@ -952,6 +952,7 @@ def test_a_mask_is_as_if_its_steps_were_not_there(name, kind, reverse):
         assert_close_gradients(gradients, want[1])
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("of_each", [False, True])
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
 def test_start(name, of_each):

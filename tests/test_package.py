@@ -38,6 +38,7 @@ def test_files_of_the_source_distribution(distributions):
         names = {m.name.partition("/")[2] for m in archive if m.isfile()}
     tests = files("tests") - files("tests/experiments", "tests/networks", "tests/tools")
     top = {"README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "pyproject.toml"}
+    top.add("hatch_build.py")
     made = {"PKG-INFO", ".gitignore"}
     assert names == files("jaxseq", "docs", "examples") | tests | top | made
 
@@ -50,6 +51,27 @@ def test_files_of_the_wheel(distributions):
     about = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL")}
     assert names == files("jaxseq") | about | {f"{info}/licenses/LICENSE"}
     assert "jaxseq/py.typed" in names
+
+
+def test_a_wheel_with_the_native_engine(tmp_path, monkeypatch):
+    """By a compiler that writes nothing of use; `make wheels` has a real one."""
+    build = pytest.importorskip("hatchling.build")
+    compiler = tmp_path / "cxx"
+    compiler.write_text(
+        '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho > "$2"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("JAXSEQ_WHEEL", "native")
+    monkeypatch.chdir(ROOT)
+    (needed,) = build.get_requires_for_build_wheel()
+    assert f"jax>={needed.removeprefix('jaxlib==')}" in PROJECT["dependencies"]
+    assert build.get_requires_for_build_sdist() == []
+    name = build.build_wheel(str(tmp_path))
+    assert "-py3-none-" in name and not name.endswith("-any.whl")
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        names = {n for n in archive.namelist() if ".dist-info" not in n}
+    assert names == files("jaxseq") | {"jaxseq/_kernels/cpu/native.so"}
 
 
 def test_metadata(distributions):

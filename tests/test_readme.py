@@ -1,5 +1,6 @@
 """The code of README and of docs/ runs as it stands there, and their claims hold."""
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from flax import nnx
 
 import jaxseq
 import jaxseq.nn
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -35,11 +38,13 @@ def run(page):
     return names
 
 
+# NumPy warns of Keras's variables
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if p != APART if "```python" in PAGES[p]]
 )
 def test_code_runs_block_after_block(page):
-    for module in ("equinox", "torch"):
+    for module in ("equinox", "keras", "torch"):
         if f"\nimport {module}" in PAGES[page]:
             pytest.importorskip(module)
     assert run(page)["jaxseq"] is jaxseq
@@ -93,6 +98,16 @@ def test_what_explain_prints():
 
 def test_the_model_of_the_readme_learns():
     assert run("README.md")["accuracy"] > 0.9
+
+
+BELOW = re.compile(r"^print\((\w+)\)  # .*?below ([\d.]+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if BELOW.search(PAGES[p])])
+def test_losses_are_as_low_as_is_said(page):
+    """Where a page prints one, its comment has the bound."""
+    for name, bound in BELOW.findall(PAGES[page]):
+        assert run(page)[name] < float(bound)
 
 
 def test_freezing_and_decay_of_a_module():

@@ -306,6 +306,7 @@ def test_without_jit_and_with_nans_looked_for():
         assert_close(run(S, PARAMS, X), want)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("path, name", [*zip(PATHS, ["lstm", "gru"] * 2, strict=True)])
 def test_export_with_symbolic_sizes(name, path):
     """Any batch and any number of steps, in both directions, values and gradients."""

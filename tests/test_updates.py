@@ -280,6 +280,7 @@ SIZES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("update, sizes", SIZES.values(), ids=SIZES)
 def test_matrices_parts_and_extras(update, sizes):
     check(update, **sizes)

@@ -10,10 +10,10 @@ from benchmarks.errors import Unsupported
 from benchmarks.problem import Problem
 
 
-def layer(problem: Problem) -> Layer:
+def layer(problem: Problem, implementation: str | None = None) -> Layer:
     if problem.case.bidirectional:
         raise Unsupported("measured in one direction")
-    whole = jaxseq.layer(problem)
+    whole = jaxseq.layer(problem, implementation)
 
     def apply(params: Any, x: Any, lengths: Any, resets: Any) -> Any:
         row = lambda x, *masks: whole.apply(params, x, *masks)

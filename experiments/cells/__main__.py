@@ -17,14 +17,15 @@ def main(argv: list[str] | None = None) -> int:
     how = {"out": "cells-ranking", "leave_out": leave_out, "data_dir": True}
     text = "every cell on every task, seeds and a table"
     rank = line.add_training("rank", text, title, Settings(), **how)
-    tasks, rates = ["adding", "source", "documentation"], [2e-3, 8e-3, 2e-2]
+    tasks, rates = ["adding", "source", "documentation"], [8e-3, 2e-2, 5e-2]
     text = shown(f"of {', '.join(TASKS)}", " ".join(tasks))
     rank.add_argument("--tasks", nargs="+", choices=TASKS, default=tasks,
                       metavar="TASK", help=text)  # fmt: skip
     text = f"of {', '.join(CELLS)} (default: all)"
     rank.add_argument("--cells", nargs="+", choices=CELLS, default=[*CELLS],
                       metavar="CELL", help=text)  # fmt: skip
-    text = shown("learning rates, of which what is held out chooses", rates)
+    text = "learning rates, of which what is held out chooses, and others beyond "
+    text = shown(text + "them while the best of several is the first or last", rates)
     rank.add_argument("--rates", nargs="+", type=number(float, 0, above=True),
                       default=rates, help=text)  # fmt: skip
     rank.add_argument("--seeds", type=WHOLE, default=3, help=shown("how many", 3))

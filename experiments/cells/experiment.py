@@ -1,7 +1,11 @@
 """The experiment: what a test gives, and `rank`, all cells on all tasks."""
 
+import json
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,19 @@ from flax import nnx
 
 from experiments.cells import data, model, page
 from experiments.cells.settings import TAGGED, TEXTS, preset
+from experiments.frame import distributed, files
 from experiments.frame.checkpoint import Checkpoints, refuse_run, refuse_runs
+from experiments.frame.errors import Diverged, InputError
 from experiments.frame.experiment import Evaluation, Experiment, Result, Run, fit
 from experiments.frame.report import report
+from experiments.frame.results import write_rows
 
+
+class Stopped(Exception):
+    """A run that its user stopped."""
+
+
+WIDER = 2.5  # a rate beyond those tried, over or under the last
 errors = nnx.jit(model.errors)
 
 
@@ -55,15 +68,52 @@ def train(given: dict[str, Any], **how: Any) -> int:
     return 130 if fit(of(given.get("task", "adding")), given, **how) is None else 0
 
 
-def trained(given: dict[str, Any], out: Path, **how: Any) -> dict[str, Any] | None:
-    """The facts of a run; None if it was stopped. A finished one stays as it is."""
+def tried(given: dict[str, Any], out: Path, **how: Any) -> dict[str, Any] | None:
+    """A row of rates.jsonl; None if the run was stopped. A finished one stays as it is.
+
+    `held_out` is the last loss, and None if the run diverged.
+    """
+    settings = asdict(replace(preset(given), **given))
+    diverged = out / "diverged.json"
+    if diverged.exists():
+        row = json.loads(diverged.read_text(encoding="utf-8"))
+        if row["settings"] == settings:
+            return row
+    facts = None
     if (out / "result-test.json").exists():
         facts = Checkpoints(out, read_only=True).facts()
-        settings = asdict(replace(preset(given), **given))
-        if facts["settings"] == settings and facts["step"] == settings["steps"]:
-            return facts
-    done = fit(of(given["task"]), given, out, **how)
-    return None if done is None else done[0].facts
+        if facts["settings"] != settings or facts["step"] != settings["steps"]:
+            facts = None
+    try:
+        if facts is None:
+            if (done := fit(of(given["task"]), given, out, **how)) is None:
+                return None
+            facts = done[0].facts
+    except Diverged as e:
+        print(f"{out}: {e}", file=sys.stderr)
+        why = str(e).partition(":")[0]
+        row = {"settings": settings, "held_out": None, "diverged": why}
+        if distributed.first():
+            files.write(diverged, json.dumps(row))
+        return row
+    return {"settings": settings, "held_out": facts["held_out"][-1]["loss"]}
+
+
+def searched(rates: list[float], loss: Callable[[float], float]) -> list[float]:
+    """The rates at which the loss is finite, the best first.
+
+    While the best of several is the least or the greatest, one beyond it is tried.
+    """
+    losses = {rate: loss(rate) for rate in rates}
+    while len(rates) > 1:
+        best = min(losses, key=lambda rate: losses[rate])
+        if not math.isfinite(losses[best]) or min(losses) < best < max(losses):
+            break
+        beyond = best * WIDER if best == max(losses) else best / WIDER
+        beyond = float(f"{beyond:.2g}")
+        losses[beyond] = loss(beyond)
+    finite = [rate for rate in losses if math.isfinite(losses[rate])]
+    return sorted(finite, key=lambda rate: losses[rate])
 
 
 def rank(
@@ -71,27 +121,34 @@ def rank(
     given: dict[str, Any], out: Path, **how: Any,
 ) -> int:  # fmt: skip
     """Every cell on every task, at the rate that the held-out data prefer."""
-    pairs = [(task, cell) for task in tasks for cell in cells]
     folder = lambda *name: out / "-".join(map(str, name))
-    every = [(pair, rate, seed) for pair in pairs for rate in rates
-             for seed in range(seeds)]  # fmt: skip
     refuse_run(out)
-    refuse_runs((folder(*pair, rate, s) for pair, rate, s in every), how["resume"])
+    pairs = [*product(tasks, cells)]
+    earlier = (run for pair in pairs for run in out.glob(f"{folder(*pair).name}-*"))
+    refuse_runs(sorted(earlier), how["resume"])
+    names = "task", "cell", "learning_rate", "seed"
+    rows: list[dict[str, Any]] = []
+
+    def loss(*name: Any) -> float:
+        """What is held out has; infinite if the run diverged."""
+        own = {**given, **dict(zip(names, name, strict=True))}
+        if (row := tried(own, folder(*name), **how)) is None:
+            raise Stopped
+        rows.append(row)
+        return math.inf if row["held_out"] is None else row["held_out"]
+
     chosen = []
-    for task, cell in pairs:
-        losses: dict[float, float] = {}
-        run = lambda rate, seed, task=task, cell=cell: trained(
-            {**given, "task": task, "cell": cell, "learning_rate": rate, "seed": seed},
-            folder(task, cell, rate, seed),
-            **how,
-        )
-        for rate in rates:
-            if (facts := run(rate, 0)) is None:
-                return 130
-            losses[rate] = facts["held_out"][-1]["loss"]
-        best = min(losses, key=lambda rate: losses[rate])
-        for seed in range(1, seeds):
-            if run(best, seed) is None:
-                return 130
-        chosen += [folder(task, cell, best, seed) for seed in range(seeds)]
+    for pair in pairs:
+        try:
+            for rate in searched(rates, lambda rate, pair=pair: loss(*pair, rate, 0)):
+                others = [loss(*pair, rate, seed) for seed in range(1, seeds)]
+                if all(map(math.isfinite, others)):  # another seed may not like it
+                    chosen += [folder(*pair, rate, seed) for seed in range(seeds)]
+                    break
+        except Stopped:
+            return 130
+    if not chosen:
+        raise InputError("--rates: every run diverged; try lower ones")
+    if distributed.first():
+        write_rows(out / page.RATES, rows)
     return report(EXPERIMENT, chosen, None, out)

@@ -12,11 +12,12 @@ from experiments.cells.data import title
 from experiments.cells.settings import TAGGED, TEXTS, Settings
 from experiments.frame.experiment import Evaluation, Run
 from experiments.frame.page import grid, loss_figure, save_figure
-from experiments.frame.results import Row, markdown
+from experiments.frame.results import Row, markdown, read_rows
 
 NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "mgu": "MGU",
          "layer-norm-lstm": "layer-norm LSTM", "slstm": "sLSTM",
          "mingru": "minGRU"}  # fmt: skip
+RATES = "rates.jsonl"  # every run of a ranking, with what was held out
 BLUE = "#0b5394"
 
 
@@ -117,11 +118,37 @@ def ranking_figure(rows: list[Row]) -> Figure:
     return figure
 
 
+def searched(tried: list[Row], rows: list[Row]) -> tuple[list[str], list[list[Any]]]:
+    """The held-out losses of seed 0 by rate: * the rate chosen, † another diverged."""
+    key = lambda row, *more: tuple(row["settings"][k] for k in ("task", "cell", *more))
+    chosen = {key(row, "learning_rate") for row in rows}
+    bad = {key(row, "learning_rate") for row in tried if row["held_out"] is None}
+    rates = sorted({row["settings"]["learning_rate"] for row in tried})
+    lines: dict[tuple[str, str], list[str]] = {}
+    for row in tried:
+        if row["settings"]["seed"]:
+            continue
+        line = lines.setdefault(key(row), [""] * len(rates))
+        at = key(row, "learning_rate")
+        mark = " *" if at in chosen else " †" if at in bad else ""
+        loss = row["held_out"]
+        line[rates.index(at[-1])] = "diverged" if loss is None else f"{loss:.3g}{mark}"
+    named = [[task, NAMES[cell], *line] for (task, cell), line in lines.items()]
+    return ["task", "cell", *(f"{rate:g}" for rate in rates)], named
+
+
 def figures(out: Path, rows: list[Row], runs: Sequence[Path]) -> str:
-    """The places of the cells, and the figure of all."""
+    """The places of the cells, the figure of all, and the search for the rates."""
     head, lines = ranking(rows)
     about = "Mean ± standard deviation over seeds, the place of the cell in brackets; "
     about += "milliseconds of the processor for a step of training."
     print(f"\n{about}\n\n{markdown(head, lines)}")
     figure = save_figure(ranking_figure(rows), out / "ranking.png")
-    return f"<h2>Places</h2>\n<p>{about}</p>\n{grid(head, lines)}\n{figure}"
+    body = f"<h2>Places</h2>\n<p>{about}</p>\n{grid(head, lines)}\n{figure}"
+    if not (out / RATES).exists():
+        return body
+    head, lines = searched(read_rows(out / RATES, ("settings", "held_out")), rows)
+    about = "Held-out loss of seed 0 at each learning rate: * the one chosen, † one at "
+    about += "which another seed diverged."
+    print(f"\n{about}\n\n{markdown(head, lines)}")
+    return f"{body}\n<h2>Learning rates</h2>\n<p>{about}</p>\n{grid(head, lines)}"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from experiments.frame import distributed
 from experiments.frame.checkpoint import Checkpoints
 from experiments.frame.data import Data, part
-from experiments.frame.errors import InputError
+from experiments.frame.errors import Diverged, InputError
 from experiments.frame.interrupts import Interrupts
 from experiments.frame.watch import WATCH
 
@@ -205,7 +205,7 @@ def loop(
     def fetch() -> None:
         losses[:] = map(float, distributed.fetch(losses))
         if not np.isfinite(losses).all():
-            raise InputError(
+            raise Diverged(
                 f"the loss is {losses[-1]} at step {trainer.step}: try a lower "
                 f"--learning-rate; {left()}"
             )
@@ -214,7 +214,7 @@ def loop(
         """That the weights and the held-out loss are finite."""
         norms = distributed.fetch(norms_of(trainer.state.weights))
         if not np.isfinite([*norms, held_out]).all():
-            raise InputError(
+            raise Diverged(
                 f"the weights are not finite at step {trainer.step}: try a lower "
                 f"--learning-rate; {left()}"
             )

@@ -40,8 +40,11 @@ def check(settings: Settings, given: dict[str, Any]) -> None:
             f"--minibatches {settings.minibatches}: not a divisor of {items}, the "
             "chunks of a rollout (--envs times --rollout over --chunk)"
         )
-    if settings.burn_in > T:
-        raise InputError(f"--burn-in {settings.burn_in}: at most --rollout {T}")
+    if settings.burn_in > L:  # or that of a chunk would begin before the rollout
+        raise InputError(f"--burn-in {settings.burn_in}: at most --chunk {L}")
+    most = 2**31 - settings.seeds
+    if settings.seed > most:
+        raise InputError(f"--seed {settings.seed}: at most {most}, for all --seeds")
     if settings.network == "mlp":
         refuse(given, OF_MEMORY, "with the network mlp")
     if settings.network == "rnn":

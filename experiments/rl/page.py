@@ -19,6 +19,7 @@ from experiments.rl.tasks import title
 NAMES = {"gru": "GRU", "lstm": "LSTM", "rnn": "RNN", "mlp": "MLP"}
 COLOURS = {"gru": "#38761d", "lstm": "#0b5394", "rnn": "#cc7a00", "mlp": "#888"}
 LIGHTER = {"gru": "#93c47d", "lstm": "#6fa8dc", "rnn": "#f1c232", "mlp": "#bbb"}
+STYLES = "-", "--", ":", "-."  # of a network's first run, and others
 SCORES = {"tmaze": "success, %", "repeat": "answers right, %",
           "cartpole": "balanced, % of the steps"}  # fmt: skip
 
@@ -60,13 +61,14 @@ def curves(runs: list[dict[str, Any]]) -> Figure:
     """Returns and scores of runs of one task, each `{"label", "settings", "rows"}`."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     panels = figure.subplots(1, 2)
-    task, met = runs[0]["settings"]["task"], set()
+    task, met = runs[0]["settings"]["task"], []
     names = {"return": "return of an episode", "score": score_name(task)}
     for run in runs:
         settings, network = run["settings"], run["settings"]["network"]
-        colour = (LIGHTER if network in met else COLOURS)[network]
-        style = "--" if network in met else "-"
-        met.add(network)
+        before = met.count(network)
+        colour = (LIGHTER if before else COLOURS)[network]
+        style = STYLES[before % len(STYLES)]
+        met.append(network)
         each = settings["envs"] * settings["rollout"] / 1e3
         for axes, name in zip(panels, names, strict=True):
             x = np.array([row["step"] for row in run["rows"]]) * each
@@ -128,7 +130,8 @@ def figures(out: Path, rows: list[dict[str, Any]], runs: Sequence[Path]) -> str:
     for name, own in found.items():
         file = "".join(c if c.isalnum() else "-" for c in name.lower())
         parts.append(f"<h2>{html.escape(name)}: while they learn</h2>")
-        seeds = own[0]["settings"]["seeds"]
+        numbers = sorted({run["settings"]["seeds"] for run in own})
+        seeds = " or ".join(map(str, numbers))
         parts.append(f"<p>Means over {seeds} seeds and their 95% confidence intervals "
                      "(Student's t), of the episodes in training.</p>")  # fmt: skip
         parts.append(save_figure(curves(own), out / f"returns-{file}.png"))

@@ -45,12 +45,12 @@ def check_sizes(**sizes: Any) -> None:
         check_value(ok, name, "a size of at least 1", size)
 
 
-def check_batch(batch: Any) -> tuple[Any, ...]:
+def check_batch(batch: Any, name: str = "batch") -> tuple[Any, ...]:
     """Checks axes in front, a tuple or one size, and returns them as a tuple."""
     sizes = batch if type(batch) is tuple else (batch,)
     for n in sizes:
         ok = is_symbolic_dim(n) or (is_whole(n) and n >= 0)
-        check_value(ok, "batch", "a size of at least 0, or a tuple of such", batch)
+        check_value(ok, name, "a size of at least 0, or a tuple of such", batch)
     return sizes
 
 

@@ -132,10 +132,10 @@ def cell(
             for the backward pass; the steps between are run again in it. Memory is
             least near √T, and time grows by about a third. None keeps all steps.
         implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward pass
-            of its own, "pallas" a kernel for TPUs; None is the fastest one here, and
-            "scan" for an update with an effect, with complex numbers, or without a
-            derivative in reverse mode. Automatic checks of `checkify` see into an
-            update with "scan" alone.
+            of its own, "pallas" a kernel for TPUs, "native" one in C++ for CPUs; None
+            is the fastest here of the first three, and "scan" for an update with an
+            effect, with complex numbers, or without a derivative in reverse mode.
+            Automatic checks of `checkify` see into an update with "scan" alone.
 
     Returns:
         `(state, y)`: the final state, and its first part at every step, `(..., T, F)`,

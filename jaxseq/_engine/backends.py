@@ -5,6 +5,7 @@ when a program is lowered, for the platform that it is lowered for; nothing is t
 for others.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -97,14 +98,45 @@ def _pallas() -> Backend:
 PALLAS = _pallas()
 
 
+def _native() -> Backend:
+    """The kernel in C++ for CPUs; where it cannot go back, the loop does."""
+
+    def why_not(*args: Any) -> str | None:
+        from jaxseq._kernels.cpu import call
+
+        # the backward pass is given what was saved: the forward pass has run then
+        return call.why_not(*args) if len(args) == 4 else None
+
+    def forward(*args: Any) -> Any:
+        from jaxseq._kernels.cpu import call
+
+        return call.forward(*args)
+
+    def backward(*args: Any) -> Any:
+        from jaxseq._kernels.cpu import back, call
+
+        run = back.backward if call.why_not_back(*args) is None else CPU_LOOP.backward
+        return run(*args)
+
+    return Backend("native", why_not, forward, backward)
+
+
+NATIVE = _native()
+
+
 def backends_of(platform: str) -> list[Backend]:
     """Those of a platform, the best first."""
     from jaxseq._kernels import call
 
     if platform == "tpu":
         return [PALLAS, LOOP]
-    own = CPU_LOOP if platform == "cpu" else LOOP
-    return [own, PALLAS] if call.INTERPRET else [own]
+    if platform == "cpu":
+        own = [CPU_LOOP, NATIVE]
+        if os.environ.get("JAXSEQ_NATIVE") == "1":
+            own = [NATIVE, CPU_LOOP]
+    else:
+        own = [LOOP]
+    return [*own, PALLAS] if call.INTERPRET else own
 
 
 def forward(spec: Spec, weights: Weights, inputs: Inputs) -> Any:

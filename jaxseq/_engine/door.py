@@ -28,7 +28,7 @@ from jaxseq._engine.types import Devices, Spec, Weights
 from jaxseq._engine.update import Shapes, Update
 from jaxseq._engine.widths import check_fit, start_of, widths_of
 
-IMPLEMENTATIONS = (None, "scan", "loop", "pallas")
+IMPLEMENTATIONS = (None, "scan", "loop", "pallas", "native")
 
 
 def sequence(

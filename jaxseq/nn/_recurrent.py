@@ -117,8 +117,8 @@ class Recurrent(DroppingWeights):
             remat: for long inputs, how many steps lie between two states that are
                 kept for the backward pass; see `jaxseq.lstm`.
             implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward
-                pass of its own, "pallas" a kernel for TPUs; None is the fastest one
-                here.
+                pass of its own, "pallas" a kernel for TPUs, "native" one in C++ for
+                CPUs; None is the fastest here of the first three.
 
         Returns:
             `(state, y)`: a tuple with the final state of each layer, and the outputs

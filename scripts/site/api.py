@@ -177,6 +177,20 @@ def roles(text: str, parameters: set[str], package: str = "jaxseq") -> str:
     return re.sub(r"(?<![`:])`([^`]+)`(?!`)", role, "".join(parts))
 
 
+# words that mean something else as often
+COMMON = {"activation", "cell", "load", "sample", "save", "Cell", "GRU", "LSTM", "RNN"}
+# pages that also speak of the names of other libraries
+OTHERS = ("migrat", "porting")
+
+
+def meant(text: str, page: str) -> str | None:
+    """The full name of what code in a page names, unless it may be something else."""
+    sure = "_" in text or text.startswith("jaxseq.")
+    if text in COMMON or (page.startswith(OTHERS) and not sure):
+        return None
+    return name_of(text)
+
+
 def name_of(text: str, package: str = "jaxseq") -> str | None:
     """The full name of what a text names, as it is said within a package."""
     for within in dict.fromkeys([package, "jaxseq"]):

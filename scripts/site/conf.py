@@ -112,18 +112,13 @@ def docstring(app, what, name, thing, options, lines):
     lines[:] = "".join(code).splitlines()
 
 
-# words that mean something else as often
-COMMON = {"activation", "cell", "load", "sample", "save"}
-
-
 def link_names(app: Sphinx, doctree: nodes.document) -> None:
     """In the pages of `docs/`, code that is a public name leads to what it names."""
     page = app.env.docname
     if page.startswith(("api/", "source/", "experiments/", "benchmarks/", "_modules")):
         return
     for literal in list(doctree.findall(nodes.literal)):
-        text = literal.astext().partition("(")[0]
-        target = None if text in COMMON else api.name_of(text)
+        target = api.meant(literal.astext().partition("(")[0], page)
         inside = literal.parent
         while inside and not isinstance(inside, nodes.reference | nodes.title):
             inside = inside.parent

@@ -32,6 +32,7 @@ TOP = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "jaxseq/__init__.py": "api/index.md",  # it lists the public names
 }
 IMAGES = {".png", ".svg"}
 
@@ -52,16 +53,27 @@ MENU = {
         "Recognise speech <tasks/speech>",
         "rl",
         "long-inputs",
-        "serving",
+        "Serve <serving>",
+        "Many devices <distributed>",
     ],
-    "In depth": ["models", "your-own-cell", "training", "files", "platforms"],
-    "Many devices": ["Train on many <distributed>", "What a step costs <scale>"],
+    "In depth": [
+        "your-own-cell",
+        "models",
+        "training",
+        "files",
+        "platforms",
+        "The CPU engine <cpu>",
+        "What a step costs <scale>",
+    ],
     "From other libraries": [
-        "migration",
+        "All of them <migration>",
+        "PyTorch <migrate/pytorch>",
+        "Keras <migrate/keras>",
+        "Flax NNX <migrate/flax-nnx>",
+        "Flax Linen <migrate/flax-linen>",
+        "Haiku <migrate/haiku>",
+        "Equinox <migrate/equinox>",
         "scan",
-        "migrate/pytorch",
-        "migrate/haiku",
-        "migrate/equinox",
         "Weights <porting>",
     ],
     "Reference": ["api/index"],
@@ -171,7 +183,7 @@ def toctree(option: str, entries: list[str]) -> str:
 def add(folder: Path, target: str) -> None:
     """What a page links to, unless it is a page itself."""
     path, new = ROOT / target, folder / place(target)
-    if target.endswith(".md"):
+    if target.endswith(".md") or target in TOP:
         return
     if path.is_dir():
         files = sorted(p.relative_to(ROOT).as_posix() for p in path.glob("*.py"))

@@ -17,7 +17,7 @@ from experiments.cells.experiment import EXPERIMENT
 from experiments.cells.mingru import MINGRU
 from experiments.cells.settings import CELLS, preset
 from experiments.frame.checkpoint import Checkpoints
-from experiments.frame.errors import InputError
+from experiments.frame.errors import Diverged, InputError
 from experiments.frame.experiment import load
 from experiments.language_model import data as texts
 from experiments.memory import data as sums
@@ -26,7 +26,7 @@ from tests.experiments.helpers import before_step, error, interrupt
 from tests.reference_cells import gates
 
 SMALL = ["--steps", 8, "--budget", 400, "--embedding", 4, "--length", 12]
-TWO = ["--tasks", "adding", "--cells", "rnn", "mingru", "--rates", 1e-9, 0.02]
+TWO = ["--tasks", "adding", "--cells", "rnn", "mingru", "--rates", 1e-9, 0.02, 1e30]
 RATES = ("1e-09", "0.02")
 
 
@@ -84,6 +84,8 @@ def test_ranking(ranked):
     page = (ranked / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1
     # the better first
+    assert {rate for rate, _ in rates_of(ranked)} == {1e-9, 0.02, 1e30}
+    assert "<h2>Learning rates</h2>" in page
     names = {"rnn": "<td class=n>RNN", "mingru": "<td class=n>minGRU"}
     places = page[page.index("Places") :]
     first, second = sorted(names, key=lambda cell: places.index(names[cell]))
@@ -94,6 +96,69 @@ def test_what_is_finished_is_not_trained_again(ranked, monkeypatch, capsys):
     assert "--resume" in error(capsys, run("rank", ranked, *TWO, "--seeds", 2))
     monkeypatch.setattr(experiment, "fit", lambda *args, **how: pytest.fail())
     assert run("rank", ranked, *TWO, "--seeds", 2, "--resume") == 0
+
+
+def test_the_best_rate_is_between_others():
+    """Rates are tried beyond the best as long as it is the least or greatest."""
+    asked = []
+
+    def loss(best):
+        return lambda rate: asked.append(rate) or abs(np.log(rate / best))
+
+    assert experiment.searched([0.008, 0.02, 0.05], loss(0.021))[0] == 0.02
+    assert asked == [0.008, 0.02, 0.05]
+    assert experiment.searched([0.008, 0.02], loss(0.11))[:2] == [0.12, 0.05]
+    assert asked[3:] == [0.008, 0.02, 0.05, 0.12, 0.3]
+    assert experiment.searched([0.02, 0.05], loss(0.001))[0] == 0.0013
+    assert asked[8:] == [0.02, 0.05, 0.008, 0.0032, 0.0013, 0.00052]
+    assert experiment.searched([0.02], loss(0.1)) == [0.02]  # no choice was asked for
+    infinite = lambda rate: np.inf if rate > 0.1 else -rate
+    assert experiment.searched([0.02, 0.05], infinite) == [0.05, 0.02]
+    assert experiment.searched([0.2, 0.3], infinite) == []
+
+
+def rates_of(out):
+    """By rate and seed, the held-out loss of each run, None if it diverged."""
+    rows = map(json.loads, (out / "rates.jsonl").read_text().splitlines())
+    at = lambda row: (row["settings"]["learning_rate"], row["settings"]["seed"])
+    return {at(row): row["held_out"] for row in rows}
+
+
+def test_a_rate_that_diverges_is_not_chosen(tmp_path, monkeypatch, capsys):
+    """The others go on; nor is one that diverges with another seed than the first."""
+    out, plain = tmp_path / "all", experiment.fit
+
+    def fit(how, given, out, **more):
+        if (given["learning_rate"], given["seed"]) == (0.02, 1):
+            out.mkdir()
+            raise Diverged("the loss is nan at step 4: try a lower one")
+        return plain(how, given, out, **more)
+
+    monkeypatch.setattr(experiment, "fit", fit)
+    options = ["--tasks", "adding", "--cells", "rnn"]
+    options += ["--rates", 1e30, 1e-9, 0.001, 0.02, "--seeds", 2]
+    assert run("rank", out, *options) == 0
+    found = rates_of(out)
+    assert found[0.02, 0] < found[0.001, 0] < found[1e-9, 0]
+    assert found[1e30, 0] is None and found[0.02, 1] is None
+    assert (1e30, 1) not in found and (1e-9, 1) not in found
+    rows = map(json.loads, (out / "results.jsonl").read_text().splitlines())
+    assert [row["settings"]["learning_rate"] for row in rows] == [0.001, 0.001]
+    printed = capsys.readouterr().out
+    (line,) = [row for row in printed.splitlines() if row.startswith("| adding | RNN")]
+    _, *cells, _ = map(str.strip, line.split("|"))
+    marks = [cell.lstrip("0123456789.") for cell in cells[2:]]
+    assert marks == ["", " *", " †", "diverged"]
+    # what diverged is not trained again either
+    monkeypatch.setattr(experiment, "fit", lambda *args, **how: pytest.fail())
+    assert run("rank", out, *options, "--resume") == 0
+
+
+def test_a_ranking_of_which_nothing_is_left_is_refused(tmp_path, capsys):
+    options = ["--tasks", "adding", "--cells", "rnn", "--rates", 1e30, "--seeds", 1]
+    assert "--rates: every run diverged" in error(
+        capsys, run("rank", tmp_path, *options)
+    )
 
 
 def test_tags(tmp_path):

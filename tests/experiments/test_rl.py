@@ -17,7 +17,7 @@ from experiments.rl import page, ppo, tasks
 from experiments.rl.__main__ import main
 from experiments.rl.policy import make, open_gates
 from experiments.rl.settings import Settings
-from experiments.rl.training import Training, row
+from experiments.rl.training import Training, episodes, row
 from tests.experiments.helpers import error, interrupt, refused, same_runs
 
 SMALL = Settings(length=3, hidden=8, seeds=2, envs=4, rollout=24, chunk=12, burn_in=5,
@@ -134,6 +134,7 @@ def test_the_first_ratio_is_one(done):
     for one in told:
         assert (one.episodes > 4).all()
         assert (one.ratio < 1e-6).all()
+        assert one.loss[0] != one.loss[1]  # of two seeds
 
 
 def test_both_conventions_learn_the_same():
@@ -202,6 +203,116 @@ def test_advantages():
                 if done[k, n]:
                     break
             assert got[t, n].item() == pytest.approx(want, abs=1e-5)
+
+
+def test_what_is_learnt_from(monkeypatch):
+    """By weights that stay: returns, the value after a rollout, and advantages."""
+    seen = []
+    plain, plain_cut = ppo.advantages, ppo.chunks
+    keep = lambda *arrays: seen.append(jax.tree.map(np.asarray, arrays))
+
+    def advantages(settings, done, last):
+        found = plain(settings, done, last)
+        jax.debug.callback(keep, done, last, found)
+        return found
+
+    def cut(settings, window, done, advantage, goal):
+        jax.debug.callback(keep, advantage, goal)
+        return plain_cut(settings, window, done, advantage, goal)
+
+    monkeypatch.setattr(ppo, "advantages", advantages)
+    monkeypatch.setattr(ppo, "chunks", cut)
+    settings = replace(SMALL, learning_rate=0.0, epochs=1, minibatches=1)
+    task = tasks.tmaze(3)
+    of_run = settings, task, make(settings, task.actions)
+    update = jax.jit(partial(ppo.update, *of_run))
+    state, told = jax.jit(partial(ppo.begin, *of_run))(jax.random.key(0)), []
+    for key in jax.random.split(jax.random.key(1), 2):
+        state, one = update(state, key)
+        told.append(jax.tree.map(np.asarray, one))
+        jax.effects_barrier()
+    of_first, of_cut = sorted(seen[:2], key=len, reverse=True)
+    (done, last, found), of_second = of_first, max(seen[2:], key=len)
+    np.testing.assert_allclose(last, of_second[0].value[0], rtol=1e-5)
+    np.testing.assert_allclose(of_cut[1], found + done.value, rtol=1e-5, atol=1e-6)
+    want = (found - found.mean()) / found.std()
+    np.testing.assert_allclose(of_cut[0], want, rtol=1e-4, atol=1e-5)
+    reward, ended = (
+        np.concatenate([getattr(of[0], name) for of in (of_first, of_second)])
+        for name in ("reward", "done")
+    )
+    returns, gained = [], np.zeros(settings.envs)
+    for now, over in zip(reward, ended, strict=True):
+        gained = gained + now
+        returns.append(gained[over].sum())
+        gained = np.where(over, 0, gained)
+    halves = np.array(returns).reshape(2, -1).sum(1)
+    np.testing.assert_allclose([t.returns for t in told], halves, rtol=1e-4)
+    assert [t.episodes for t in told] == ended.reshape(2, -1).sum(1).tolist()
+
+
+def test_loss():
+    """Of steps written out, in float64; nothing is learnt from the burn-in."""
+    with jax.enable_x64(True):
+        chance, (n, L, C) = np.random.default_rng(0), (5, 12, 3)
+        policy = make(SMALL, 4)
+        draw = lambda *shape: jnp.asarray(chance.standard_normal(shape))
+        flags = lambda *shape: jnp.asarray(chance.random(shape) < 0.2)
+        seen = ppo.Seen(draw(C, n + L, 3), flags(C, n + L), draw(C, SMALL.hidden))
+        action = jnp.asarray(chance.integers(4, size=(C, L)))
+        now = lambda a: a.swapaxes(0, 1)
+        memory, x, resets = seen.memory, now(seen.x), now(seen.resets)
+        weights = policy.init(jax.random.key(0), memory, x, resets)
+        weights = jax.tree.map(lambda w: w + 0.3 * draw(*w.shape), weights)
+        logits, value = map(now, policy.apply(weights, memory, x, resets)[1:])
+        logits, value = np.asarray(logits)[:, n:], np.asarray(value)[:, n:]
+        probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        chosen = np.take_along_axis(probs, np.asarray(action)[..., None], -1)[..., 0]
+        old, advantage, goal = 0.3 * draw(C, L) - 1.4, draw(C, L), draw(C, L)
+        ratio = chosen / np.exp(old)
+        assert (ratio < 0.8).any() and (ratio > 1.2).any()
+        gain = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
+        entropy = -(probs * np.log(probs)).sum(-1)
+        want = np.mean((value - goal) ** 2 / 4 - gain - 0.01 * entropy)
+        rest = ppo.Done(action, old, *[jnp.zeros((C, L))] * 3), advantage, goal
+
+        def loss(x):
+            given = ppo.Chunks(seen._replace(x=x), *rest)
+            return ppo.loss_of(weights, SMALL, policy, given)
+
+        (got, off), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(seen.x)
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+        np.testing.assert_allclose(off, np.abs(ratio - 1).max(), rtol=1e-12)
+        assert not grad[:, :n].any() and grad[:, n:].any()
+
+
+class Counting:
+    """In the place of a policy: right at each third step of an episode, else left."""
+
+    zeros = staticmethod(lambda N: jnp.zeros((N, 1), int))
+
+    def apply(self, _, memory, x, resets):
+        memory = jnp.where(resets[0, :, None], 0, memory) + 1
+        right = jnp.where(memory % 3 == 0, 1.0, -1.0)
+        logits = jnp.concatenate([jnp.zeros_like(right), right], 1)
+        return memory, logits[None], right.T
+
+
+def test_episodes_of_the_test():
+    """Each from a fresh state to its own end; what comes after is not counted."""
+    task, N, key = tasks.cartpole(30), 8, jax.random.key(3)
+    run = jax.jit(partial(episodes, task, Counting(), None, N=N))
+    returns, scores = run(key=key)
+    lengths, act = [], jax.jit(task.act)
+    for one in jax.random.split(jax.random.split(key)[0], N):
+        state, done, t = task.start(one), False, 0
+        while not done:
+            t += 1
+            state, _, done, _ = act(one, state, int(t % 3 == 0))  # which draws nothing
+        lengths.append(t)
+    assert len(set(lengths)) > 1 and max(lengths) < 30
+    assert returns.item() == pytest.approx(np.mean(lengths))
+    assert scores.item() == pytest.approx(np.mean(lengths) / 30)
 
 
 def test_chunks():
@@ -314,7 +425,8 @@ def test_bad_options(tmp_path, capsys, monkeypatch):
         (["--task", "maze"], "--task maze: expected one of tmaze, repeat, cartpole"),
         (["--chunk", 60], "--chunk 60: not a divisor of --rollout 128"),
         (["--minibatches", 5], "--minibatches 5: not a divisor of 64"),
-        (["--burn-in", 129], "--burn-in 129: at most --rollout 128"),
+        (["--chunk", 64, "--burn-in", 65], "--burn-in 65: at most --chunk 64"),
+        (["--seed", 2**31 - 4], f"--seed {2**31 - 4}: at most {2**31 - 5}, for all"),
         (["--network", "mlp", "--span", 9], "--span: changes nothing"),
         (["--network", "rnn", "--span", 9], "--span: changes nothing"),
         (["--task", "repeat", "--length", 52], "--length 52: less than 52"),

@@ -85,7 +85,7 @@ def test_workflows_may_do_little():
     for step in steps():
         assert "${{" not in re.sub(r"\${{ matrix\.\w+ }}", "", step.get("run", ""))
         uses = step.get("uses", "@v1")
-        assert re.search(r"@(v\d+|release/v\d+)$", uses), uses
+        assert re.search(r"@(v\d+(\.\d+\.\d+)?|release/v\d+)$", uses), uses
         if uses.startswith("actions/checkout"):
             assert step["with"]["persist-credentials"] is False
 
@@ -159,6 +159,15 @@ def test_links_of_readme_on_pypi():
     assert "](https://example.org/a/blob/v1/docs/layers.md#" in page
     assert "](https://example.org/a/raw/v1/benchmarks/results/summary.png)" in page
     assert code.findall(page) == code.findall(read("README.md"))
+
+
+def test_each_python_is_tried():
+    (matrix,) = (
+        job["strategy"]["matrix"]["python"]
+        for job in jobs()
+        if "python" in job.get("strategy", {}).get("matrix", {})
+    )
+    assert tuple(matrix) == check_release.VERSIONS
 
 
 def test_each_extra_is_tried():

@@ -20,6 +20,7 @@ TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in pages.pages
     [
         ("docs/index.md", "index.md"),
         ("docs/rl.md", "rl.md"),
+        ("jaxseq/__init__.py", "api/index.md"),
         ("docs/tasks/tag.md", "tasks/tag.md"),
         ("docs/update.svg", "update.svg"),
         ("experiments/README.md", "experiments/index.md"),
@@ -110,6 +111,14 @@ def test_names_in_docstrings():
     assert api.name_of("Network") is None
 
 
+def test_code_in_pages_is_linked_if_it_is_sure_what_it_names():
+    assert api.meant("nn.LSTM", "training") == "jaxseq.nn.LSTM"
+    assert api.meant("nn.LSTM", "migrate/pytorch") is None  # that of PyTorch
+    assert api.meant("lstm_init", "migration") == "jaxseq.lstm_init"
+    assert api.meant("jaxseq.stack", "porting") == "jaxseq.stack"
+    assert api.meant("GRU", "rl") is None  # that of which package?
+
+
 LINKS = {
     "a.html#there": None,
     "a.html#nowhere": "b.html: no such place: a.html#nowhere",
@@ -169,3 +178,14 @@ def test_results_are_those_of_the_experiments():
             prose = pages.FENCE.sub("", text)
             for number in re.findall(r"\d+\.\d+", prose):
                 assert number in known, (page, number)
+
+
+def test_the_gallery_has_every_experiment_once_and_its_numbers():
+    page = TEXTS["experiments/README.md"]
+    figures, _, table = page.partition("</table>")
+    shown = re.findall(r'<a href="(\w+)/README.md"><img src="\1/[\w-]+\.png"', figures)
+    folders = [p.split("/")[1] for p in TEXTS if re.match(r"experiments/\w+/", p)]
+    assert sorted(shown) == sorted(folders)
+    for caption in re.findall(r"</a><br>(.*?)</td>", figures):
+        for number in re.findall(r"\d[\d.,e-]*\d|\d", caption):
+            assert number in table, number

@@ -1,0 +1,1 @@
+"""The native CPU engine beside jaxseq without it and other libraries."""

@@ -1,0 +1,75 @@
+"""Checks and times the contenders of one case: a row for each."""
+
+import os
+from typing import Any
+
+import jax
+
+from benchmarks.cases import GATES, Case, flops
+from benchmarks.contender import Contender
+from benchmarks.contenders import version
+from benchmarks.device import cores
+from benchmarks.errors import Unsupported
+from benchmarks.measure import error_text
+from benchmarks.native.cases import AGAIN, LIKE, NATIVE
+from benchmarks.native.problems import Task, task
+from benchmarks.right import precision
+from benchmarks.rows import Row
+from benchmarks.timing import fitting, median_iqr, product_gflops, take_turns
+
+COMPILES = 3  # of which the median counts
+PACKAGES = "jax", "jaxseq", "flax", "torch"
+EMPTY = ("median_ms", "iqr_ms", "compile_ms", "temp_mb", "max_err", "threads")
+
+
+def measure(
+    part: str, case: Case, device: Any, rounds: int, peaks: dict[str, float]
+) -> list[Row]:
+    """Rows of all contenders; one whose results are not right has no times."""
+    shared: Row = {"load": os.getloadavg()[0], "cores": cores(), "peaks": peaks}
+    with precision("float32"), jax.default_device(device):
+        rows, ready = prepare(task(part, case, device), COMPILES if rounds else 1)
+        right = {n: c for n, c in ready.items() if rows[n]["reason"] is None}
+        if rounds and right:
+            if NATIVE in right:  # in turns of its own: the noise of a ratio
+                right[AGAIN], rows[AGAIN] = right[NATIVE], rows[NATIVE]
+            calls, rounds = fitting(right, rounds)
+            before = product_gflops(device, "float32")
+            times = take_turns(right, rounds, calls=calls)
+            shared["matmul_gflops"] = max(before, product_gflops(device, "float32"))
+            for name, found in times.items():
+                ms, iqr = median_iqr(found)
+                rows[name] = rows[name] | {"median_ms": ms, "iqr_ms": iqr}
+    shared |= {"rounds": rounds, "part": part, "gflop": gflop(case)}
+    shared["versions"] = {name: version(name) for name in PACKAGES}
+    empty = dict.fromkeys(EMPTY)
+    return [
+        {"contender": name, **case._asdict(), **empty, **row, **shared}
+        for name, row in rows.items()
+    ]
+
+
+def gflop(case: Case) -> float | None:
+    """Of the products, where it is known which the operation has."""
+    op = LIKE.get(case.op, case.op)
+    return flops(case._replace(op=op)) / 1e9 if op in GATES else None
+
+
+def prepare(asked: Task, repeats: int) -> tuple[dict[str, Row], dict[str, Contender]]:
+    """Rows, and the contenders that could be compiled."""
+    rows: dict[str, Row] = {}
+    ready: dict[str, Contender] = {}
+    for name, make in asked.contenders.items():
+        try:
+            contender = make(repeats)
+            rows[name] = asked.check(name, contender)
+        except Unsupported as error:
+            rows[name] = {"reason": str(error)}
+            continue
+        except Exception as error:  # of a library, which must not end the run
+            rows[name] = {"reason": error_text(error)}
+            continue
+        ready[name] = contender
+        more = ("compile_ms", "temp_mb", "threads")
+        rows[name] |= {key: getattr(contender, key) for key in more}
+    return rows, ready

@@ -1,0 +1,171 @@
+"""The library of the kernels: the one in the package, or one that is built once."""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import jax
+
+from jaxseq._kernels.cpu import compilers
+from jaxseq._kernels.cpu.interface import refusal
+
+SWITCH = "JAXSEQ_NATIVE"  # 0: never; 1: before all others
+CACHE = "JAXSEQ_CACHE"  # a folder for what is built
+HERE = Path(__file__).parent
+PACKAGED = HERE / "native.so"  # in wheels for Linux
+TARGET = "jaxseq_native_forward"
+AGAIN = "`python -m jaxseq.native build` tries again"
+
+log = logging.getLogger("jaxseq")  # without a handler, warnings go to stderr
+
+
+def switch() -> str | None:
+    return os.environ.get(SWITCH)
+
+
+@cache
+def limit() -> str | None:
+    """Why there is no library, after one has been looked for and built; or None."""
+    try:
+        return _registered(found())
+    except OSError as error:
+        return f"there is no library of native kernels: {error}"
+
+
+def why_not() -> str | None:
+    """As `limit`, but for what a user has turned off."""
+    return f"{SWITCH} is 0" if switch() == "0" else limit()
+
+
+def _registered(path: Path) -> str | None:
+    """Loads a library, and tells JAX of what it has; or says why it cannot."""
+    try:
+        library = ctypes.CDLL(str(path))
+        if (reason := refusal(library)) is not None:
+            return reason
+        handler = jax.ffi.pycapsule(library.JaxseqForward)
+    except (OSError, AttributeError) as error:
+        return f"the library of native kernels cannot be loaded: {error}"
+    try:
+        jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
+    except Exception as error:  # of jaxlib, of several kinds
+        return f"JAX does not take the library of native kernels: {error}"
+    return None
+
+
+def found() -> Path:
+    """The library: the package's, one that was built here, or else one built now."""
+    if PACKAGED.exists():
+        return PACKAGED
+    path = cached()
+    return path if path.exists() else built(path)
+
+
+def cached() -> Path:
+    """Where a library for these sources, this processor and XLA's headers lies."""
+    return _folder() / f"native-{_version()}.so"
+
+
+def _folder() -> Path:
+    if named := os.environ.get(CACHE):
+        return Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "jaxseq"
+    try:
+        return Path.home() / ".cache" / "jaxseq"
+    except RuntimeError as error:
+        raise OSError(f"there is no home folder to build it in; set {CACHE}") from error
+
+
+def _version() -> str:
+    files = sorted(compilers.SOURCES.iterdir())
+    files += sorted(Path(jax.ffi.include_dir()).rglob("*.h"))
+    about: tuple[str, ...] = compilers.machine(), sys.platform
+    about += compilers.FLAGS, compilers.OURS, str(compilers.kernels(about[0]))
+    parts = [*(f.read_bytes() for f in files if f.is_file()), repr(about).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def built(path: Path, again: bool = False) -> Path:
+    """Builds the library, or waits for another process that does.
+
+    A build that has failed is remembered beside it, and not tried anew unless `again`.
+    """
+    if sys.platform not in ("linux", "darwin"):
+        raise OSError(f"they are for Linux and macOS, and this is {sys.platform}")
+    failed = path.with_suffix(".log")
+    if not again:
+        _refuse(failed)
+    command = compilers.compiler()
+    if command is None:
+        none = "no C++ compiler was found: install g++, clang++ or jaxseq[native]"
+        named = os.environ.get("CXX")
+        raise OSError(f"CXX is {named!r}, which is not found" if named else none)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            if path.exists():
+                return path
+            if not again:
+                _refuse(failed)  # by the process that this one has waited for
+            return _built_alone(command, path, failed)
+    except compilers.BuildError:
+        raise
+    except OSError as error:  # of the folder
+        where = error.filename or path.parent
+        raise _said(OSError(f"{where}: {error.strerror}; set {CACHE}")) from error
+
+
+def _built_alone(command: list[str], path: Path, failed: Path) -> Path:
+    part = path.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)  # of a build that was interrupted
+    part.mkdir()
+    log.warning(
+        "jaxseq: building its native CPU engine with %s, once, in up to a minute "
+        "(%s=0: never)",
+        Path(command[0]).name,
+        SWITCH,
+    )
+    start = time.monotonic()
+    try:
+        include = jax.ffi.include_dir()
+        compilers.build(command, include, part / path.name, compilers.machine())
+        os.replace(part / path.name, path)
+    except compilers.BuildError as error:
+        failed.write_text(f"{error}\n{error.log}", encoding="utf-8")
+        reason = f"{error}, see {failed}; {AGAIN}"
+        raise _said(compilers.BuildError(reason)) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    failed.unlink(missing_ok=True)
+    seconds = time.monotonic() - start
+    log.info("jaxseq: built %s in %.0f s", path, seconds)
+    return path
+
+
+def _refuse(failed: Path) -> None:
+    if failed.exists():
+        raise compilers.BuildError(f"a build has failed, see {failed}; {AGAIN}")
+
+
+def _said(error: OSError) -> OSError:
+    log.warning("jaxseq: no native CPU engine, layers run without it: %s", error)
+    return error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time, and free once that has ended, however it did."""
+    import fcntl  # which Windows does not have
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""Calls of the native kernels, written to files for `harness.cc`."""

@@ -1,0 +1,310 @@
+"""The backward pass of the native kernels, against that of the plain scan."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import jaxseq
+from examples.cells.multiplicative_lstm import MULTIPLICATIVE_LSTM
+from examples.cells.peephole_lstm import PEEPHOLE_LSTM
+from examples.cells.projected_lstm import PROJECTED_LSTM
+from examples.cells.reset_before_gru import RESET_BEFORE_GRU
+from jaxseq._kernels.cpu import back, build, call
+from tests.test_native import bodies, built_in, normal, state_of
+
+pytestmark = pytest.mark.skipif(
+    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
+)
+
+CLOSE: dict[Any, Any] = {
+    jnp.float32: {"rtol": 2e-5, "atol": 1e-5},
+    jnp.float64: {"rtol": 1e-12, "atol": 1e-12},
+}
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """How often a program has gone back by the kernels; it is 0 where the loop does."""
+    found = []
+    real = back.backward
+    monkeypatch.setattr(back, "backward", lambda *a: (found.append(1), real(*a))[1])
+    return found
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["plain", "avx2", "avx512"])
+def vectors(request, monkeypatch):
+    monkeypatch.setattr(call, "VECTORS", request.param)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def gradients(f, *args, **options):
+    """What `f` gives and its gradients, by the native kernels and by the plain scan."""
+
+    def run(name):
+        def one(*args):
+            value = lambda *args: f(*args, **options, implementation=name)
+            out, pull = jax.vjp(value, *args)
+            return out, pull(jax.tree.map(jnp.cos, out))
+
+        return jax.jit(one)(*args)
+
+    return run("native"), run("scan")
+
+
+def check(pair, dtype=jnp.float64):
+    for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        scale = max(1.0, float(jnp.abs(b).max(initial=0)))
+        np.testing.assert_allclose(a / scale, b / scale, **CLOSE[dtype])
+
+
+SHAPES = [(3, 4, 5, 37), (70, 3, 4, 24), (1, 9, 16, 33), (2, 3, 1, 1), (5, 1, 3, 8)]
+
+
+@pytest.mark.every(7)
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_built_in(op, shape, dtype, ran):
+    B, T, D, H = shape
+    f, params = built_in(op, D, H, dtype)
+    check(gradients(f, params, normal(1, B, T, D, dtype=dtype)), dtype)
+    assert len(ran) == 1
+
+
+def test_every_instruction_set(vectors, ran):
+    for dtype in CLOSE:
+        f, params = built_in("lstm", 5, 37, dtype)
+        check(gradients(f, params, normal(1, 9, 4, 5, dtype=dtype)), dtype)
+    assert len(ran) == 2
+
+
+@pytest.mark.every(11)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    "names",
+    ["", "lengths", "mask", "resets", "lengths resets", "mask resets",
+     "mask lengths resets"],
+)  # fmt: skip
+def test_masks(op, names, reverse, ran):
+    B, T, D, H = 6, 7, 4, 9
+    rng = np.random.default_rng(5)
+    every = {
+        "lengths": jnp.asarray([0, 1, 3, 7, 6, 2]),
+        "mask": jnp.asarray(rng.random((B, T)) < 0.6),
+        "resets": jnp.asarray(rng.random((B, T)) < 0.3),
+    }
+    options = {name: every[name] for name in names.split()}
+    f, params = built_in(op, D, H, jnp.float64)
+    x = normal(1, B, T, D)
+    if "lengths" in options:  # what is not valid is never read
+        inside = jnp.arange(T)[:, None] < every["lengths"][:, None, None]
+        x = jnp.where(inside, x, jnp.nan)
+    check(gradients(f, params, x, state_of(op, B, H), reverse=reverse, **options))
+    assert len(ran) == 1
+
+
+@pytest.mark.every(3)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("names", ["resets", "resets mask"])
+def test_start(names, reverse, ran):
+    params = jaxseq.cell_init(jax.random.key(0), 3, 20, (5, 20), dtype=jnp.float64)
+    rng = np.random.default_rng(1)
+    every = {name: jnp.asarray(rng.random((4, 6)) < 0.5) for name in ("resets", "mask")}
+    options: dict[str, Any] = {name: every[name] for name in names.split()}
+    state = jaxseq.LSTMState(normal(2, 4, 5), normal(3, 4, 5))
+    start = jaxseq.LSTMState(normal(2, 5), normal(3, 5))
+    update = lambda z, s, w, _: _lstm(z + w(s.h), s.c)
+
+    def run(params, x, state, start, implementation):
+        return jaxseq.cell(
+            update, params, x, state, start=start, reverse=reverse, **options,
+            implementation=implementation,
+        )  # fmt: skip
+
+    check(gradients(run, params, normal(1, 4, 6, 3), state, start))
+    assert len(ran) == 1
+
+
+def _lstm(z, c):
+    i, f, g, o = jnp.split(z, 4)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jaxseq.LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
+
+
+CELLS = [PROJECTED_LSTM, RESET_BEFORE_GRU, PEEPHOLE_LSTM, MULTIPLICATIVE_LSTM]
+
+
+def cell_run(cell, B, **options):
+    def run(params, x, implementation):
+        zeros = cell.zeros(params, (B,))
+        how = {**options, "implementation": implementation}
+        return jaxseq.cell(cell.update, params, x, zeros, **how)
+
+    return run
+
+
+@pytest.mark.every(3)
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("cell", CELLS)
+def test_cells_of_users(cell, dtype, ran):
+    params = cell.init(jax.random.key(0), 3, 17, dtype=dtype)
+    lengths = jnp.asarray([5, 2, 0, 3, 5, 1])
+    x = normal(1, 6, 5, 3, dtype=dtype)
+    for options in ({}, {"lengths": lengths, "reverse": True}):
+        check(gradients(cell_run(cell, 6, **options), params, x), dtype)
+    assert len(ran) == 2
+
+
+def test_sums_and_resets(ran):
+    """Gradients of the update's own weights are sums that no reset ends."""
+    rng = np.random.default_rng(1)
+    resets = jnp.asarray(rng.random((4, 6)) < 0.5)
+    options = {"resets": resets, "lengths": jnp.asarray([6, 0, 3, 5])}
+    params = PEEPHOLE_LSTM.init(jax.random.key(0), 3, 7, dtype=jnp.float64)
+    run = cell_run(PEEPHOLE_LSTM, 4, **options)
+    check(gradients(run, params, normal(1, 4, 6, 3)))
+    assert len(ran) == 1
+
+
+def test_what_the_kernel_does_not_know_goes_to_the_loop(ran):
+    params = jaxseq.cell_init(jax.random.key(0), 3, 5, (5, 5), dtype=jnp.float64)
+    # the derivative of `tan` reads `cos`, or the sum of a row
+    update = lambda z, h, w, _: jnp.tanh(z + w(h)) * jax.lax.stop_gradient(h)
+    rows = lambda z, h, w, _: odd(z + w(h))
+
+    @jax.custom_jvp
+    def odd(a):
+        return jnp.tanh(a)
+
+    odd.defjvps(lambda d, out, a: d * jnp.flip(jnp.flip(1 - out**2)))
+    for f, times in ((update, 1), (rows, 1)):
+        run = lambda params, x, implementation, f=f: jaxseq.cell(
+            f, params, x, zeros=5, implementation=implementation
+        )
+        check(gradients(run, params, normal(1, 4, 6, 3)))
+        assert len(ran) == times
+
+
+@pytest.mark.parametrize("name", ["lstm", "softplus", "joined"])
+def test_bodies_of_scans(name, monkeypatch, ran):
+    monkeypatch.setenv(build.SWITCH, "1")
+    body = bodies(9)[name]
+    state, xs = (normal(7, 5, 9), normal(8, 5, 9)), normal(9, 6, 5, 3)
+
+    def run(scan):
+        out, pull = jax.vjp(lambda *args: scan(body, *args), state, xs)
+        return out, pull(jax.tree.map(jnp.cos, out))
+
+    found = jax.jit(partial(run, jaxseq.scan))()
+    assert ran
+    check((found, run(jax.lax.scan)))
+
+
+def test_weights_in_the_body_of_a_scan(monkeypatch, ran):
+    """Gradients that are sums over rows."""
+    monkeypatch.setenv(build.SWITCH, "1")
+    w, u = normal(1, 3, 8), normal(2, 8, 8) / 3
+
+    def run(scan, u, a, b, state, xs):
+        def body(h, x):
+            z = jnp.tanh(x @ w + (a * h) @ u + b)
+            return z * a, z * b
+
+        return scan(body, state, xs)
+
+    def one(scan):
+        args = u, normal(3, 8), normal(4, 8), normal(5, 4, 8), normal(6, 6, 4, 3)
+        out, pull = jax.vjp(lambda *args: run(scan, *args), *args)
+        return out, pull(jax.tree.map(jnp.cos, out))
+
+    found = jax.jit(partial(one, jaxseq.scan))()
+    assert ran
+    check((found, one(jax.lax.scan)))
+
+
+def loss(f, implementation, **options):
+    def run(params, x):
+        out = f(params, x, **options, implementation=implementation)
+        return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(out))
+
+    return run
+
+
+def test_finite_differences():
+    f, params = built_in("lstm", 3, 5, jnp.float64)
+    run = loss(f, "native", lengths=jnp.asarray([4, 2]))
+    check_grads(run, (params, normal(1, 2, 4, 3)), 1, ["rev"], 1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+def test_derivatives_of_derivatives(op, ran):
+    f, params = built_in(op, 3, 5, jnp.float64)
+    x, v = normal(1, 2, 4, 3), normal(2, 2, 4, 3)
+
+    def second(name):
+        run = loss(f, name)
+        d = lambda params, x: (jax.grad(run, 1)(params, x) * v).sum()
+        return jax.grad(d, (0, 1))(params, x), jax.hessian(run, 1)(params, x)
+
+    check(tuple(jax.jit(partial(second, name))() for name in ("native", "scan")))
+    assert ran
+
+
+@pytest.mark.parametrize("options", [{"remat": 3}, {"remat": 2, "reverse": True}])
+def test_remat(options, ran):
+    f, params = built_in("lstm", 3, 5, jnp.float64)
+    check(gradients(f, params, normal(1, 2, 7, 3), **options))
+    assert ran
+
+
+def test_vmap(ran):
+    f, params = built_in("gru", 3, 6, jnp.float64)
+    x = normal(1, 4, 3, 5, 3)
+
+    def rows(name):
+        return jax.vmap(jax.grad(loss(f, name)), (None, 0))(params, x)
+
+    def members(name):
+        several = jax.tree.map(lambda a: jnp.stack([a, a * 1.1, a, -a]), params)
+        return jax.vmap(jax.grad(loss(f, name)))(several, x)
+
+    def time_major(name):
+        run = lambda x: jax.vmap(lambda x: f(params, x, implementation=name)[1], 1)(x)
+        return jax.grad(lambda x: jnp.sum(jnp.sin(run(x))))(x[0])
+
+    for each in (rows, members, time_major):
+        check(tuple(jax.jit(partial(each, name))() for name in ("native", "scan")))
+    assert ran
+
+
+def test_the_same_bits_again():
+    f, params = built_in("lstm", 8, 64, jnp.float32)
+    x = normal(1, 40, 9, 8, dtype=jnp.float32)
+    run = jax.jit(jax.grad(loss(f, "native"), (0, 1)))
+    first = run(params, x)
+    for _ in range(5):
+        jax.tree.map(np.testing.assert_array_equal, run(params, x), first)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_stays_in_its_row(bad, ran):
+    jax.clear_caches()
+    f, params = built_in("lstm", 3, 5, jnp.float64)
+    x = normal(1, 4, 6, 3)
+
+    def run(name):
+        _, pull = jax.vjp(lambda x: f(params, x, implementation=name)[1], x)
+        return pull(jnp.ones((4, 6, 5)).at[2, 3, 1].set(bad))[0]
+
+    a, b = (jax.jit(partial(run, name))() for name in ("native", "scan"))
+    assert np.isfinite(a[jnp.asarray([0, 1, 3])]).all() and ran
+    np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
