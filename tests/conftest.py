@@ -154,3 +154,15 @@ def few_objects() -> None:
 def pytest_unconfigure() -> None:
     if OWN:
         shutil.rmtree(os.environ[SHARED], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def native_library():
+    """Kernels that a compiler here must be able to build, given a folder for them."""
+    from jaxseq._kernels.cpu import build, compilers
+
+    if (reason := build.limit()) is not None:
+        no_folder = f"set {build.CACHE}" in reason
+        if compilers.compiler() is not None and not no_folder:
+            pytest.fail(reason)
+        pytest.skip(reason)

@@ -15,13 +15,7 @@ from jaxseq._engine import backends
 from jaxseq._kernels.cpu import build, call
 from jaxseq._kernels.cpu.program import program_of
 
-
-@pytest.fixture(autouse=True, scope="module")
-def library():
-    """Looked for here and not while tests are collected, for it may be built."""
-    if (reason := build.limit()) is not None:
-        pytest.skip(reason)
-
+pytestmark = pytest.mark.usefixtures("native_library")
 
 # float32: a sum of H products, over T steps
 CLOSE = {

@@ -17,9 +17,7 @@ from examples.cells.reset_before_gru import RESET_BEFORE_GRU
 from jaxseq._kernels.cpu import back, build, call
 from tests.test_native import bodies, built_in, normal, state_of
 
-pytestmark = pytest.mark.skipif(
-    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
-)
+pytestmark = pytest.mark.usefixtures("native_library")
 
 CLOSE: dict[Any, Any] = {
     jnp.float32: {"rtol": 2e-5, "atol": 1e-5},

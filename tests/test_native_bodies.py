@@ -11,9 +11,7 @@ from jaxseq._base.dtypes import floats
 from jaxseq._kernels.cpu import build, call
 from tests.bodies import BODIES
 
-pytestmark = pytest.mark.skipif(
-    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
-)
+pytestmark = pytest.mark.usefixtures("native_library")
 NAMES = [
     "nnx OptimizedLSTMCell",
     "linen LSTMCell",

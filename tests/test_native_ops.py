@@ -14,9 +14,7 @@ import jaxseq
 from jaxseq._kernels.cpu import build, call
 from jaxseq._kernels.cpu.trace import FOLDS, OPS
 
-pytestmark = pytest.mark.skipif(
-    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
-)
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["plain", "avx2", "avx512"])

@@ -11,11 +11,8 @@ import pytest
 from jax import lax
 
 import jaxseq
-from jaxseq._kernels.cpu import build
 
-pytestmark = pytest.mark.skipif(
-    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
-)
+pytestmark = pytest.mark.usefixtures("native_library")
 N = int(os.environ.get("JAXSEQ_TEST_UPDATES", 6))
 
 # what a row is made of, of others; all of it bounded, or growing no faster than they do

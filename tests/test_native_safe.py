@@ -19,9 +19,7 @@ import jaxseq
 from jaxseq._kernels.cpu import build, interface
 from tests.native.cases import calls_of, cases
 
-pytestmark = pytest.mark.skipif(
-    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
-)
+pytestmark = pytest.mark.usefixtures("native_library")
 LONG = "JAXSEQ_TEST_UPDATES" in os.environ  # as make test-long sets it
 CALLS = 10_000 if LONG else 200
 

@@ -4,13 +4,10 @@ import os
 
 import pytest
 
-from jaxseq._kernels.cpu import build
 from tests.native import sanitize
 from tests.native.cases import write_all
 
-pytestmark = pytest.mark.skipif(
-    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
-)
+pytestmark = pytest.mark.usefixtures("native_library")
 LONG = "JAXSEQ_TEST_UPDATES" in os.environ  # as make test-long sets it
 
 

@@ -17,9 +17,7 @@ import jaxseq
 from examples.cells.multiplicative_lstm import MULTIPLICATIVE_LSTM
 from jaxseq._kernels.cpu import build
 
-pytestmark = pytest.mark.skipif(
-    build.limit() is not None, reason=f"no library can be built: {build.limit()}"
-)
+pytestmark = pytest.mark.usefixtures("native_library")
 
 # steps of more than ten microseconds, whose columns are split where B is small, of odd
 # widths; others with as many rows that are not

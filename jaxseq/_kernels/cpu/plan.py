@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from jaxseq._engine.types import Spec, Weights
 from jaxseq._kernels.cpu.code import Run
 from jaxseq._kernels.cpu.columns import Key
-from jaxseq._kernels.cpu.program import Fold, Program
+from jaxseq._kernels.cpu.program import Program
+from jaxseq._kernels.cpu.runs import Fold
 
 # what a reset does to a state, as in src/plan.h
 CLEARED, STARTED, KEPT, LOST = range(4)

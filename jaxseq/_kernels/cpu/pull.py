@@ -19,16 +19,8 @@ from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.step import Step
 from jaxseq._engine.steps import product_back, pull, reads
 from jaxseq._kernels.cpu.columns import Graph, Key, Value, width_of
-from jaxseq._kernels.cpu.program import (
-    MOST_COLUMNS,
-    MOST_TURNS,
-    Multiply,
-    Place,
-    Program,
-    Runs,
-    Traced,
-    limited,
-)
+from jaxseq._kernels.cpu.program import Program, Traced, limited, settled
+from jaxseq._kernels.cpu.runs import Multiply, Place, Runs
 from jaxseq._kernels.cpu.trace import Tracer, Unknown
 
 
@@ -58,15 +50,7 @@ def back_of(step: Step) -> Back | str:
 
 def _build(step: Step) -> Back:
     _check(step)
-    cuts: dict[Key, set[int]] = {}
-    for _ in range(MOST_TURNS):
-        traced = _TracedBack(step, cuts)
-        if (new := traced.cuts()) == cuts:
-            return _scheduled(traced)
-        cuts = new
-        if sum(map(len, cuts.values())) > MOST_COLUMNS:
-            break
-    raise Unknown("the way back cuts rows into too many pieces")
+    return _scheduled(settled(lambda cuts: _TracedBack(step, cuts)))
 
 
 def _check(step: Step) -> None:

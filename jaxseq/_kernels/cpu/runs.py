@@ -1,0 +1,127 @@
+"""What a program does: runs of instructions between products and sums over rows."""
+
+from typing import Any, NamedTuple
+
+from jaxseq._kernels.cpu.code import Run, run_of
+from jaxseq._kernels.cpu.columns import Graph, Key, Piece, Value
+
+
+class Place(NamedTuple):
+    key: Key
+    first: int  # element of a row that the column begins with
+    fresh: bool  # whether it is of the new state
+
+
+class Multiply(NamedTuple):
+    matrix: int  # of those that are called
+    adds: bool
+    places: tuple[Place, ...]
+
+
+class Fold(NamedTuple):
+    """One number of all elements of a row, in every element of another."""
+
+    op: int  # of FOLDS
+    out: Key
+    places: tuple[Place, ...]
+
+
+class Runs:
+    """What is computed before each product, and after the last."""
+
+    def __init__(self, graph: Graph, first: int):
+        self.graph = graph
+        self.first = first  # number of what is kept
+        self.wanted: dict[int, list[tuple[int, Place]]] = {}  # by length
+        self.done: list[Any] = []  # dicts of runs, and products
+        self.owner: dict[Piece, Any] = {}  # in which run a node was computed
+        self.places: dict[Piece, Place] = {}  # of nodes that are kept
+        self.kept: list[tuple[Place, int]] = []
+        self.between: dict[Piece, Place] = {}
+        self.homes: dict[Piece, Place] = {}  # of results that may be kept where they go
+
+    def place(self, piece: Piece) -> Place:
+        place = self.homes.get(piece)
+        if place is None:
+            place = Place(("between", self.first + len(self.kept)), 0, False)
+            self.kept.append((place, piece.length))
+        self.places[piece] = place
+        return place
+
+    def places_of(self, value: Value) -> tuple[Place, ...]:
+        """Where a value stands, for a product."""
+        places = []
+        for p in value:
+            op, *args = self.graph.nodes[p.node]
+            if op == "at":
+                places.append(Place(args[0], args[1], False))
+                continue
+            if p not in self.between:
+                self.between[p] = self.keep(p)
+            places.append(self.between[p])
+        return tuple(places)
+
+    def keep(self, piece: Piece) -> Place:
+        """Has a node computed here, for a product or a fold, and kept."""
+        if piece in self.places:
+            return self.places[piece]
+        if piece in self.owner:
+            return self.cross(piece)
+        place = self.place(piece)
+        self.wanted.setdefault(piece.length, []).append((piece.node, place))
+        return place
+
+    def cross(self, piece: Piece) -> Place:
+        """Has what an earlier run computed kept there."""
+        place = self.place(piece)
+        self.owner[piece].append((piece.node, place))
+        return place
+
+    def store(self, key: Key, value: Value, fresh: bool) -> None:
+        first = 0
+        for p in value:
+            place = Place(key, first, fresh)
+            first += p.length
+            if self.places.get(p) == place:
+                continue
+            self.wanted.setdefault(p.length, []).append((p.node, place))
+
+    def end(self, action: Multiply | Fold | None) -> None:
+        """Ends what comes before a product or a fold."""
+        for length, roots in self.wanted.items():
+            computed: dict[int, Place | None] = {}
+            self.visit([node for node, _ in roots], length, computed)
+            for node, place in computed.items():
+                if place is None:
+                    self.owner.setdefault(Piece(node, length), roots)
+            self.done.append((length, roots, computed))
+        self.wanted = {}
+        if action is not None:
+            self.done.append(action)
+
+    def visit(self, nodes: Any, length: int, computed: dict[int, Any]) -> None:
+        """Which nodes are computed, and where others are that were kept."""
+        for node in nodes:
+            op, *args = self.graph.nodes[node]
+            if op in ("at", "constant") or node in computed:
+                continue
+            piece = Piece(node, length)
+            own = any(node == n for n, _ in self.wanted.get(length, ()))
+            if piece in self.owner and not own:
+                computed[node] = self.places.get(piece) or self.cross(piece)
+                continue
+            if piece in self.places and not own:
+                computed[node] = self.places[piece]
+                continue
+            computed[node] = None
+            self.visit(args, length, computed)
+
+    def actions(self) -> list[Run | Multiply | Fold]:
+        made: list[Run | Multiply | Fold] = []
+        for action in self.done:
+            if isinstance(action, Multiply | Fold):
+                made.append(action)
+                continue
+            length, roots, computed = action
+            made.append(run_of(self.graph, length, roots, computed, Place))
+        return made
