@@ -1,5 +1,5 @@
 # The two to know are `make demo` and `make test`; each does all of its set-up.
-.PHONY: demo test test-fast test-defaults test-newest newest test-in-newest test-tpu test-long \
+.PHONY: demo test test-fast test-loop test-defaults test-newest newest test-in-newest test-tpu test-long \
 	sanitize docs notebooks times faults lint format benchmark release-check wheels clean
 
 PYTHON ?= python3
@@ -26,6 +26,11 @@ test: $(VENV)/dev $(VENV)/jax2onnx $(VENV)/networks
 test-fast: $(VENV)/dev
 	@./scripts/build-engine $(BIN)/python
 	$(BIN)/python $(PYTEST) $(LIBRARY) --every 8
+
+# some as they run where there is no native CPU engine
+test-loop: $(VENV)/dev
+	JAXSEQ_NATIVE=0 $(BIN)/python $(PYTEST) --every 8 $(patsubst %,tests/test_%.py, \
+	    cells chain scan scan_rows layers remat dtypes transforms updates nn linen)
 
 # values and gradients of the cells, compiled as users compile them
 test-defaults: $(VENV)/dev

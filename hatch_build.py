@@ -1,5 +1,7 @@
-"""Puts the native engine into a wheel, if JAXSEQ_WHEEL=native asks for it.
+"""Puts the native engine into a wheel, if JAXSEQ_WHEEL asks for it.
 
+JAXSEQ_WHEEL=native compiles it for this machine, with its compiler. JAXSEQ_WHEEL=x86_64
+and JAXSEQ_WHEEL=aarch64 compile it by Zig for Linux on that processor, on any machine.
 Without it the wheel is pure, and the engine is built where it runs: docs/cpu.md.
 """
 
@@ -14,37 +16,49 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+ZIG = "x86_64", "aarch64"
 CPU = Path(__file__).parent / "jaxseq" / "_kernels" / "cpu"
 
 
 class NativeHook(BuildHookInterface):
-    def asked(self) -> bool:
-        return os.environ.get("JAXSEQ_WHEEL") == "native"
+    def asked(self) -> str | None:
+        named = os.environ.get("JAXSEQ_WHEEL") if self.target_name == "wheel" else None
+        if named and named not in ("native", *ZIG):
+            expected = "native, x86_64 or aarch64"
+            raise RuntimeError(f"JAXSEQ_WHEEL: expected {expected}, got {named!r}")
+        return named or None
 
     def dependencies(self) -> list[str]:
         """The oldest jaxlib that is supported, for the headers that it brings."""
-        if not self.asked() or self.target_name != "wheel":
+        asked, needs = self.asked(), self.metadata.core
+        if asked is None:
             return []
-        text = " ".join(self.metadata.core.dependencies)
-        oldest = re.search(r"jax>=([\d.]+)", text)
-        assert oldest is not None, text
-        return [f"jaxlib=={oldest[1]}"]
+        oldest = re.search(r"jax>=([\d.]+)", " ".join(needs.dependencies))
+        assert oldest is not None, needs.dependencies
+        zig = needs.optional_dependencies["native"] if asked in ZIG else []
+        return [f"jaxlib=={oldest[1]}", *zig]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if not self.asked() or self.target_name != "wheel" or version == "editable":
+        asked = self.asked()
+        if asked is None or version == "editable":
             return
-        compilers, target = module(CPU / "compilers.py"), sysconfig.get_platform()
-        command = compilers.compiler()
+        compilers, system = module(CPU / "compilers.py"), sysconfig.get_platform()
+        target, command = compilers.machine(), compilers.compiler()
+        if asked in ZIG:
+            target, command = asked, compilers.zig(asked)
+            system = f"manylinux_{compilers.GLIBC}_{asked}"
         if command is None:
-            raise RuntimeError("JAXSEQ_WHEEL=native, and no C++ compiler was found")
+            raise RuntimeError(f"JAXSEQ_WHEEL={asked}, and no C++ compiler was found")
         self.folder = tempfile.TemporaryDirectory()
         path = Path(self.folder.name, "native.so")
-        compilers.build(command, include(), path, compilers.machine())
-        self.app.display_info(f"the native engine, compiled by {' '.join(command)}")
+        compilers.build(command, include(), path, target)
+        self.app.display_info(
+            f"the native engine, compiled by {compilers.name_of(command)}"
+        )
         build_data["force_include"][str(path)] = "jaxseq/_kernels/cpu/native.so"
         build_data["pure_python"] = False
         # of no use of Python's interface, so for every Python
-        build_data["tag"] = f"py3-none-{re.sub(r'[-.]', '_', target)}"
+        build_data["tag"] = f"py3-none-{re.sub(r'[-.]', '_', system)}"
 
     def finalize(self, version: str, build_data: dict[str, Any], path: str) -> None:
         if hasattr(self, "folder"):

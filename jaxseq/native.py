@@ -1,8 +1,8 @@
 """`python -m jaxseq.native`: whether the native CPU engine runs here, and building it.
 
-`status`, the default, says where the engine is, or why there is none; `build` builds
-it, also where an earlier build has failed. Exit codes: 0 if the engine is there, 1 if
-not, 2 for wrong input.
+`status`, the default, says where the engine is, or why there is none. `build` builds
+it if it is not there, also after a build that failed. Exit codes: 0 if the engine is
+there, 1 if not, 2 for wrong input.
 """
 
 import argparse
@@ -16,11 +16,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", nargs="?", choices=("status", "build"))
     command = parser.parse_args(argv).command or "status"
     try:
-        if not build.PACKAGED.exists() and not build.cached().exists():
+        off = build.switch() == "0" and command == "status"
+        if not off and not build.PACKAGED.exists() and not build.cached().exists():
+            used = build.compiler(build.cached(), again=command == "build")
+            found = compilers.name_of(used)
             if command == "status":
-                print("not built yet: that is done at its first use, or by `build`")
+                print(f"not built yet: {found} does it at its first use, or by `build`")
                 return 1
-            _build()
+            _build(found)
     except OSError as error:
         print(f"not built: {error}")
         return 1
@@ -31,10 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _build() -> None:
-    start, command = time.monotonic(), compilers.compiler()
-    if command is not None:
-        print(f"compiler: {' '.join(command)}", flush=True)
+def _build(found: str) -> None:
+    start = time.monotonic()
+    print(f"compiler: {found}", flush=True)
     build.built(build.cached(), again=True)
     print(f"built in {time.monotonic() - start:.0f} s")
 

@@ -26,6 +26,7 @@ OPTIONS = {
 }
 PATHS = {
     "default": {},
+    "loop": {"implementation": "loop"},
     "scan": {"implementation": "scan"},
     "remat": {"remat": 5},
 }
@@ -49,8 +50,8 @@ def test_values_and_gradients(name, path, option):
     def everything(problem):
         outputs, pullback = jax.vjp(run, *problem)
         grads = pullback(jax.grad(weighted_sum)(outputs))
-        # the default has a loop of its own without gradients
-        alone = run(*problem) if path == "default" else outputs
+        # these run in another way without gradients
+        alone = run(*problem) if path in ("default", "loop") else outputs
         return alone, outputs, grads
 
     alone, outputs, grads = everything(problem)

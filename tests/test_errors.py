@@ -18,6 +18,7 @@ RNN_PARAMS = to_jax(random_problem(CELLS["rnn"], T=5, D=3, H=4)[0])
 H = jnp.zeros((2, 4))
 KEY = jax.random.key(0)
 DONES = jnp.zeros((2, 5), bool)
+IMPLEMENTATIONS = "None, 'scan', 'loop', 'native' or 'pallas'"
 
 
 RUN = partial(jaxseq.lstm, PARAMS)
@@ -115,7 +116,7 @@ CASES = {
     f"resets: expected shape (2, 5){AS_X}, got (5, 2){TIME}": lstm(resets=DONES.T),
     f"mask: expected shape (2, 5){AS_X}, got (5,){TIME}": lstm(mask=DONES[0]),
     # options
-    "implementation: expected None, 'scan', 'loop' or 'pallas', got 'fast'": lstm(
+    f"implementation: expected {IMPLEMENTATIONS}, got 'fast'": lstm(
         implementation="fast"
     ),
     "reverse: expected True or False, got 'yes'": lstm(reverse="yes"),
@@ -216,7 +217,7 @@ def test_every_function_checks_params_and_state(cell):
         one = jax.tree.map(lambda s: s[0], state)
         name = "state.h" if is_lstm else "state"
         assert message_of(call, one) == f"{name}: expected shape (2, 4), got (4,)"
-    want = "implementation: expected None, 'scan', 'loop' or 'pallas', got 'fast'"
+    want = f"implementation: expected {IMPLEMENTATIONS}, got 'fast'"
     assert message_of(cell.sequence, params, x, implementation="fast") == want
 
 

@@ -19,11 +19,11 @@ MAY_IMPORT = {
     "_base": "",
     "_engine": "_base",
     "_kernels": "_base _engine.chain _engine.mesh _engine.products _engine.step"
-    " _engine.steps _engine.types",
+    " _engine.recall _engine.steps _engine.types",
     "_cells": "_base _engine.door _engine.params _engine.widths",
-    "_scan": "_base _engine.alone _engine.chain _engine.mesh _engine.products"
-    " _engine.rule _engine.step _engine.steps _engine.types _engine.update"
-    " _engine.work",
+    "_scan": "_base _engine.alone _engine.chain _engine.mesh _engine.native"
+    " _engine.products _engine.rule _engine.step _engine.steps _engine.types"
+    " _engine.update _engine.work",
     "_compose": "_base",
     "_attention": "_base",
     "_search": "_base",

@@ -1,4 +1,4 @@
-"""The default path, a loop over the steps, against the equations and the scan."""
+"""The loop over the steps and the native engine, against the equations and the scan."""
 
 import math
 import re
@@ -51,6 +51,16 @@ CASES = {
     "gru": [(3, False, "lengths"), (5, True, "both"), (17, False, "")],
 }
 CASES = [(name, *case) for name, cases in CASES.items() for case in cases]
+
+
+@pytest.fixture(autouse=True, params=["loop", "native"])
+def engine(request, monkeypatch):
+    """What runs where no implementation is given; both go by one rule."""
+    if request.param == "loop":
+        monkeypatch.setenv("JAXSEQ_NATIVE", "0")
+
+
+of_the_loop = pytest.mark.parametrize("engine", ["loop"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +226,7 @@ def halves(monkeypatch):
     return calls
 
 
+@of_the_loop
 @pytest.mark.parametrize(
     "name, batch, reverse, kind",
     [("lstm", (2, 32), True, "both"), ("gru", (96,), False, "lengths")],
@@ -250,6 +261,7 @@ def test_which_runs_go_in_halves(shape, Z, two):
     assert len(work.in_halves(step, shape[:-1])) == 1 + two
 
 
+@of_the_loop
 @pytest.mark.parametrize("batch, H", [((32,), 128), ((2, 64), 64)])
 def test_halves_forward_only(halves, batch, H):
     cell = CELLS["lstm"]
@@ -260,6 +272,7 @@ def test_halves_forward_only(halves, batch, H):
     assert halves and all(len(s) == 2 for s in halves)
 
 
+@of_the_loop
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_no_halves_of_a_sharded_batch(halves, kind):
     cell = CELLS["lstm"]
@@ -420,6 +433,7 @@ def multiplicative(z, h, w, _):
     return jnp.tanh(b + w["gates"](a * w["m"](h)))
 
 
+@of_the_loop
 def test_no_step_copies_all_steps():
     """What is overwritten is read before, so XLA on CPU has no need of a copy."""
     T = 23
@@ -823,6 +837,7 @@ def products_in_loops(text):
     return of(found), of(products.keys() - found)
 
 
+@of_the_loop
 @pytest.mark.parametrize("cell", [CELLS[name] for name in ("rnn", "lstm", "gru")])
 def test_weight_gradients_are_products_after_the_loop(cell):
     params, x = shapes_of(cell, 5, T=64, D=40, H=24)

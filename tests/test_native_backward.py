@@ -14,7 +14,7 @@ from examples.cells.multiplicative_lstm import MULTIPLICATIVE_LSTM
 from examples.cells.peephole_lstm import PEEPHOLE_LSTM
 from examples.cells.projected_lstm import PROJECTED_LSTM
 from examples.cells.reset_before_gru import RESET_BEFORE_GRU
-from jaxseq._kernels.cpu import back, build, call
+from jaxseq._kernels.cpu import back, call
 from tests.test_native import bodies, built_in, normal, state_of
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -183,7 +183,7 @@ def test_what_the_kernel_does_not_know_goes_to_the_loop(ran):
     def odd(a):
         return jnp.tanh(a)
 
-    odd.defjvps(lambda d, out, a: d * jnp.flip(jnp.flip(1 - out**2)))
+    odd.defjvps(lambda d, out, a: d * jnp.sort(1 - out**2))
     for f, times in ((update, 1), (rows, 1)):
         run = lambda params, x, implementation, f=f: jaxseq.cell(
             f, params, x, zeros=5, implementation=implementation
@@ -193,8 +193,7 @@ def test_what_the_kernel_does_not_know_goes_to_the_loop(ran):
 
 
 @pytest.mark.parametrize("name", ["lstm", "softplus", "joined"])
-def test_bodies_of_scans(name, monkeypatch, ran):
-    monkeypatch.setenv(build.SWITCH, "1")
+def test_bodies_of_scans(name, ran):
     body = bodies(9)[name]
     state, xs = (normal(7, 5, 9), normal(8, 5, 9)), normal(9, 6, 5, 3)
 
@@ -207,9 +206,8 @@ def test_bodies_of_scans(name, monkeypatch, ran):
     check((found, run(jax.lax.scan)))
 
 
-def test_weights_in_the_body_of_a_scan(monkeypatch, ran):
+def test_weights_in_the_body_of_a_scan(ran):
     """Gradients that are sums over rows."""
-    monkeypatch.setenv(build.SWITCH, "1")
     w, u = normal(1, 3, 8), normal(2, 8, 8) / 3
 
     def run(scan, u, a, b, state, xs):

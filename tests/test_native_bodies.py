@@ -8,7 +8,7 @@ from jax import lax
 
 import jaxseq
 from jaxseq._base.dtypes import floats
-from jaxseq._kernels.cpu import build, call
+from jaxseq._kernels.cpu import call
 from tests.bodies import BODIES
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -61,7 +61,6 @@ def of_kinds(rng):
 def test_a_body(name, monkeypatch):
     ran, real = [], call.forward
     monkeypatch.setattr(call, "forward", lambda *args: (ran.append(1), real(*args))[1])
-    monkeypatch.setenv(build.SWITCH, "1")
     maker = of_kinds if name == "of kinds" else BODIES[name]
     make, w, state, xs = maker(np.random.default_rng(0))
 

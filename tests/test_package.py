@@ -74,6 +74,30 @@ def test_a_wheel_with_the_native_engine(tmp_path, monkeypatch):
     assert names == files("jaxseq") | {"jaxseq/_kernels/cpu/native.so"}
 
 
+def test_a_wheel_for_another_processor(tmp_path, monkeypatch):
+    """By a Zig that writes what it is asked for into the library."""
+    build = pytest.importorskip("hatchling.build")
+    (tmp_path / "ziglang").mkdir()
+    zig = tmp_path / "ziglang" / "zig"
+    zig.write_text(
+        '#!/bin/sh\na="$*"\nwhile [ "$1" != -o ]; do shift; done\necho "$a" > "$2"\n'
+    )
+    zig.chmod(0o755)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("JAXSEQ_WHEEL", "aarch64")
+    monkeypatch.chdir(ROOT)
+    needed = build.get_requires_for_build_wheel()
+    assert needed[1:] == PROJECT["optional-dependencies"]["native"]
+    name = build.build_wheel(str(tmp_path))
+    assert name.endswith("-py3-none-manylinux_2_27_aarch64.whl")
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        line = archive.read("jaxseq/_kernels/cpu/native.so").decode()
+    assert "-target aarch64-linux-gnu.2.27" in line and "avx" not in line
+    monkeypatch.setenv("JAXSEQ_WHEEL", "pdp11")
+    with pytest.raises(RuntimeError, match="expected native, x86_64 or aarch64, got"):
+        build.build_wheel(str(tmp_path))
+
+
 def test_metadata(distributions):
     _, wheel = distributions
     info = f"jaxseq-{jaxseq.__version__}.dist-info"

@@ -306,8 +306,9 @@ def _deep_input(w, h, x):
 
 
 @pytest.mark.parametrize("new", [_split_gates, _deep_input])
-def test_a_value_in_another_form(new):
+def test_a_value_in_another_form(new, monkeypatch):
     """Alone it is computed in another than where a gradient starts from it."""
+    monkeypatch.setenv("JAXSEQ_NATIVE", "0")  # the engine computes it in the same
     rng = np.random.default_rng(0)
     w = {"h": drawn(rng, H, 2 * H), "x": drawn(rng, D, 2 * H)}
     state, xs = drawn(rng, 130, H), drawn(rng, T, 130, D)
@@ -394,8 +395,9 @@ def test_wrong_remat(remat):
 
 
 @pytest.mark.parametrize("rows", [3, 40, 129])
-def test_precision_is_that_of_the_body(rows):
+def test_precision_is_that_of_the_body(rows, monkeypatch):
     """Of products with inputs and with the state, in values and in gradients."""
+    monkeypatch.setenv("JAXSEQ_NATIVE", "0")  # the engine has one precision
     D, H = 11, 200
 
     def f(w, x):

@@ -23,6 +23,12 @@ KEY = jax.random.key(0)
 ROW, R = drawn(RNG, B, 1), drawn(RNG, 4, 40, 40) / 40
 
 
+@pytest.fixture(autouse=True)
+def without_the_engine(monkeypatch):
+    """Which shares out the rows by itself."""
+    monkeypatch.setenv("JAXSEQ_NATIVE", "0")
+
+
 def cell(s, x):
     (h, c), (x, reset) = s, x
     h = jnp.where(reset[:, None], 0, h)

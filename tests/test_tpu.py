@@ -34,7 +34,7 @@ from jaxseq._cells.lstm_update import lstm_update
 from jaxseq._cells.rnn import RNNUpdate
 from jaxseq._engine.backends import LOOP
 from jaxseq._engine.mesh import NO_MESH
-from jaxseq._engine.recall import complete, told_by
+from jaxseq._engine.recall import complete, told_by, whole
 from jaxseq._engine.types import Devices, Inputs, Spec, Weights
 from jaxseq._engine.update import Shapes, step_of, traced
 from jaxseq._kernels import call
@@ -280,7 +280,7 @@ def direct(name, kind="lengths and resets", reverse=False):
 
 def there_and_back(backend, spec, weights, inputs, d):
     end, ys, saved = backend.forward(ONE, spec, weights, inputs)
-    full = complete(spec, saved, told_by(spec, ys, inputs))
+    full = whole(spec, complete(spec, saved, told_by(spec, ys, inputs)))
     rest = (None,), full, inputs.masks, *d
     return end, ys, saved, backend.backward(ONE, spec, weights, *rest)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -77,11 +77,11 @@ def resets(problem: Problem) -> dict[str, Callable[..., Layer]]:
 
 
 class Run(NamedTuple):
-    """A function, its arguments, and the value of JAXSEQ_NATIVE it is lowered with."""
+    """A function, its arguments, and whether it is to run by the engine by default."""
 
     f: Callable[..., Any]
     args: tuple[Any, ...]
-    switch: str | None = None
+    native: bool | None = None  # False: by turning the engine off; None: either
     donated: bool = False  # its second argument, which is the first of its results
 
 
@@ -99,28 +99,28 @@ def compare(runs: dict[str, Run], device: Any) -> Task:
 
 
 @contextmanager
-def switched(value: str | None) -> Iterator[None]:
-    """What is lowered here, with nothing of before, sees this value."""
+def turned_off() -> Iterator[None]:
+    """Within it functions are lowered anew, and without the native engine."""
     before = os.environ.get(SWITCH)
-    if value is not None:
-        os.environ[SWITCH] = value
-        jax.clear_caches()
+    os.environ[SWITCH] = "0"
+    jax.clear_caches()
     try:
         yield
     finally:
+        jax.clear_caches()
         if before is None:
-            os.environ.pop(SWITCH, None)
+            os.environ.pop(SWITCH)
         else:
             os.environ[SWITCH] = before
 
 
 def ready(run: Run, device: Any, repeats: int) -> Contender:
     args = jax.device_put(run.args, device)
-    with switched(run.switch):
+    with turned_off() if run.native is False else nullcontext():
         if run.donated:
             return stepping(run.f, *args)
         compiled, ms = compile_call(run.f, args, repeats)
-    if run.switch == "1" and "jaxseq_native" not in compiled.as_text():
+    if run.native and "jaxseq_native" not in compiled.as_text():
         raise ValueError("the rule does not choose the native engine")
     launch = lambda: compiled(*args)
     results: Any = lambda: jax.tree.map(np.asarray, launch())
@@ -173,9 +173,9 @@ def bodies(case: Case) -> dict[str, Run]:
     problem = problem_of(case)
     runs, args = problem.contenders, problem.arguments
     return {
-        NATIVE: Run(runs[OURS], args, "1"),
-        CHUNKS: Run(runs[OURS], args, "0"),
-        "scan": Run(runs[PLAIN], args, "0"),
+        NATIVE: Run(runs[OURS], args, native=True),
+        CHUNKS: Run(runs[OURS], args, native=False),
+        "scan": Run(runs[PLAIN], args),
     }
 
 

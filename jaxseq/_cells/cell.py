@@ -133,7 +133,7 @@ def cell(
             least near √T, and time grows by about a third. None keeps all steps.
         implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward pass
             of its own, "pallas" a kernel for TPUs, "native" one in C++ for CPUs; None
-            is the fastest here of the first three, and "scan" for an update with an
+            is the fastest of those that run here, and "scan" for an update with an
             effect, with complex numbers, or without a derivative in reverse mode.
             Automatic checks of `checkify` see into an update with "scan" alone.
 

@@ -199,7 +199,7 @@ def lstm(
             least near √T, and time grows by about a third. None keeps all steps.
         implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward pass
             of its own, "pallas" a kernel for TPUs, "native" one in C++ for CPUs; None
-            is the fastest here of the first three.
+            is the fastest of those that run here.
 
     Returns:
         `(state, y)`: the final state, each part `(..., H)`, and the hidden state

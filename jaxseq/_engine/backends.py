@@ -5,7 +5,6 @@ when a program is lowered, for the platform that it is lowered for; nothing is t
 for others.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from jaxseq._base.check import check
 from jaxseq._base.dtypes import is_float
 from jaxseq._engine import loop
 from jaxseq._engine.mesh import NO_MESH
-from jaxseq._engine.recall import only_recalled, recalled
+from jaxseq._engine.recall import only_recalled, recalled, whole
 from jaxseq._engine.step import jaxpr_of, step_by
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import (
@@ -61,9 +60,14 @@ def _loop(name: str, on: loop.Platform) -> Backend:
         return loop.forward(spec, platform(devices), *args)
 
     def backward(devices: Devices, spec: Spec, *args: Any) -> Any:
-        return loop.backward(spec, platform(devices), *args)
+        return loop.backward(spec, platform(devices), *_whole(spec, *args))
 
     return Backend(name, lambda *_: None, forward, backward)
+
+
+def _whole(spec: Spec, weights: Weights, x: Any, saved: Saved, *others: Any) -> Any:
+    """The arguments of a backward pass that reads all that was saved as arrays."""
+    return weights, x, whole(spec, saved), *others
 
 
 LOOP = _loop("loop", loop.Platform(narrow=True, outline=False, halves=False))
@@ -87,10 +91,10 @@ def _pallas() -> Backend:
         end, ys, _ = steps.forward(devices, spec, weights, turned)
         return end, tuple(map(to_batch_first, ys)), None
 
-    def backward(*args: Any) -> Any:
+    def backward(devices: Devices, spec: Spec, *args: Any) -> Any:
         from jaxseq._kernels.tpu import steps
 
-        return steps.backward(*args)
+        return steps.backward(devices, spec, *_whole(spec, *args))
 
     return Backend("pallas", why_not, forward, backward)
 
@@ -131,9 +135,7 @@ def backends_of(platform: str) -> list[Backend]:
     if platform == "tpu":
         return [PALLAS, LOOP]
     if platform == "cpu":
-        own = [CPU_LOOP, NATIVE]
-        if os.environ.get("JAXSEQ_NATIVE") == "1":
-            own = [NATIVE, CPU_LOOP]
+        own = [NATIVE, CPU_LOOP]
     else:
         own = [LOOP]
     return [*own, PALLAS] if call.INTERPRET else own
@@ -236,7 +238,8 @@ def _features(kind: str, spec: Spec, args: Any) -> Any:
 
     def own(tree: Any, parts: Any, more: int = 0) -> Any:
         pairs = zip(tree, parts, strict=True)
-        return tuple(None if a is None else len(b.shape) + more for a, b in pairs)
+        number = lambda a, n: jax.tree.map(lambda _: n, a)  # both of a `Before`
+        return tuple(number(a, len(b.shape) + more) for a, b in pairs)
 
     if kind == "forward":
         weights, (x, state, start, m) = args
@@ -261,7 +264,7 @@ def _unmapped(avals: Any, members: Any) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _mapped_sizes(avals: Any, members: Any) -> list[int]:
+def mapped_sizes(avals: Any, members: Any) -> list[int]:
     """Sizes of the axes of members, the outermost first."""
     shapes, sizes = [tuple(a.shape) for a in avals], []
     for axes in reversed(members):
@@ -288,28 +291,35 @@ def _out(avals: Any, params: Any) -> Any:
     over_time = args[1].x if kind == "forward" else (args[5], args[2], args[1])
     T = jax.tree.leaves(over_time)[0].shape[0]
     leaves = jax.tree.leaves(_shapes(kind, spec, args))
-    return leaves, _mapped_sizes(avals, members), T, batch_of(spec.step, state)
+    return leaves, mapped_sizes(avals, members), T, batch_of(spec.step, state)
 
 
 @run_p.def_abstract_eval
 def _(*avals: Any, **params: Any) -> list[Any]:
     leaves, lead, T, batch = _out(avals, params)
-    meshes = [a.sharding.mesh for a in avals if not a.sharding.mesh.empty]
-    mesh, kind = (*meshes, NO_MESH)[0], _varying(avals)
+    placed = placing(avals)
 
     def aval(leaf: Leaf) -> Any:
         own = (T,) if leaf.over_time else ()
-        shape = (*lead, *own, *(batch if leaf.batch else ()), *leaf.features)
-        whole = NamedSharding(mesh, PartitionSpec(*[None] * len(shape)))
-        return ShapedArray(shape, leaf.dtype, sharding=whole, manual_axis_type=kind)
+        return placed(
+            (*lead, *own, *(batch if leaf.batch else ()), *leaf.features), leaf.dtype
+        )
 
     return list(map(aval, leaves))
 
 
-def _varying(avals: Any) -> ManualAxisType:
-    """The axes of `shard_map` over which any of these varies."""
+def placing(avals: Any) -> Callable[..., ShapedArray]:
+    """Makes types of results: on the mesh of the arguments, where they vary."""
+    meshes = [a.sharding.mesh for a in avals if not a.sharding.mesh.empty]
     axes = (a.manual_axis_type.varying for a in avals)
-    return ManualAxisType(varying=frozenset().union(*axes))
+    kind = ManualAxisType(varying=frozenset().union(*axes))
+
+    def placed(shape: Any, dtype: Any) -> ShapedArray:
+        spec = PartitionSpec(*[None] * len(shape))
+        whole = NamedSharding((*meshes, NO_MESH)[0], spec)
+        return ShapedArray(shape, dtype, sharding=whole, manual_axis_type=kind)
+
+    return placed
 
 
 def _batched(args: Any, dims: Any, **params: Any) -> Any:
@@ -357,13 +367,15 @@ def _is_time_first(tree: Any, args: Any, dims: Any) -> bool:
 batching.primitive_batchers[run_p] = _batched
 
 
-def _lower(platform: str, ctx: Any, *values: Any, **params: Any) -> Any:
+def _lower(run: Any, platform: str, ctx: Any, *values: Any, **params: Any) -> Any:
+    """Lowers `run(platform, devices, params, *values)`."""
     number = getattr(ctx.module_context.axis_context, "num_devices", None)
     meshes = [a.sharding.mesh for a in ctx.avals_in if not a.sharding.mesh.empty]
-    devices = Devices(number, (*meshes, jax.sharding.get_abstract_mesh())[0])
+    mesh = (*meshes, jax.sharding.get_abstract_mesh())[0]
+    devices = Devices(number, mesh, ctx.module_context.lowering_parameters.for_export)
     if platform == "default":
         platform = " or ".join(ctx.platforms or ctx.module_context.platforms)
-    run = partial(_run, platform, devices, params)
+    run = partial(run, platform, devices, params)
     plain = [ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
     lowered = mlir.lower_fun(run, multiple_results=True)
     return lowered(ctx.replace(avals_in=plain), *values)
@@ -403,8 +415,28 @@ def _chosen(platform: str, devices: Devices, spec: Spec, args: Any) -> Backend:
     raise AssertionError
 
 
-_ON_ONE = Devices(1, NO_MESH)
-run_p.def_impl(lambda *leaves, **params: _run("default", _ON_ONE, params, *leaves))
-mlir.register_lowering(run_p, partial(_lower, "default"))
-for _name in ("cpu", "tpu"):
-    mlir.register_lowering(run_p, partial(_lower, _name), platform=_name)
+def gradients(
+    platform: str, devices: Devices, spec: Spec, factors: Any, terms: Any, d: Array
+) -> Any:
+    """Gradients as those of `sums.py`, if there is a faster way than XLA's, or None."""
+    if platform != "cpu":
+        return None
+    if (spec.implementation or backends_of(platform)[0].name) != NATIVE.name:
+        return None
+    from jaxseq._kernels.cpu import gradients
+
+    if gradients.why_not(devices, factors, terms, d) is not None:
+        return None
+    return gradients.gradients(spec, factors, terms, d)
+
+
+def register(primitive: Primitive, run: Any) -> None:
+    """Lowers a primitive as `run(platform, devices, params, *leaves)`."""
+    one = Devices(1, NO_MESH)
+    primitive.def_impl(lambda *leaves, **params: run("default", one, params, *leaves))
+    mlir.register_lowering(primitive, partial(_lower, run, "default"))
+    for name in ("cpu", "tpu"):
+        mlir.register_lowering(primitive, partial(_lower, run, name), platform=name)
+
+
+register(run_p, _run)

@@ -66,7 +66,7 @@ def sequence(
         resets = _check_axes(resets, "resets", given.lead)
         resets = check_mask(resets, given.lead, "resets")
     ok = implementation in IMPLEMENTATIONS
-    expected = "None, 'scan', 'loop' or 'pallas'"
+    expected = "None, 'scan', 'loop', 'native' or 'pallas'"
     check_value(ok, "implementation", expected, implementation)
     limit = given.kept.limit
     ok = limit is None or implementation in (None, "scan")

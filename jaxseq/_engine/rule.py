@@ -5,8 +5,8 @@ a recurrence are a linear map L of those of its inputs, b ↦ (state, y): a plai
 for forward mode and for derivatives of the derivative. Its transpose Lᵀ is the
 backward pass of the platform.
 
-The matrices are outside L: their tangents reach it as sums over the inputs, and the
-transposes of those sums are the few large products that give their gradients.
+The tangents of matrices reach a step in sums with products over all steps. The
+transposes of those sums are the few large products that give the gradients.
 """
 
 from typing import Any, NamedTuple
@@ -22,9 +22,10 @@ from jaxseq._engine import backends
 from jaxseq._engine.extras import summed_part
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import plain
-from jaxseq._engine.products import project, round_to, times, times_by_block
-from jaxseq._engine.recall import complete, is_recalled, only_recalled, told_by
+from jaxseq._engine.products import project, round_to
+from jaxseq._engine.recall import complete, is_recalled, left_by, only_recalled, told_by
 from jaxseq._engine.steps import reads
+from jaxseq._engine.sums import Terms, gradients, sums_of, tangent_of
 from jaxseq._engine.types import (
     Inputs,
     Spec,
@@ -38,8 +39,8 @@ from jaxseq._engine.types import (
 class Moving(NamedTuple):
     """What L is linear in."""
 
-    z_x: tuple[Any, ...]  # (T, ..., Z), None for what is not float
-    shifts: tuple[Any, ...]  # of the products, (T, ..., O)
+    terms: tuple[Terms, ...]  # of the products, then of the input maps
+    passed: tuple[Any, ...]  # inputs that are their own maps; None for others
     extra: tuple[Any, ...]
     state: tuple[Any, ...]
     start: tuple[Any, ...] | None
@@ -54,7 +55,7 @@ def recurrence(
 
 def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     if spec.batch_first:
-        spec = spec._replace(batch_first=False)
+        spec = spec._replace(batch_first=False, turned=True)
         out, d_out = _jvp(spec, *map(_turned, (primals, tangents)))
         (end, ys), (d_end, d_ys) = out[:2], d_out[:2]
         ys, d_ys = (tuple(map(to_batch_first, each)) for each in (ys, d_ys))
@@ -71,46 +72,47 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     rest = iter(others)
     lefts: list[Any] = []
     for i in range(len(step.called)):
-        p = None if is_recalled(spec, i) else step.left_part(i)
-        left = round_to(next(rest), spec.dtype) if p is None else told[p]
-        lefts.append(left)
-
-    d_z_x = tuple(
-        _total(z, [_product(d, w, how), _product(a, d_w, how, times_by_block), d_b])
-        if w is not None
-        else instantiate(z, d)
-        for z, a, w, d, d_w, d_b, how in zip(
-            floats(z_x), x, weights.w_x, d_inputs.x, d_weights.w_x, d_weights.b,
-            step.map_precisions, strict=True,
-        )
-    )  # fmt: skip
-    shifts: Any = tuple(
-        _total(z, [_product(a, d_weights.w_h[k], step.precisions[k], times_by_block)])
-        for k, a, z in zip(step.called, lefts, saved.z, strict=True)
+        if is_recalled(spec, i):
+            lefts.append(round_to(next(rest), spec.dtype))
+        else:
+            lefts.append(left_by(spec, i, told))
+    d_x = d_inputs.x
+    sums, maps = sums_of(spec, weights, x, lefts, d_weights, d_x)
+    passed = tuple(
+        instantiate(z, d) if w is None else None
+        for z, w, d in zip(floats(z_x), weights.w_x, d_x, strict=True)
     )
     d_extra = tuple(map(instantiate, floats(weights.extra), d_weights.extra))
     d_state = tuple(map(instantiate, floats(inputs.state), d_inputs.state))
     d_start = None
     if inputs.start is not None:
         d_start = tuple(map(instantiate, floats(inputs.start), d_inputs.start))
-    b = Moving(d_z_x, shifts, d_extra, d_state, d_start)
+    terms = tuple(s.terms for s in (*sums, *maps))
+    b = Moving(terms, passed, d_extra, d_state, d_start)
 
     def tangent(b: Moving) -> Any:
-        def run(b: Moving, shifts: Any) -> Any:
+        every = zip((*saved.z, *floats(z_x)), (*sums, *maps), b.terms, strict=True)
+        d = [
+            None if a is None else tangent_of(spec, a, s, terms)
+            for a, s, terms in every
+        ]
+        shifts, own = tuple(d[: len(sums)]), zip(d[len(sums) :], b.passed, strict=True)
+        d_z_x = tuple(d if passed is None else passed for d, passed in own)
+
+        def run(some: Any, shifts: Any, extra: Any, state: Any, start: Any) -> Any:
             given = weights._replace(
                 w_x=(None,) * len(z_x), b=(None,) * len(z_x),
-                extra=with_floats(b.extra, weights.extra),
+                extra=with_floats(extra, weights.extra),
             )  # fmt: skip
-            state = with_floats(b.state, inputs.state)
-            start = with_floats(b.start, inputs.start)
-            at = Inputs(with_floats(b.z_x, z_x), state, start, inputs.masks)
-            return floats(plain(spec, given, at, shifts)[:2])
+            state = with_floats(state, inputs.state)
+            start = with_floats(start, inputs.start)
+            now = Inputs(with_floats(some, z_x), state, start, inputs.masks)
+            return floats(plain(spec, given, now, shifts)[:2])
 
-        at = Moving(
-            floats(z_x), tuple(jnp.zeros_like(a) for a in shifts),
-            *floats((weights.extra, inputs.state, inputs.start)),
-        )  # fmt: skip
-        return jax.jvp(lambda b: run(b, b.shifts), (at,), (b,))[1]
+        still = jax.tree.map(jnp.zeros_like, shifts)
+        at = floats((z_x, weights.extra, inputs.state, inputs.start))
+        moving = d_z_x, shifts, b.extra, b.state, b.start
+        return jax.jvp(run, (at[0], still, *at[1:]), moving)[1]
 
     def transpose(d_end: Any, d_ys: Any) -> Moving:
         passed = tuple(
@@ -119,11 +121,13 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
         )
         d = backends.backward(spec, weights, passed, full, inputs.masks, d_end, d_ys)
         own = tuple(
-            None if z is None else d_z for z, d_z in zip(b.z_x, d.z_x, strict=True)
+            None if z is None else d_z for z, d_z in zip(b.passed, d.z_x, strict=True)
         )
-        return Moving(own, d.z, _summed(spec, weights, d), d.state, d.start)
+        every = zip((*sums, *maps), (*d.z, *d.z_x), strict=True)
+        terms = tuple(gradients(spec, s, d) for s, d in every)
+        return Moving(terms, own, _summed(spec, weights, d), d.state, d.start)
 
-    constants = z_x, weights, inputs.state, inputs.start
+    constants = z_x, weights, inputs.state, inputs.start, x, lefts
     moved = floats((end, ys))
     d_end, d_ys = with_transpose(tangent, transpose, constants, b, moved)
     if not spec.save:
@@ -206,20 +210,6 @@ def _summed(spec: Spec, weights: Weights, d: Any) -> tuple[Array | None, ...]:
 
     parts = weights.extra, d.extra, reads(spec.step).parts
     return tuple(one(*each) for each in zip(*parts, strict=True))
-
-
-def _product(x: Any, w: Any, precision: Any = None, by: Any = times) -> Any:
-    """`x w`, where one of the two is a tangent; None for zero."""
-    if isinstance(x, Zero) or isinstance(w, Zero):
-        return None
-    return by(x, w, precision=precision)
-
-
-def _total(like: Array | None, terms: list[Any]) -> Array | None:
-    if like is None:
-        return None
-    some = [t for t in terms if t is not None and not isinstance(t, Zero)]
-    return sum(some, start=jnp.zeros_like(like))
 
 
 def instantiate(primal: Array | None, tangent: Any) -> Array | None:

@@ -25,6 +25,7 @@ class Spec(NamedTuple):
     remat: int | None = None
     save: bool = False  # whether a run gives what its gradient needs
     batch_first: bool = False  # whether x and y are (..., T, F); not with `save`
+    turned: bool = False  # whether x was (..., T, F) before, and y will be
     settings: Any = None  # of JAX, where the run was written
 
 
@@ -60,12 +61,20 @@ class Inputs(NamedTuple):
     masks: Masks
 
 
+class Before(NamedTuple):
+    """What `y` was before each step."""
+
+    y: Array  # (T, ..., F)
+    first: Array  # (..., F)
+
+
 class Saved(NamedTuple):
     """What the backward pass needs of every step, time first."""
 
     z_x: tuple[Array | None, ...]  # input maps that are read, but not x itself
     z: tuple[Array, ...]  # products, or z_x + product if they are read by their sum
-    state: tuple[Array | None, ...]  # parts of the old state that are read
+    # parts of the old state that are read; `Before`s only where an output tells them
+    state: tuple[Array | Before | None, ...]
 
 
 class Gradients(NamedTuple):
@@ -83,6 +92,7 @@ class Devices(NamedTuple):
 
     number: int | None  # None in a `shard_map`
     mesh: Any  # an `AbstractMesh`; empty if the arrays have none
+    exported: bool = False  # by `jax.export`, for a process that may lack jaxseq
 
 
 def kept(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:

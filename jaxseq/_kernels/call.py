@@ -70,18 +70,24 @@ def _fold(run: Kernel, operands: Operands) -> tuple[Any, Any]:
     return one(operands)
 
 
+def mesh_of(devices: Devices) -> tuple[Any, list[Any]]:
+    """A mesh of the devices, and its axes over which a kernel has to be split."""
+    mesh = devices.mesh
+    if mesh.empty and devices.number is not None:
+        mesh = AbstractMesh((devices.number,), ("devices",))
+    axes = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    names = [name for name, kind in axes if kind != AxisType.Manual]
+    return mesh, [] if devices.number == 1 else names
+
+
 def _shared(kernel: Kernel, devices: Devices, operands: Operands) -> tuple[Any, Any]:
     """`kernel`, the members or rows split over as many devices as divide them.
 
     XLA does not split a kernel, and `custom_partitioning` does not reach its TPU
     compiler.
     """
-    mesh = devices.mesh
-    if mesh.empty and devices.number is not None:
-        mesh = AbstractMesh((devices.number,), ("devices",))
-    axes = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    names = [name for name, kind in axes if kind != AxisType.Manual]
-    if not names or devices.number == 1:
+    mesh, names = mesh_of(devices)
+    if not names:
         return kernel(operands)
     M, B, _ = jax.tree.leaves(operands.carry)[0].shape
     if M % prod(mesh.shape[name] for name in names) == 0:

@@ -13,6 +13,7 @@ from jax.sharding import get_abstract_mesh, use_abstract_mesh
 from jaxseq._base.check import check_value, is_whole
 from jaxseq._base.dtypes import floats, is_float, with_floats
 from jaxseq._engine.mesh import NO_MESH
+from jaxseq._engine.native import is_for_native, is_turned_off
 from jaxseq._engine.steps import reads
 from jaxseq._engine.types import settings
 from jaxseq._engine.work import MANY_ROWS, on_one_core, work_of
@@ -101,7 +102,7 @@ def given(body: Body, init: Any, xs: Any, length: Any) -> Given | str:
             layout, why = None, layout
     text = str(closed.jaxpr)
     shapes = tuple((a.shape, str(a.dtype)) for a in (*state, *inputs, *consts))
-    context = get_abstract_mesh(), layout, settings()
+    context = get_abstract_mesh(), layout, settings(), is_turned_off()
     key = tree, xs_tree, tuple(map(str, kinds)), shapes, T, context
     return Given(
         program, consts, state, inputs, T, layout, why, tree, as_given, key, text
@@ -161,7 +162,10 @@ def _planned(given: Given) -> Plans | str:
     rows, _ = work_of(plan.step, ())
     # one product for all gates that read a value, where derivatives have one for each
     value = plan if len(plan.w_h) < len(derivatives.w_h) else derivatives
-    if rows >= MANY_ROWS and plan.early:
+    w_h = [w.aval for w in value.w_h]
+    if given.layout is None and is_for_native(value.step, w_h):
+        pass  # the other two are for the loop
+    elif rows >= MANY_ROWS and plan.early:
         value = given.program  # what is made of x_t, in the step that reads it
     elif on_one_core(plan.step, ()) and len(plan.w_h) <= MOST_IN_HALVES:
         value = _of_half(given) or value

@@ -118,7 +118,7 @@ class Recurrent(DroppingWeights):
                 kept for the backward pass; see `jaxseq.lstm`.
             implementation: "scan" is `jax.lax.scan`, "loop" a loop with a backward
                 pass of its own, "pallas" a kernel for TPUs, "native" one in C++ for
-                CPUs; None is the fastest here of the first three.
+                CPUs; None is the fastest of those that run here.
 
         Returns:
             `(state, y)`: a tuple with the final state of each layer, and the outputs

@@ -29,7 +29,7 @@ LAYERS = {
 }
 MEAN = {"ave": "mean"}
 # Keras computes in float32 where JAX would in float64
-NEAR = {"rtol": 0, "atol": 2e-6}
+NEAR = {"rtol": 2e-6, "atol": 2e-6}
 
 
 def layers_of(name, n=1, merge_mode=None, seed=0, **how):

@@ -352,7 +352,7 @@ def test_memory_solves_the_maze_and_nothing_else_does(tmp_path, capsys):
     out = tmp_path / "out"
     command = ["train", "--out", str(out), "--network", "gru", "mlp", "--length", "5"]
     command += "--seeds 2 --envs 16 --rollout 64 --chunk 32 --burn-in 8".split()
-    command += ["--steps", "40"]
+    command += ["--steps", "60"]
     command += ["--learning-rate", "0.005"]
     assert main(command) == 0
     printed = capsys.readouterr().out
@@ -363,7 +363,7 @@ def test_memory_solves_the_maze_and_nothing_else_does(tmp_path, capsys):
         scores[network] = result["of_seeds"]
         assert (run / "report.html").exists() and (run / "returns.png").exists()
         curve = json.loads((run / "curve.json").read_text())
-        assert [r["step"] for r in curve["rows"]] == [*range(1, 41)]
+        assert [r["step"] for r in curve["rows"]] == [*range(1, 61)]
     assert min(scores["gru"]) > 0.95
     assert all(0.4 < score < 0.6 for score in scores["mlp"])
     ratios = json.loads((out / "tmaze" / "gru" / "result-test.json").read_text())

@@ -5,72 +5,23 @@
 //   harness MUTATIONS CALLS FILE...
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <random>
 
+#include "arrays.h"
 #include "crew.h"
 #include "kernel.cc"
+#ifdef __AVX512BF16__
+#include "pairs.cc"
+constexpr jaxseq::Pairs pairs_here = product_of_pairs;
+#else
+constexpr jaxseq::Pairs pairs_here = nullptr;
+#endif
 #include "pool.h"
 #include "read.h"
+#include "read_gradients.h"
 
 namespace {
-
-using jaxseq::Buffer;
-using jaxseq::Type;
-
-// Each array has memory of its own, no larger than it is.
-struct Array_ {
-  Type type;
-  std::vector<int64_t> sizes;
-  std::unique_ptr<char[]> data;
-  int64_t elements() const {
-    int64_t n = 1;
-    for (int64_t s : sizes) n *= s;
-    return n;
-  }
-  int64_t bytes() const { return elements() * (type == jaxseq::FLOAT64 ? 8 : type == jaxseq::BOOL ? 1 : 4); }
-  Buffer buffer() const { return {type, {sizes.data(), int64_t(sizes.size()), data.get()}}; }
-  Array_ like() const {
-    Array_ a{type, sizes, std::unique_ptr<char[]>(new char[bytes()])};
-    return a;
-  }
-  Array_ copy() const {
-    Array_ a = like();
-    std::copy_n(data.get(), bytes(), a.data.get());
-    return a;
-  }
-};
-
-struct Case {
-  std::vector<Array_> arguments, results;
-};
-
-int64_t number(std::ifstream& f) {
-  int64_t n = 0;
-  f.read((char*)&n, 8);
-  return n;
-}
-
-std::vector<Array_> arrays(std::ifstream& f) {
-  std::vector<Array_> all(number(f));
-  for (Array_& a : all) {
-    a.type = Type(number(f));
-    a.sizes.resize(number(f));
-    for (int64_t& s : a.sizes) s = number(f);
-    a = a.like();
-    f.read(a.data.get(), a.bytes());
-  }
-  return all;
-}
-
-Case read(const char* name) {
-  std::ifstream f(name, std::ios::binary);
-  f.exceptions(std::ifstream::failbit);
-  Case c;
-  c.arguments = arrays(f), c.results = arrays(f);
-  return c;
-}
 
 std::vector<Buffer> buffers(const std::vector<Array_>& all) {
   std::vector<Buffer> out;
@@ -78,39 +29,31 @@ std::vector<Buffer> buffers(const std::vector<Array_>& all) {
   return out;
 }
 
-std::vector<Array_> fresh(const Case& c) {
-  std::vector<Array_> out;
-  for (const Array_& a : c.results) out.push_back(a.like());
-  return out;
-}
-
-const char* run(const Case& c, const std::vector<Array_>& out, Pool& pool) {
-  const jaxseq::Request request(buffers(c.arguments), buffers(out));
+const char* run(const std::vector<Array_>& in, const std::vector<Array_>& out, const std::vector<int64_t>& said,
+                Pool& pool) {
   jaxseq::Crew<Pool> crew(pool);
-  return request.run(NAME, crew, pool.num_threads());
+  if (!said.empty()) {
+    const jaxseq::Said s{said[0], said[1], said[2], said[3], said[4]};
+    return jaxseq::GradientsRequest(buffers(in), buffers(out), s).run(NAME, crew, pool.num_threads());
+  }
+  const jaxseq::Request request(buffers(in), buffers(out));
+  return request.run(NAME, crew, pool.num_threads(), pairs_here);
 }
 
-template <class T>
-bool near(const Array_& a, const Array_& b) {
-  const T *x = (const T*)a.data.get(), *y = (const T*)b.data.get();
-  for (int64_t i = 0; i < a.elements(); ++i) {
-    const T most = (sizeof(T) == 4 ? T(1e-4) : T(1e-11)) * (1 + std::abs(y[i]));
-    if (!(std::abs(x[i] - y[i]) <= most) && !(std::isnan(x[i]) && std::isnan(y[i])) && x[i] != y[i]) return false;
-  }
-  return true;
+// Results, some of which may have taken the memory of arguments.
+std::vector<Array_> results(const Case& c, Pool& pool, bool over, const char** failed) {
+  std::vector<Array_> in, out;
+  for (const Array_& a : c.arguments) in.push_back(over ? a.copy() : a);
+  for (const Array_& a : c.results) out.push_back(a.like());
+  for (auto [argument, result] : c.over)
+    if (over) out[result].data = in[argument].data;
+  *failed = run(in, out, c.said, pool);
+  return out;
 }
 
 int failures = 0;
 void check(bool ok, const char* name, const char* what) {
   if (!ok) ++failures, std::printf("%s: %s\n", name, what);
-}
-
-void right(const char* name, const Case& c, const std::vector<Array_>& out) {
-  for (size_t i = 0; i < out.size(); ++i) {
-    const bool single = out[i].type == jaxseq::FLOAT32;
-    check(single ? near<float>(out[i], c.results[i]) : near<double>(out[i], c.results[i]), name,
-          "a result is not what it was");
-  }
 }
 
 bool same(const std::vector<Array_>& a, const std::vector<Array_>& b) {
@@ -119,39 +62,109 @@ bool same(const std::vector<Array_>& a, const std::vector<Array_>& b) {
   return true;
 }
 
-// Wrong numbers in the plan, the code, the shapes or the types: it throws, or it runs.
-void mutated(const Case& c, int times, Pool& pool, int* thrown) {
-  std::mt19937 random(0);
-  auto below = [&](int64_t n) { return int64_t(random() % uint64_t(n)); };
-  for (int k = 0; k < times; ++k) {
-    Case m;
-    for (const Array_& a : c.arguments) m.arguments.push_back(a.copy());
-    std::vector<Array_> out = fresh(c);
-    for (int64_t n = 1 + below(2); n > 0; --n) {
-      std::vector<Array_>& some = below(4) ? m.arguments : out;
-      const int64_t which = below(2) ? below(2) : below(some.size());
-      Array_& a = some[which % some.size()];
-      if (a.type == jaxseq::INT32 && a.elements() > 0) {
-        int32_t& x = ((int32_t*)a.data.get())[below(a.elements())];
-        const int32_t up = uint32_t(x) + 1, down = uint32_t(x) - 1;
-        const int32_t values[] = {0, 1, -1, 2, up, down, 255, 1 << 20, INT32_MAX, INT32_MIN, int32_t(below(32))};
-        x = values[below(11)];
-      } else if (below(3) == 0) {
-        a.type = Type(below(5));
-        a = a.like();
-        std::fill_n(a.data.get(), a.bytes(), 0);
-      } else if (below(3) == 0 || a.sizes.empty()) {
-        some.erase(some.begin() + which % some.size());
-        if (some.empty()) break;
-      } else {
-        int64_t& s = a.sizes[below(a.sizes.size())];
-        s = below(2) ? s + 1 : below(2) ? 0 : below(8);
-        a = a.like();
-        std::fill_n(a.data.get(), a.bytes(), 0);
+// A call by itself, then several at once, which give the same bits.
+void several(const char* name, const Case& c, Pool& pool, int calls) {
+  const char* failed = nullptr;
+  const std::vector<Array_> first = results(c, pool, false, &failed);
+  check(!failed, name, "it did not run");
+  for (size_t i = 0; i < first.size(); ++i)
+    check(near(first[i], c.results[i]), name, "a result is not what it was");
+  check(same(first, results(c, pool, true, &failed)), name, "in the memory of arguments it differs");
+  if (!calls) return;
+  std::vector<std::thread> callers;
+  std::atomic<int> unlike{0};
+  for (int t = 0; t < 3; ++t)
+    callers.emplace_back([&, t] {
+      const char* failed = nullptr;
+      for (int k = 0; k < calls; ++k) unlike += !same(results(c, pool, (t + k) % 2, &failed), first) || failed;
+    });
+  for (std::thread& t : callers) t.join();
+  check(unlike == 0, name, "calls at once differ");
+}
+
+// Unlike calls at once, each caller's in an order of its own.
+void together(const std::vector<Case>& cases, Pool& pool) {
+  std::vector<std::thread> callers;
+  std::atomic<int> wrong{0};
+  for (size_t t = 0; t < 4; ++t)
+    callers.emplace_back([&, t] {
+      const char* failed = nullptr;
+      for (size_t k = 0; k < cases.size(); ++k) {
+        const Case& c = cases[(t % 2 ? cases.size() - 1 - k : k + t * 5) % cases.size()];
+        const std::vector<Array_> out = results(c, pool, t % 2, &failed);
+        for (size_t i = 0; i < out.size(); ++i) wrong += failed || !near(out[i], c.results[i]);
       }
+    });
+  for (std::thread& t : callers) t.join();
+  check(wrong == 0, "all", "unlike calls at once differ");
+}
+
+// Numbers, shapes or types of a call changed at random.
+class Mutation {
+ public:
+  explicit Mutation(const Case& c) : said_(c.said), in_(c.arguments.size()) {
+    for (const Array_& a : c.arguments) all_.push_back(a.copy());
+    for (const Array_& a : c.results) all_.push_back(a.like());
+  }
+  int64_t numbers() const {
+    return said_.empty() ? all_[0].elements() + all_[1].elements() : int64_t(said_.size()) - 1;
+  }
+  // a number of the plan or of the code, by its place in both, or of what is said
+  void number(int64_t at) {
+    if (!said_.empty()) {
+      const int64_t values[] = {0, 1, 2, 3, -1, below(64), 61, 62, INT64_MAX, INT64_MIN, said_[at] ^ (1 << below(4))};
+      said_[at] = values[below(11)];
+      return;
     }
+    Array_& a = all_[at >= all_[0].elements()];
+    int32_t& x = ((int32_t*)a.data.get())[at - (&a == &all_[1] ? all_[0].elements() : 0)];
+    const int32_t up = uint32_t(x) + 1, down = uint32_t(x) - 1, few = below(32);
+    const int32_t values[] = {0, 1, -1, 2, 3, up, down, few, few, 255, 1 << 20, INT32_MAX, INT32_MIN};
+    x = values[below(13)];
+  }
+  void array() {
+    const size_t at = below(all_.size());
+    if (below(4) == 0) {
+      all_.erase(all_.begin() + at), in_ -= at < in_;
+      return;
+    }
+    Array_ a{all_[at].type, all_[at].sizes, all_[at].data};
+    if ((at >= 3 || !said_.empty()) && !a.sizes.empty() && below(4) == 0) {  // larger than its memory
+      a.sizes[below(a.sizes.size())] = int64_t(1) << (20 + below(43));
+      all_[at] = a;
+      return;
+    }
+    if (below(3) == 0 || a.sizes.empty()) a.type = Type(below(7));
+    else a.sizes[below(a.sizes.size())] = below(9);
+    a = a.like();
+    std::fill_n(a.data.get(), a.bytes(), 0);
+    all_[at] = a;
+  }
+  const char* run(Pool& pool) const {
+    return ::run({all_.begin(), all_.begin() + in_}, {all_.begin() + in_, all_.end()}, said_, pool);
+  }
+  static int64_t below(int64_t n) {
+    static std::mt19937 random(0);
+    return int64_t(random() % uint64_t(n));
+  }
+
+ private:
+  std::vector<int64_t> said_;
+  std::vector<Array_> all_;  // first the arguments
+  size_t in_;
+};
+
+// It throws, or it runs; every number of the program is wrong in some, one after another.
+void mutated(const Case& c, int times, Pool& pool, int* thrown) {
+  for (int64_t k = 0; k < times; ++k) {
+    Mutation m(c);
+    const int64_t numbers = m.numbers();
+    const int64_t kind = m.below(8);
+    if (kind != 0) m.number(k % numbers);
+    if (kind == 1 || kind == 2) m.number(m.below(numbers));
     try {
-      run(m, out, pool);
+      if (kind == 0 || kind == 3) m.array();
+      m.run(pool);
     } catch (const std::exception&) {
       ++*thrown;
     }
@@ -162,30 +175,20 @@ void mutated(const Case& c, int times, Pool& pool, int* thrown) {
 
 int main(int argc, char** argv) {
   const int mutations = std::atoi(argv[1]), calls = std::atoi(argv[2]);
-  int thrown = 0, cases = 0;
+  int thrown = 0, made = 0;
   Pool one(1), two(2), many(8);
-  for (int i = 3; i < argc; ++i, ++cases) {
-    const Case c = read(argv[i]);
-    for (Pool* pool : {&one, &two, &many}) {
-      const std::vector<Array_> first = fresh(c);
-      check(run(c, first, *pool) == nullptr, argv[i], "it did not run");
-      right(argv[i], c, first);
-      if (!calls) continue;
-      std::vector<std::thread> callers;
-      std::atomic<int> unlike{0};
-      for (int t = 0; t < 3; ++t)
-        callers.emplace_back([&] {
-          for (int k = 0; k < calls; ++k) {
-            const std::vector<Array_> out = fresh(c);
-            run(c, out, *pool);
-            unlike += !same(out, first);
-          }
-        });
-      for (std::thread& t : callers) t.join();
-      check(unlike == 0, argv[i], "calls at once differ");
-    }
-    mutated(c, mutations, two, &thrown);
+  std::vector<Case> cases;
+  for (int i = 3; i < argc; ++i) {
+    cases.push_back(read(argv[i]));
+    const Case& c = cases.back();
+    for (Pool* pool : {&one, &two, &many}) several(argv[i], c, *pool, calls);
+    int64_t bytes = 0;
+    for (const Array_& a : c.arguments) bytes += a.bytes();
+    const int times = mutations * 100000 / (100000 + bytes);
+    mutated(c, times, two, &thrown), made += times;
   }
-  std::printf("%d cases, %d programs refused, %d failures\n", cases, thrown, failures);
+  if (calls)
+    for (Pool* pool : {&one, &two, &many}) together(cases, *pool);
+  std::printf("%zu calls, %d wrong ones of which %d refused, %d failures\n", cases.size(), made, thrown, failures);
   return failures != 0;
 }

@@ -491,7 +491,8 @@ def test_a_part_that_hangs_is_stopped(tmp_path):
     assert (tmp_path / "log").read_text().count("===") == 2
 
 
-def test_profile_counts_what_a_kernel_spends_once(tmp_path):
+def test_profile_counts_what_a_kernel_spends_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXSEQ_NATIVE", "0")  # whose call is a single kernel
     from benchmarks.profile import busy, kind, own_times
 
     events = [("while.1", 0, 10), ("ynn_fusion.2", 1, 5), ("add_fusion", 6, 8)]

@@ -29,7 +29,7 @@ def test_cases():
 
 def test_the_switch_is_put_back(monkeypatch):
     monkeypatch.setenv(problems.SWITCH, "1")
-    with pytest.raises(RuntimeError), problems.switched("0"):
+    with pytest.raises(RuntimeError), problems.turned_off():
         assert problems.os.environ[problems.SWITCH] == "0"
         raise RuntimeError
     assert problems.os.environ[problems.SWITCH] == "1"

@@ -4,8 +4,10 @@ import ctypes
 import hashlib
 import logging
 import os
+import platform
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +17,15 @@ from pathlib import Path
 import jax
 
 from jaxseq._kernels.cpu import compilers
-from jaxseq._kernels.cpu.interface import refusal
+from jaxseq._kernels.cpu.interface import damage, refusal
 
-SWITCH = "JAXSEQ_NATIVE"  # 0: never; 1: before all others
+SWITCH = "JAXSEQ_NATIVE"  # 0: never
 CACHE = "JAXSEQ_CACHE"  # a folder for what is built
 HERE = Path(__file__).parent
 PACKAGED = HERE / "native.so"  # in wheels for Linux
 TARGET = "jaxseq_native_forward"
+GRADIENTS = "jaxseq_native_gradients"
+MEMBERS = "jaxseq_native_members"  # of some with weights of their own
 AGAIN = "`python -m jaxseq.native build` tries again"
 
 log = logging.getLogger("jaxseq")  # without a handler, warnings go to stderr
@@ -37,7 +41,7 @@ def limit() -> str | None:
     try:
         return _registered(found())
     except OSError as error:
-        return f"there is no library of native kernels: {error}"
+        return f"there is no native engine here: {error}"
 
 
 def why_not() -> str | None:
@@ -47,15 +51,22 @@ def why_not() -> str | None:
 
 def _registered(path: Path) -> str | None:
     """Loads a library, and tells JAX of what it has; or says why it cannot."""
+    if (reason := damage(path)) is not None:
+        return reason
     try:
         library = ctypes.CDLL(str(path))
         if (reason := refusal(library)) is not None:
             return reason
-        handler = jax.ffi.pycapsule(library.JaxseqForward)
+        handlers = {
+            TARGET: jax.ffi.pycapsule(library.JaxseqForward),
+            GRADIENTS: jax.ffi.pycapsule(library.JaxseqGradients),
+            MEMBERS: jax.ffi.pycapsule(library.JaxseqMembers),
+        }
     except (OSError, AttributeError) as error:
         return f"the library of native kernels cannot be loaded: {error}"
     try:
-        jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
+        for name, handler in handlers.items():
+            jax.ffi.register_ffi_target(name, handler, platform="cpu")
     except Exception as error:  # of jaxlib, of several kinds
         return f"JAX does not take the library of native kernels: {error}"
     return None
@@ -69,6 +80,14 @@ def found() -> Path:
     return path if path.exists() else built(path)
 
 
+def is_built() -> bool:
+    """Whether there is a library; it may still be one that cannot be loaded."""
+    try:
+        return PACKAGED.exists() or cached().exists()
+    except OSError:
+        return False
+
+
 def cached() -> Path:
     """Where a library for these sources, this processor and XLA's headers lies."""
     return _folder() / f"native-{_version()}.so"
@@ -76,9 +95,9 @@ def cached() -> Path:
 
 def _folder() -> Path:
     if named := os.environ.get(CACHE):
-        return Path(named)
+        return Path(named).absolute()  # compilers run in another folder
     if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named) / "jaxseq"
+        return Path(named).absolute() / "jaxseq"
     try:
         return Path.home() / ".cache" / "jaxseq"
     except RuntimeError as error:
@@ -86,12 +105,29 @@ def _folder() -> Path:
 
 
 def _version() -> str:
+    if not compilers.SOURCES.is_dir():
+        raise OSError(f"its sources are not files here, in {compilers.SOURCES}")
     files = sorted(compilers.SOURCES.iterdir())
     files += sorted(Path(jax.ffi.include_dir()).rglob("*.h"))
-    about: tuple[str, ...] = compilers.machine(), sys.platform
+    # a folder may be that of several machines, each with a C library of its own
+    about: tuple[str, ...] = compilers.machine(), sys.platform, *platform.libc_ver()
     about += compilers.FLAGS, compilers.OURS, str(compilers.kernels(about[0]))
     parts = [*(f.read_bytes() for f in files if f.is_file()), repr(about).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def compiler(path: Path, again: bool = False) -> list[str]:
+    """The command that would build a library; raises an OSError if none can."""
+    if sys.platform not in ("linux", "darwin"):
+        raise OSError(f"it is for Linux and macOS, and this is {sys.platform}")
+    if not again:
+        _refuse(path.with_suffix(".log"))
+    command = compilers.compiler()
+    if command is None:
+        none = "no C++ compiler was found: install g++, clang++ or jaxseq[native]"
+        named = os.environ.get("CXX")
+        raise OSError(f"CXX is {named!r}, which is not found" if named else none)
+    return command
 
 
 def built(path: Path, again: bool = False) -> Path:
@@ -99,16 +135,7 @@ def built(path: Path, again: bool = False) -> Path:
 
     A build that has failed is remembered beside it, and not tried anew unless `again`.
     """
-    if sys.platform not in ("linux", "darwin"):
-        raise OSError(f"they are for Linux and macOS, and this is {sys.platform}")
-    failed = path.with_suffix(".log")
-    if not again:
-        _refuse(failed)
-    command = compilers.compiler()
-    if command is None:
-        none = "no C++ compiler was found: install g++, clang++ or jaxseq[native]"
-        named = os.environ.get("CXX")
-        raise OSError(f"CXX is {named!r}, which is not found" if named else none)
+    command, failed = compiler(path, again), path.with_suffix(".log")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_suffix(".lock")):
@@ -121,26 +148,29 @@ def built(path: Path, again: bool = False) -> Path:
         raise
     except OSError as error:  # of the folder
         where = error.filename or path.parent
-        raise _said(OSError(f"{where}: {error.strerror}; set {CACHE}")) from error
+        raise OSError(f"{where}: {error.strerror}; set {CACHE}") from error
 
 
 def _built_alone(command: list[str], path: Path, failed: Path) -> Path:
-    part = path.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)  # of a build that was interrupted
-    part.mkdir()
+    for part in path.parent.glob(f"{path.stem}.*.part"):  # of a build that was killed
+        shutil.rmtree(part, ignore_errors=True)
+    # a name of its own, for compilers of that build may still be writing
+    part = tempfile.mkdtemp(".part", f"{path.stem}.", path.parent)
     log.warning(
         "jaxseq: building its native CPU engine with %s, once, in up to a minute "
         "(%s=0: never)",
-        Path(command[0]).name,
+        compilers.name_of(command),
         SWITCH,
     )
     start = time.monotonic()
     try:
-        include = jax.ffi.include_dir()
-        compilers.build(command, include, part / path.name, compilers.machine())
-        os.replace(part / path.name, path)
+        made = Path(part, path.name)
+        compilers.build(command, jax.ffi.include_dir(), made, compilers.machine())
+        os.replace(made, path)
     except compilers.BuildError as error:
-        failed.write_text(f"{error}\n{error.log}", encoding="utf-8")
+        text, said = f"{error}\n{error.log}", Path(part, failed.name)
+        said.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(said, failed)  # whole, or not at all where the disk is full
         reason = f"{error}, see {failed}; {AGAIN}"
         raise _said(compilers.BuildError(reason)) from error
     finally:

@@ -1,44 +1,60 @@
 """A cell over time on a CPU, as a custom call of the native kernels."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.export import is_symbolic_dim
-from jax.sharding import AxisType
 
 from jaxseq._base.masks import Masks
+from jaxseq._engine.products import project
 from jaxseq._engine.types import (
     Devices,
     Inputs,
     Saved,
     Spec,
     Weights,
+    batch_of,
     kept,
     out_dtype,
+    to_batch_first,
+    to_time_first,
 )
-from jaxseq._kernels.cpu import build
+from jaxseq._kernels.call import mesh_of
+from jaxseq._kernels.cpu import build, spread
+from jaxseq._kernels.cpu.blocks import Blocks, blocks_of, in_blocks
+from jaxseq._kernels.cpu.elements import is_computed_in
 from jaxseq._kernels.cpu.plan import Flags, Numbers, numbers_of
-from jaxseq._kernels.cpu.program import program_of, width
+from jaxseq._kernels.cpu.program import program_of
 from jaxseq._kernels.cpu.pull import back_of
+from jaxseq._kernels.cpu.rows import Batch, dtype_of, rows_of
 
 ROWS = 32  # of a block, at most
-VECTORS = 2  # 0 for the portable kernel, 1 for that for AVX2; for tests
+# 0 for the portable kernel, 1 for that for AVX2, 2 for that for AVX-512, without its
+# products of bfloat16; for tests
+VECTORS = 3
+STEP_ROWS = 32  # up to which a single step is not slower than XLA's, without a gradient
+FASTER = "a single step is faster without it"
 
 
 def why_not(
     devices: Devices, spec: Spec, weights: Weights, inputs: Inputs
 ) -> str | None:
     """The limit of the kernel that a run would pass, or None."""
-    program = program_of(spec.step)
     limit = _limit(devices, spec, weights, inputs)
     if limit is None:
-        limit = _of_dtype(spec, inputs.x, spec.step.state[0].dtype, bool)
+        limit = _of_devices(devices, spec, inputs.state)
+    if limit is None:
+        limit = _of_one_step(spec, inputs)
     if limit is not None:
         return limit
-    return program if isinstance(program, str) else build.limit()
+    program = program_of(spec.step, blocks_in(spec.step, weights))
+    if isinstance(program, str):
+        return program
+    return _of_dtype(spec, (weights, inputs)) or build.limit()
 
 
 def why_not_back(
@@ -46,22 +62,34 @@ def why_not_back(
 ) -> str | None:
     """The limit that a run back would pass; it is given what `backward` is."""
     limit = _limit(devices, spec, weights, others)
-    x, saved, _, d_end, d_ys = others
+    _, saved, _, d_end, d_ys = others
     if limit is None:
-        arrays = x, saved, d_end, d_ys
-        limit = _of_dtype(spec, arrays, spec.step.state[0].dtype)
+        limit = _of_devices(devices, spec, d_end)
     if limit is not None:
         return limit
-    if jax.tree.leaves(d_end)[0].size == 0:
+    if any(a.size == 0 for a in jax.tree.leaves(others[3])):
         return "there are no rows"
-    back = back_of(spec.step)
-    return back if isinstance(back, str) else build.limit()
+    if spec.implementation is None and len(jax.tree.leaves((saved, d_ys))[0]) == 1:
+        return FASTER
+    back = back_of(spec.step, blocks_in(spec.step, weights))
+    if isinstance(back, str):
+        return back
+    return _of_dtype(spec, (weights, others)) or build.limit()
 
 
-def _of_dtype(spec: Spec, arrays: Any, *known: Any) -> str | None:
-    dtype = spec.step.state[0].dtype
-    for a in jax.tree.leaves(arrays):
-        if a.dtype not in known:
+def _of_one_step(spec: Spec, inputs: Inputs) -> str | None:
+    """What is faster without the kernel, if nobody has asked for it."""
+    x, state = inputs.x[0], inputs.state[0]
+    T = x.shape[state.ndim - 1 if spec.batch_first else 0]
+    many = spec.save or math.prod(state.shape[:-1]) > STEP_ROWS
+    return FASTER if spec.implementation is None and T == 1 and many else None
+
+
+def _of_dtype(spec: Spec, arrays: Any) -> str | None:
+    dtype = dtype_of(spec.step)
+    ys = [jax.ShapeDtypeStruct(y.shape, out_dtype(spec, y)) for y in spec.step.ys]
+    for a in jax.tree.leaves((arrays, ys)):
+        if not is_computed_in(dtype, a) and a.dtype != bool:
             return f"the state is {dtype}, and an array is {a.dtype}"
     return None
 
@@ -69,81 +97,89 @@ def _of_dtype(spec: Spec, arrays: Any, *known: Any) -> str | None:
 def _limit(devices: Devices, spec: Spec, weights: Weights, others: Any) -> str | None:
     if build.switch() == "0":
         return f"{build.SWITCH} is 0"
-    if not _is_on_one(devices):
-        return "it is for several devices"
-    step, dtype = spec.step, spec.step.state[0].dtype
-    if dtype not in (jnp.float32, jnp.float64):
-        return f"{dtype} is neither float32 nor float64"
+    if devices.exported:
+        return "an exported program runs without jaxseq, and so without its engine"
+    step = spec.step
     for a in jax.tree.leaves((weights, others)):
         if any(map(is_symbolic_dim, a.shape)):
             return f"the shape {a.shape} is not known yet"
     if step.native or step.has_effects:
         return "the update has an effect, or holds arrays of a mesh"
-    if any(out_dtype(spec, y) not in (dtype, bool) for y in step.ys):
-        return f"the state is {dtype}, and an output is not"
-    if (limit := _of_dtype(spec, weights, dtype, bool)) is not None:
-        return limit
+    dtype = dtype_of(step)
+    if dtype not in (jnp.float32, jnp.float64):
+        return f"the kernel does not compute in {dtype}"
     for a in (*weights.w_x, *weights.w_h):
-        if a is not None and (a.ndim != 2 or 0 in a.shape):
-            return f"a matrix {a.shape} is empty or in blocks"
+        if a is not None and 0 in a.shape:
+            return f"a matrix {a.shape} is empty"
     return None
 
 
-def _is_on_one(devices: Devices) -> bool:
-    """Whether it runs on one device, or on a part of a `shard_map` over all axes."""
-    types = getattr(devices.mesh, "axis_types", ())
-    manual = bool(types) and all(t == AxisType.Manual for t in types)
-    return devices.number == 1 or (devices.number is None and manual)
+def _of_devices(devices: Devices, spec: Spec, state: Any) -> str | None:
+    if spec.implementation is None and mesh_of(devices)[1]:
+        return "how arrays lie on several devices is not known"
+    return spread.limit(devices, math.prod(batch_of(spec.step, state)))
+
+
+def blocks_in(step: Any, weights: Weights) -> tuple[Blocks, ...]:
+    return tuple(blocks_of(weights.w_h[k]) for k in step.called)
 
 
 def forward(
     devices: Devices, spec: Spec, weights: Weights, inputs: Inputs
 ) -> tuple[tuple[Array, ...], tuple[Array, ...], Saved | None]:
     """The state, the outputs, and what the backward pass needs if `spec.save`."""
-    step, program = spec.step, program_of(spec.step)
+    step = spec.step
+    program = program_of(step, blocks_in(step, weights))
     assert not isinstance(program, str)
     x, state, start, masks = inputs
     keep_x, keep_state = [False] * len(x), [False] * len(state)
     if spec.save:
         keep_x, keep_state = kept(spec, weights)
+    weights, x = _in_blocks_projected(step, weights, x)
     start = start if masks.keep is not None else None
     flags = Flags(start is not None, keep_x, keep_state, ROWS)
-    lead, first = state[0].shape[:-1], spec.batch_first
-    B, T = math.prod(lead), x[0].shape[len(lead) if first else 0]
-    rows = lambda a: a.reshape(B, width(a, lead))
-
-    def of_steps(a: Array) -> Array:
-        F = width(a, (T, *lead))
-        return a.reshape((B, T, F) if first else (T, B, F))
-
-    whole = (*lead, T) if first else (T, *lead)
-    flat = (B, T) if first else (T, B)
-    # in the order in which src/read.h takes them; of results the shapes, there and here
+    rows, batch = rows_of(step), batch_of(step, state)
+    on, first = Batch(rows, batch), spec.batch_first or spec.turned
+    if spec.turned:  # cancels the transposition of x, so XLA copies nothing
+        x = tuple(map(to_batch_first, x))
+    B, T = on.B, x[0].shape[len(batch) if first else 0]
+    # in the order in which src/read.h takes them
     args: list[Array] = []
-    out: list[tuple[Any, Any, Any]] = []
-    own = step.state[0].shape[:-1]
+    out: list[Result] = []
 
-    def result(a: Any, here: Any, there: Any) -> tuple[Any, Any, Any]:
-        F = a.shape[len(own) :]
-        return (*there, width(a, own)), (*here, *F), a.dtype
+    def result(a: Any, time: Any = (), last: bool = False, dtype: Any = None) -> Result:
+        there = (B, *time) if last else (*time, B)
+        axis = 0 if last else len(time)
+        shape, whole = (*there, rows.width(a)), on.whole(a, time, last)
+        return Result(shape, whole, dtype or a.dtype, axis)
 
-    saved = lambda a: result(a, (T, *lead), (T, B))
+    saved = lambda a: result(a, (T,))
     parts = zip(x, weights.w_x, weights.b, strict=True)
     for i, (a, w, b) in enumerate(parts):
-        args += [of_steps(a), *(p for p in (w, b) if p is not None)]
+        like = jax.ShapeDtypeStruct(a.shape[len(batch) + 1 :], a.dtype)
+        args.append(on.flat(narrow(spec, a), like, (T,), first))
+        args += [p for p in (narrow(spec, w), b) if p is not None]
         out += [saved(step.z_x[i])] * keep_x[i]
     for k, z in zip(step.called, step.z, strict=True):
-        args.append(weights.w_h[k])
+        args.append(in_blocks(narrow(spec, weights.w_h[k])))
         out += [saved(z)] * spec.save
-    args += [a.reshape(width(a)) for a in weights.extra]
+    own = [rows.is_given_rows(a) for a in step.extra]
+    extra = list(zip(weights.extra, own, strict=True))
+    args += [a.ravel() for a, yes in extra if not yes]
     for i, a in enumerate(state):
-        args += [rows(a), *([] if start is None else [rows(start[i])])]
         part = step.state[i]
-        out += [result(part, lead, (B,)), *[saved(part)] * keep_state[i]]
-    out += [result(y, whole, flat) for y in step.ys]
+        args.append(on.flat(a, part))
+        args += [] if start is None else [on.flat(start[i], part)]
+        out += [result(part), *[saved(part)] * keep_state[i]]
+    for a, yes in extra:
+        if yes:
+            a = jnp.broadcast_to(a, (*batch, *a.shape))
+            args.append(a.reshape(B, -1))
+            out.append(Result(args[-1].shape, lambda a: a, a.dtype, 0))
+    out += [result(y, (T,), first, out_dtype(spec, y)) for y in step.ys]
     args += [m.reshape(T, B) for m in masks if m is not None]
     numbers = numbers_of(spec, weights, program, flags)
-    found = iter(run(numbers, masks, args, out, step.state[0].dtype))
+    found = iter(run(devices, numbers, masks, args, out, rows.dtype))
 
     def some(flags: Any) -> tuple[Any, ...]:
         return tuple(next(found) if yes else None for yes in flags)
@@ -152,17 +188,49 @@ def forward(
     z = some([spec.save] * len(step.called))
     states = [(next(found), *some([yes])) for yes in keep_state]
     end, old = zip(*states, strict=True)
-    ys = tuple(found)
+    ys = tuple(found)[sum(own) :]
+    ys = tuple(map(to_time_first, ys)) if spec.turned else ys
     return end, ys, Saved(z_x, z, old) if spec.save else None
 
 
-def run(
-    numbers: Numbers, masks: Masks, args: Any, out: Any, dtype: Any, over: Any = ()
-) -> list[Array]:
-    """`out` has of each result its shape there, that here, and its dtype here.
+def _in_blocks_projected(step: Any, weights: Weights, x: Any) -> Any:
+    """Weights and inputs without input maps in blocks: these are inputs then."""
+    whole = [w is None or w.ndim == 2 for w in weights.w_x]
+    own = tuple(None if yes else w for yes, w in zip(whole, weights.w_x, strict=True))
+    b = tuple(None if yes else b for yes, b in zip(whole, weights.b, strict=True))
+    x = project(step, weights._replace(w_x=own, b=b), x)
+    some = lambda parts: tuple(
+        a if yes else None for yes, a in zip(whole, parts, strict=True)
+    )
+    return weights._replace(w_x=some(weights.w_x), b=some(weights.b)), x
 
-    `over` are pairs of an argument and of the result that may take its place.
-    """
+
+def narrow(spec: Spec, a: Any) -> Any:
+    """An array as it was before it was widened to the dtype of the sums."""
+    if spec.dtype is None or a is None or a.dtype != jnp.float32:
+        return a
+    return a.astype(spec.dtype)
+
+
+class Result(NamedTuple):
+    """A result of the kernel."""
+
+    there: tuple[int, ...]  # its shape in the kernel
+    whole: Callable[[Array], Array]  # from that to what it is here
+    dtype: Any
+    rows: int  # its axis of rows in the kernel
+
+
+def run(
+    devices: Devices,
+    numbers: Numbers,
+    masks: Masks,
+    args: Any,
+    out: list[Result],
+    dtype: Any,
+    over: Any = (),
+) -> list[Array]:
+    """`over` are pairs of an argument and of the result that may take its place."""
     which = (masks.valid is not None) + 2 * (masks.keep is not None)
     program = (
         jnp.array([which, VECTORS, *numbers.plan], jnp.int32),
@@ -170,13 +238,13 @@ def run(
         jnp.array(numbers.values, dtype),
     )
     of_masks = len(args) - which.bit_count()
-    args = [a.astype(dtype) if i < of_masks else a for i, a in enumerate(args)]
-    struct = [jax.ShapeDtypeStruct(there, dtype) for there, _, _ in out]
-    call = jax.ffi.ffi_call(
-        build.TARGET,
-        struct,
-        vmap_method="sequential",
-        input_output_aliases={len(program) + i: j for i, j in over},
+    held = lambda kind: dtype if kind == jnp.dtype(bool) else kind
+    args = [a.astype(held(a.dtype)) if i < of_masks else a for i, a in enumerate(args)]
+    about = spread.Call(
+        devices,
+        [None] * len(program) + numbers.axes + [1] * which.bit_count(),
+        [(r.rows, jax.ShapeDtypeStruct(r.there, held(r.dtype))) for r in out],
+        [(len(program) + i, j) for i, j in over],
     )
-    pairs = zip(call(*program, *args), out, strict=True)
-    return [a.reshape(here).astype(kind) for a, (_, here, kind) in pairs]
+    pairs = zip(spread.call(about, [*program, *args]), out, strict=True)
+    return [r.whole(a).astype(r.dtype) for a, r in pairs]

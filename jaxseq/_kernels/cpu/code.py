@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from jaxseq._kernels.cpu.columns import Graph
-from jaxseq._kernels.cpu.trace import OPS, Unknown
+from jaxseq._kernels.cpu.elements import OPS, Unknown
 
 MOST_REGISTERS = 255  # of src/program.h, less one
 CODE = {name: i for i, name in enumerate(OPS)}

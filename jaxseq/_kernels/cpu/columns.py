@@ -9,6 +9,8 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 
 class Piece(NamedTuple):
     node: int
@@ -18,6 +20,7 @@ class Piece(NamedTuple):
 Value = list[Piece]
 Key = tuple[str, int]  # what an array is, such as ("state", 0)
 
+HALVES = "bfloat16", "float16"
 ORDERLESS = frozenset("add mul max min and or xor eq ne".split())
 
 
@@ -76,6 +79,10 @@ class Graph:
         if op == "neg" and x is not None:
             return self.node("constant", -x)
         if (op in ("mul", "div") and y == 1) or op == "copy":
+            return nodes[0]
+        if op in HALVES and x is not None:
+            return self.node("constant", float(jnp.dtype(op).type(x)))
+        if op in HALVES and self.nodes[nodes[0]][0] == op:
             return nodes[0]
         if op == "mul" and x == 1:
             return nodes[1]

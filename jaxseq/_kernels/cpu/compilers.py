@@ -5,10 +5,10 @@ This file imports nothing of jax, so that a wheel can be built where there is no
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,21 @@ FLAGS = (
 )
 OURS = "-ffp-contract=fast -Wno-psabi"
 LIMIT_S = 3600  # for one run of a compiler; Zig builds its own library first
+OLDEST = "GCC 10, clang 12 or newer"
 GLIBC = "2.27"  # with Zig, the oldest one that the library runs with; jaxlib's too
 KERNELS: dict[str, tuple[str, ...]] = {"jaxseq_plain": ("-DVECTOR_BYTES=16",)}
+# one by one: GCC 10 does not know -march=x86-64-v3, and Zig spells it otherwise
+AVX2 = "-mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mmovbe"
+AVX512 = "-mavx512f -mavx512dq -mavx512cd -mavx512bw -mavx512vl"
 X86 = {
-    "jaxseq_avx2": ("-DVECTOR_BYTES=32", "-march=x86-64-v3"),
+    "jaxseq_avx2": ("-DVECTOR_BYTES=32", *AVX2.split()),
     "jaxseq_avx512": (
         "-DVECTOR_BYTES=64",
-        "-march=x86-64-v4",
-        "-mprefer-vector-width=512",
+        *f"{AVX2} {AVX512} -mprefer-vector-width=512".split(),
     ),
 }
+SOURCE = {"jaxseq_pairs": "pairs.cc"}  # of what is no whole kernel
+X86["jaxseq_pairs"] = (*X86["jaxseq_avx512"], "-mavx512bf16")
 
 
 class BuildError(OSError):
@@ -47,22 +52,42 @@ def machine() -> str:
 def compiler() -> list[str] | None:
     """The command of a C++ compiler: CXX, g++, clang++, c++, or that of a wheel."""
     if named := os.environ.get("CXX"):
-        first, *more = named.split()
+        try:
+            first, *more = shlex.split(named)
+        except ValueError:  # a quotation mark alone, or nothing but spaces
+            return None
         found = shutil.which(first)
-        return [found, *more] if found else None
+        return [os.path.abspath(found), *more] if found else None
     for name in ("g++", "clang++", "c++"):
-        if found := shutil.which(name):
-            return [found]
+        found = shutil.which(name)
+        if found and not _asks(found):
+            return [os.path.abspath(found)]
     return zig(machine()) if sys.platform == "linux" else None
+
+
+def _asks(found: str) -> bool:
+    """Whether it is what macOS has in the place of a compiler that is not installed.
+
+    It would open a window that asks whether to install one.
+    """
+    if sys.platform != "darwin" or not found.startswith("/usr/bin/"):
+        return False
+    where = subprocess.run(["/usr/bin/xcode-select", "-p"], capture_output=True)
+    return where.returncode != 0
 
 
 def zig(target: str) -> list[str] | None:
     """Zig's compiler, from the PyPI package `ziglang`, for a processor with Linux."""
-    command = [sys.executable, "-m", "ziglang"]
-    ran = subprocess.run([*command, "version"], capture_output=True)
-    if ran.returncode:
-        return None
-    return [*command, "c++", "-target", f"{target}-linux-gnu.{GLIBC}"]
+    for folder in sys.path:
+        if (program := Path(folder, "ziglang", "zig").absolute()).exists():
+            where = f"{target}-linux-gnu.{GLIBC}"
+            return [str(program), "c++", "-target", where, "-s"]
+    return None
+
+
+def name_of(command: list[str]) -> str:
+    """What a compiler is called in messages."""
+    return " ".join([Path(command[0]).name, *command[1:]])
 
 
 def kernels(target: str) -> dict[str, tuple[str, ...]]:
@@ -80,22 +105,12 @@ def build(command: list[str], include: str, path: Path, target: str) -> None:
     base = [*command, *FLAGS.split()]
     jobs = {"module": [f"-isystem{include}", str(SOURCES / "module.cc"), "-DNDEBUG"]}
     for name, flags in kernels(target).items():
-        own = *OURS.split(), f"-DNAME={name}", *_spelled(command, flags)
-        jobs[name] = [*own, str(SOURCES / "kernel.cc")]
+        own = *OURS.split(), f"-DNAME={name}", *flags
+        jobs[name] = [*own, str(SOURCES / SOURCE.get(name, "kernel.cc"))]
     objects = [str(folder / f"{name}.o") for name in jobs]
     pairs = zip(jobs.values(), objects, strict=True)
     _run([[*base, *job, "-c", "-o", made] for job, made in pairs], folder)
     _run([[*base, "-shared", *objects, "-o", str(path)]], folder)
-
-
-def _spelled(command: list[str], flags: tuple[str, ...]) -> Iterator[str]:
-    """Zig writes x86_64_v3 where the others write x86-64-v3, and has one width."""
-    for flag in flags:
-        if "ziglang" not in command:
-            yield flag
-        elif not flag.startswith("-mprefer"):
-            before, march, name = flag.partition("-march=")
-            yield before + march + name.replace("-", "_")
 
 
 def _run(commands: list[list[str]], folder: Path) -> None:
@@ -112,8 +127,8 @@ def _run(commands: list[list[str]], folder: Path) -> None:
             said, _ = process.communicate(timeout=LIMIT_S)
             if process.returncode:
                 text = f"{' '.join(map(str, process.args))}\n{said}"  # pyright: ignore
-                name = Path(commands[0][0]).name
-                raise BuildError(f"{name} failed ({process.returncode})", text)
+                reason = f"{Path(commands[0][0]).name} failed ({process.returncode})"
+                raise BuildError(f"{reason}; it has to be {OLDEST}", text)
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"the compiler took more than {LIMIT_S} s") from error
     except BuildError:

@@ -1,10 +1,41 @@
-"""Whether a library was compiled for the interface of XLA that this jaxlib has."""
+"""Whether a library is for this machine, and for the interface of XLA that is here."""
 
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
 import jax
+
+
+def damage(path: Path) -> str | None:
+    """Why a file must not be loaded, as far as the headers of ELF say it, or None.
+
+    To load a library whose end is missing may end the process.
+    """
+    own = Path("/proc/self/exe")
+    if not own.exists():  # not Linux
+        return None
+    with path.open("rb") as file, own.open("rb") as other:
+        head, like = file.read(4096), other.read(20)
+    # the format, and the kind of processor
+    if head[:6] != like[:6] or head[18:20] != like[18:20]:
+        return f"{path} is not a library for this kind of machine: remove it"
+    if like[4] == 2 and not _is_whole(head, path.stat().st_size):  # of 64 bits
+        return f"{path} is not a whole library: remove it, or install jaxseq anew"
+    return None
+
+
+def _is_whole(head: bytes, size: int) -> bool:
+    """Whether all that is to be loaded lies in a file of this size."""
+    try:
+        (first,) = struct.unpack_from("=Q", head, 32)
+        each, number = struct.unpack_from("=HH", head, 54)
+        at = [first + i * each for i in range(number)]
+        ends = [sum(struct.unpack_from("=Q16xQ", head, i + 8)) for i in at]
+    except struct.error:
+        return False
+    return max(ends, default=size + 1) <= size
 
 
 def refusal(library: Any) -> str | None:

@@ -4,9 +4,11 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from jaxseq._engine.types import Spec, Weights
+from jaxseq._kernels.cpu.blocks import Blocks, blocks_of
 from jaxseq._kernels.cpu.code import Run
 from jaxseq._kernels.cpu.columns import Key
 from jaxseq._kernels.cpu.program import Program
+from jaxseq._kernels.cpu.rows import rows_of
 from jaxseq._kernels.cpu.runs import Fold
 
 # what a reset does to a state, as in src/plan.h
@@ -27,13 +29,15 @@ class Numbers(NamedTuple):
     plan: list[int]
     code: list[int]
     values: list[float]
+    axes: list[int | None]  # that of rows of each array that is given, but weights
 
 
 class Arrays(NamedTuple):
     """What `src/read.h` asks of each array, behind the number of the array itself."""
 
-    inputs: list[tuple[Key, bool, bool, bool]]  # has a matrix, has a bias, is saved
-    products: list[tuple[Key, bool]]  # is saved
+    # is batch first, is read one step ahead, has a matrix, has a bias, is saved
+    inputs: list[tuple[Key, bool, bool, bool, bool, bool]]
+    products: list[tuple[Key, bool, Blocks, bool]]  # is saved, matrix, is transposed
     extra: list[Key]
     states: list[tuple[Key, int, bool]]  # what a reset does, is saved
     outputs: list[Key]
@@ -41,21 +45,32 @@ class Arrays(NamedTuple):
 
 def numbers_of(spec: Spec, weights: Weights, program: Program, flags: Flags) -> Numbers:
     step = spec.step
+    own = sum(map(rows_of(step).is_given_rows, step.extra))
     each = zip(weights.w_x, weights.b, flags.keep_x, strict=True)
+    batch_first = spec.batch_first or spec.turned
     arrays = Arrays(
         [
-            (("input", i), w is not None, b is not None, yes)
+            (("input", i), batch_first, False, w is not None, b is not None, yes)
             for i, (w, b, yes) in enumerate(each)
         ],
-        [(("product", k), spec.save) for k in step.called],
-        [("extra", i) for i in range(len(step.extra))],
-        [(("state", i), flags.start, yes) for i, yes in enumerate(flags.keep_state)],
+        [
+            (("product", k), spec.save, blocks_of(weights.w_h[k]), False)
+            for k in step.called
+        ],
+        [("extra", i) for i in range(len(step.extra) - own)],
+        [
+            *(
+                (("state", i), flags.start, yes)
+                for i, yes in enumerate(flags.keep_state)
+            ),
+            *((("state", len(step.state) + i), KEPT, False) for i in range(own)),
+        ],
         [
             ("output", j) if p is None else ("state", p)
             for j, p in enumerate(step.tells)
         ],
     )
-    return numbered(program, arrays, spec.batch_first, spec.reverse, flags.rows)
+    return numbered(program, arrays, batch_first, spec.reverse, flags.rows)
 
 
 def numbered(
@@ -73,15 +88,20 @@ def numbered(
     for key in keys:
         plan += [KINDS.index(key[0]), len(columns[key]), *columns[key]]
     plan += map(len, arrays)
-    for key, *flags in (*arrays.inputs, *arrays.products):
+    for key, *flags in arrays.inputs:
         plan += [number[key], *flags]
+    firsts = {key: [0, *accumulate(columns[key])] for key in keys}
+    firsts |= {key: firsts[keys[number[key]]] for key in number}
+    for key, saved, how, transposed in arrays.products:
+        plan += [number[key], saved, transposed]
+        for n in range(how.N):  # which columns the block fills
+            all_columns = enumerate(firsts[key][:-1])
+            own = [i for i, at in all_columns if at // how.O % how.N == n]
+            plan += [len(own), *own]
     plan += [number[key] for key in arrays.extra]
     for key, *flags in arrays.states:
         plan += [number[key], *flags]
     plan += [number[key] for key in arrays.outputs]
-
-    firsts = {key: [0, *accumulate(columns[key])] for key in keys}
-    firsts |= {key: firsts[keys[number[key]]] for key in number}
 
     def places(some: Any) -> list[int]:
         found = []
@@ -89,6 +109,13 @@ def numbered(
             column = firsts[p.key].index(p.first)
             found += [number[p.key], column, int(p.fresh)]
         return found
+
+    axes: list[int | None] = []
+    for _, first, ahead, has_w, has_b, _ in arrays.inputs:
+        axes += [0 if first else 1, *[0] * ahead, *[None] * (has_w + has_b)]
+    axes += [None] * (len(arrays.products) + len(arrays.extra))
+    for _, reset, _ in arrays.states:
+        axes += [0] * (2 if reset == STARTED else 1)
 
     code: list[int] = []
     values: list[float] = []
@@ -103,4 +130,4 @@ def numbered(
             plan += [2, a.op, number[a.out], len(a.places), *places(a.places)]
         else:
             plan += [0, a.matrix, int(a.adds), len(a.places), *places(a.places)]
-    return Numbers(list(map(int, plan)), code, values)
+    return Numbers(list(map(int, plan)), code, values, axes)

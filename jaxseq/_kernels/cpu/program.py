@@ -1,22 +1,25 @@
 """A step as a program for the kernel: columns in memory, and runs between products."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from jaxseq._base.dtypes import is_float
 from jaxseq._engine.chain import product_p
 from jaxseq._engine.step import Step
+from jaxseq._kernels.cpu.blocks import Blocks
 from jaxseq._kernels.cpu.code import Run
 from jaxseq._kernels.cpu.columns import Graph, Key, Value, edges_of
+from jaxseq._kernels.cpu.elements import Unknown, as_number, as_truth, rounded
+from jaxseq._kernels.cpu.rows import Rows, check
 from jaxseq._kernels.cpu.runs import Fold, Multiply, Runs
-from jaxseq._kernels.cpu.trace import Tracer, Unknown
+from jaxseq._kernels.cpu.trace import Part, Tracer
 
-MOST_COLUMNS = 256
+MOST_COLUMNS = 1024
 MOST_TURNS = 32
 
 
@@ -26,24 +29,30 @@ class Program(NamedTuple):
     sums: dict[int, int]  # of products that are added to an input map, which one
 
 
-_programs: WeakKeyDictionary[Step, Program | str] = WeakKeyDictionary()
+Made = WeakKeyDictionary[Step, dict[Any, Any]]
+_programs: Made = WeakKeyDictionary()
 
 
-def program_of(step: Step) -> Program | str:
-    """The program of a step, or why there is none."""
-    if step not in _programs:
+def program_of(step: Step, blocks: tuple[Blocks, ...]) -> Program | str:
+    """The program of a step for such matrices, or why there is none."""
+    return made(_programs, step, blocks, _build)
+
+
+def made(known: Made, step: Step, blocks: Any, build: Callable[..., Any]) -> Any:
+    of_step = known.setdefault(step, {})
+    if blocks not in of_step:
         try:
-            _programs[step] = _build(step)
+            of_step[blocks] = build(step, blocks)
         except Unknown as reason:
-            _programs[step] = str(reason)
+            of_step[blocks] = str(reason)
         except RecursionError:
-            _programs[step] = "the update is too long"
-    return _programs[step]
+            of_step[blocks] = "the update is too long"
+    return of_step[blocks]
 
 
-def _build(step: Step) -> Program:
-    _check(step)
-    return _scheduled(step, settled(lambda cuts: _Traced(step, cuts)))
+def _build(step: Step, blocks: tuple[Blocks, ...]) -> Program:
+    rows = check(step)
+    return _scheduled(step, settled(lambda cuts: _Traced(step, rows, blocks, cuts)))
 
 
 def limited(program: Program, *kinds: Any) -> Program:
@@ -65,41 +74,61 @@ def limited(program: Program, *kinds: Any) -> Program:
     return program
 
 
-def _check(step: Step) -> None:
-    lead, dtype = step.state[0].shape[:-1], step.state[0].dtype
-    if not is_float(step.state[0]):
-        raise Unknown(f"the state is {dtype}")
-    for a in (*step.z_x, *step.state, *step.ys):
-        # a row, or a number for each of them
-        if lead not in (a.shape, a.shape[:-1]) or 0 in a.shape:
-            raise Unknown(f"a row has shape {a.shape}")
-        if a.dtype not in (dtype, jnp.dtype(bool)):
-            raise Unknown(f"the state is {dtype}, and a row is {a.dtype}")
-    for a in (*step.z, *step.lefts):
-        if not a.shape or a.shape[:-1] != lead or a.dtype != dtype or 0 in a.shape:
-            raise Unknown(f"a matrix is given {a.dtype} of shape {a.shape}")
-    for a in step.extra:
-        if math.prod(a.shape) != width(a) or 0 in a.shape or a.dtype != dtype:
-            text = f"{a.dtype} of shape {a.shape}"
-            raise Unknown(f"{text} in extra is not a vector as the state is")
-
-
-def width(a: Any, lead: tuple[int, ...] = ()) -> int:
-    """How many numbers each row has."""
-    return a.shape[-1] if len(a.shape) > len(lead) else 1
-
-
 class Traced:
     """Values in the columns of arrays."""
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    tracer: Tracer
+
+    def __init__(self, graph: Graph, rows: Rows):
+        self.graph, self.rows = graph, rows
+        self.folds: dict[Any, Value] = {}
         self.widths: dict[Key, int] = {}
         self.breaks: list[tuple[Any, Value]] = []  # products, folds, of what
 
     def array(self, key: Key, width: int) -> Value:
         self.widths[key] = width
         return self.graph.array(key, width)
+
+    def fold(self, op: int, a: Value, width: int) -> Value:
+        name = op, tuple(a), width
+        if name not in self.folds:
+            key = "between", len(self.folds)
+            self.breaks.append((lambda places: Fold(op, key, places), a))
+            self.folds[name] = self.array(key, width)
+        return self.folds[name]
+
+    def given(self, key: Key, like: Any, has_rows: bool | None = None) -> Part:
+        """What the step is given."""
+        width = math.prod(like.shape) if has_rows is False else self.rows.width(like)
+        value = self.array(key, width)
+        if like.dtype == jnp.dtype(bool):
+            value = as_truth(self.graph, value)
+        has_rows = self.rows.has(like) if has_rows is None else has_rows
+        return Part(value, has_rows and bool(self.rows.lead))
+
+    def result(self, key: Key, like: Any, part: Part) -> Value:
+        """What the step gives, in the columns of an array."""
+        part = self.tracer.in_rows(like.shape, part)
+        if part.rows != (self.rows.has(like) and bool(self.rows.lead)):
+            raise Unknown(f"a row of shape {like.shape} is the same for all rows")
+        value = self.tracer.wide(part.value, self.rows.width(like))
+        if like.dtype == jnp.dtype(bool):
+            value = as_number(self.graph, value)
+        if key[0] == "state":
+            value = rounded(self.graph, like.dtype, value)
+        return self.stored(key, value)
+
+    def product(self, k: int, first: int, left: Value, how: Blocks, adds: bool) -> Any:
+        """A value times the blocks of a matrix, the first of which has this number."""
+        graph, key = self.graph, ("product", k)
+        for n in range(how.N):
+            ends = [((p * how.N + n) * how.I, how.I) for p in range(how.P)]
+            parts = [part for a, I in ends for part in graph.slice(left, a, a + I)]
+            multiply = partial(Multiply, first + n, adds)
+            self.breaks.append((multiply, parts))
+        width = how.Q * how.N * how.O
+        graph.wanted[key] |= set(range(how.O, width, how.O))
+        return self.array(key, width)
 
     def stored(self, key: Key, value: Value) -> Value:
         """A value in the columns of the array that it is written to."""
@@ -140,52 +169,37 @@ def settled(make: Callable[[dict[Key, set[int]]], Any]) -> Any:
 class _Traced(Traced):
     """The values of a step, for columns that are cut in some places."""
 
-    def __init__(self, step: Step, cuts: dict[Key, set[int]]):
-        super().__init__(graph := Graph(cuts))
-        self.folds: dict[Any, Value] = {}
+    def __init__(self, step: Step, rows: Rows, blocks: Any, cuts: dict[Key, set[int]]):
+        super().__init__(Graph(cuts), rows)
         self.sums = {k: i for i, k in enumerate(step.sums) if k is not None}
-        lead, bits = step.state[0].shape[:-1], jnp.dtype(bool)
-        widths = {k: a.shape[-1] for k, a in zip(step.called, step.z, strict=True)}
 
         def product(k: int, left: Value) -> Value:
-            number = step.called.index(k)
-            made = lambda places: Multiply(number, k in self.sums, places)
-            self.breaks.append((made, left))
-            return self.array(("product", k), widths[k])
+            i = step.called.index(k)
+            first = sum(how.N for how in blocks[:i])
+            return self.product(k, first, left, blocks[i], k in self.sums)
 
-        def fold(op: int, a: Value, width: int) -> Value:
-            name = op, tuple(a), width
-            if name not in self.folds:
-                key = "between", len(self.folds)
-                self.breaks.append((lambda places: Fold(op, key, places), a))
-                self.folds[name] = self.array(key, width)
-            return self.folds[name]
-
-        tracer = Tracer(graph, step.state[0].dtype, _joined(step), product, fold)
-
-        def arrays(name: str, like: Any, lead: Any) -> Iterator[Value]:
-            for i, a in enumerate(like):
-                rows = self.array((name, i), width(a, lead))
-                yield tracer.as_truth(rows) if a.dtype == bits else rows
-
+        tracer = self.tracer = Tracer(
+            self.graph, rows.dtype, rows.lead, _joined(step), product, self.fold
+        )
+        n, of = len(step.state), rows.is_given_rows
+        own = [i for i, a in enumerate(step.extra) if of(a)]  # parts of the state
+        keys = {i: ("state", n + k) for k, i in enumerate(own)}
+        others = [i for i in range(len(step.extra)) if i not in keys]
+        keys |= {i: ("extra", k) for k, i in enumerate(others)}
         args = [
-            *arrays("input", step.z_x, lead),
-            *arrays("state", step.state, lead),
-            *arrays("extra", step.extra, ()),
+            *(self.given(("input", i), a) for i, a in enumerate(step.z_x)),
+            *(self.given(("state", i), a) for i, a in enumerate(step.state)),
+            *(self.given(keys[i], a, of(a)) for i, a in enumerate(step.extra)),
         ]
         out = tracer.evaluate(step.jaxpr, args)
-
-        def stored(name: str, i: int, like: Any, value: Value) -> Value:
-            value = tracer.as_number(value) if like.dtype == bits else value
-            value = tracer.wide(value, width(like, lead))
-            return self.stored((name, i), value)
-
-        n = len(step.state)
         news = zip(step.state, out[:n], strict=True)
-        self.new = [stored("state", i, *pair) for i, pair in enumerate(news)]
+        self.new = [self.result(("state", i), *pair) for i, pair in enumerate(news)]
+        for i in own:
+            value = args[len(step.z_x) + n + i]
+            self.new.append(self.result(keys[i], step.extra[i], value))
         ys = zip(step.ys, out[n:], step.tells, strict=True)
         self.ys = [
-            None if p is not None else stored("output", j, a, value)
+            None if p is not None else self.result(("output", j), a, value)
             for j, (a, value, p) in enumerate(ys)
         ]
 

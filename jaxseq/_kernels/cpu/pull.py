@@ -18,10 +18,13 @@ from jaxseq._engine.chain import needed
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.step import Step
 from jaxseq._engine.steps import product_back, pull, reads
+from jaxseq._kernels.cpu.blocks import Blocks
 from jaxseq._kernels.cpu.columns import Graph, Key, Value, width_of
-from jaxseq._kernels.cpu.program import Program, Traced, limited, settled
-from jaxseq._kernels.cpu.runs import Multiply, Place, Runs
-from jaxseq._kernels.cpu.trace import Tracer, Unknown
+from jaxseq._kernels.cpu.elements import Unknown
+from jaxseq._kernels.cpu.program import Made, Program, Traced, limited, made, settled
+from jaxseq._kernels.cpu.rows import Rows, check
+from jaxseq._kernels.cpu.runs import Fold, Place, Runs
+from jaxseq._kernels.cpu.trace import CALLS, Part, Tracer
 
 
 class Back(NamedTuple):
@@ -32,114 +35,120 @@ class Back(NamedTuple):
     called: list[int]  # matrices, to be transposed
     extra: list[int]
     sums: list[int]  # extras whose gradients are states, behind those of the state
+    given_rows: list[int]  # extras that are states behind these, and stay as they are
     outputs: list[tuple[str, int]]  # "z" or "z_x"
 
 
-_backs: WeakKeyDictionary[Step, Back | str] = WeakKeyDictionary()
+_backs: Made = WeakKeyDictionary()
 
 
-def back_of(step: Step) -> Back | str:
-    """The way back through a step, or why there is none."""
-    if step not in _backs:
-        try:
-            _backs[step] = _build(step)
-        except Unknown as reason:
-            _backs[step] = str(reason)
-    return _backs[step]
+def back_of(step: Step, blocks: tuple[Blocks, ...]) -> Back | str:
+    """The way back through a step with such matrices, or why there is none."""
+    return made(_backs, step, blocks, _build)
 
 
-def _build(step: Step) -> Back:
-    _check(step)
-    return _scheduled(settled(lambda cuts: _TracedBack(step, cuts)))
-
-
-def _check(step: Step) -> None:
-    lead, dtype = step.state[0].shape[:-1], step.state[0].dtype
-    for a in (*step.z_x, *step.state, *step.z, *step.ys, *step.lefts):
-        if not a.shape or a.shape[:-1] != lead or 0 in a.shape:
-            raise Unknown(f"a row has shape {a.shape}")
-        if a.dtype != dtype or not is_float(a):
-            raise Unknown(f"a row is {a.dtype}")
-    for a in step.extra:
-        if len(a.shape) != 1 or a.shape[0] == 0 or a.dtype != dtype:
-            text = f"{a.dtype} of shape {a.shape}"
-            raise Unknown(f"{text} in extra is not a vector as the state is")
+def _build(step: Step, blocks: tuple[Blocks, ...]) -> Back:
+    rows = check(step)
+    for a in step.state:
+        if is_float(a) and not rows.has(a):
+            raise Unknown("a part of the state is the same for all rows")
+    return _scheduled(settled(lambda cuts: _TracedBack(step, rows, blocks, cuts)))
 
 
 class _TracedBack(Traced):
     """The values of a step on its way back, for columns that are cut in some places."""
 
-    def __init__(self, step: Step, cuts: dict[Key, set[int]]):
-        super().__init__(Graph(cuts))
+    def __init__(self, step: Step, rows: Rows, blocks: Any, cuts: dict[Key, set[int]]):
+        super().__init__(Graph(cuts), rows)
         jaxpr, d = _jaxpr_of(step)
-        other = [i for i, p in enumerate(step.tells) if p is None]
+        told = enumerate(zip(step.ys, step.tells, strict=True))
+        other = [j for j, (y, p) in told if p is None and is_float(y)]
         joined = {p: i for i, p in enumerate(step.tells) if p is not None}
-        names = [
+        self.names = names = [
             *(("z_x", i) for i in range(len(step.z_x))),
             *(("z", i) for i in range(len(step.z))),
             *(("state", p) for p in range(len(step.state))),
             *(("y", j) for j in range(len(step.ys))),
         ]
         number = {name: i for i, name in enumerate(names)}
-        self.names = names
+        moving = [p for p, a in enumerate(step.state) if is_float(a)]
+        parts = reads(step).parts
+        each = enumerate(zip(step.extra, parts, strict=True))
+        self.sums = [i for i, (a, part) in each if is_float(a) and part is None]
+        self.given_rows = [i for i, a in enumerate(step.extra) if rows.is_given_rows(a)]
+        behind = len(moving) + len(self.sums)
 
-        def inputs(kind: str, numbers: Any, like: Any) -> list[Value]:
-            key = lambda i: ("input", number[kind, i])
-            return [self.array(key(i), like[i].shape[-1]) for i in numbers]
+        def inputs(kind: str, numbers: Any, like: Any) -> list[Part]:
+            return [self.given(("input", number[kind, i]), like[i]) for i in numbers]
 
-        def incoming(p: int, like: Any) -> Value:
+        def incoming(key: Key, p: int, like: Any) -> Part:
             """The gradient of the new state, with that of outputs that are the same."""
-            d = self.array(("state", p), like.shape[-1])
-            if p in joined:
-                (more,) = inputs("y", [joined[p]], step.ys)
-                d = self.graph.operate("add", d, more)
-            return d
+            part = self.given(key, like)
+            if p not in joined:
+                return part
+            (more,) = inputs("y", [joined[p]], step.ys)
+            value = self.graph.operate("add", part.value, more.value)
+            return part._replace(value=value)
+
+        def extra(i: int, like: Any) -> Part:
+            if i not in self.given_rows:
+                return self.given(("extra", i), like, False)
+            key = "state", behind + self.given_rows.index(i)
+            return self.given(key, like)
 
         args = [
             *inputs("z_x", range(len(step.z_x)), step.z_x),
             *inputs("z", range(len(step.z)), step.z),
             *inputs("state", range(len(step.state)), step.state),
-            *(self.array(("extra", i), a.shape[-1]) for i, a in enumerate(step.extra)),
-            *(incoming(p, a) for p, a in enumerate(step.state)),
-            *inputs("y", other, step.ys),
+            *(extra(i, a) for i, a in enumerate(step.extra)),
+            *(incoming(("state", i), p, step.state[p]) for i, p in enumerate(moving)),
+            *(
+                part._replace(partial=bool(rows.lead) and not part.rows)
+                for part in inputs("y", other, step.ys)
+            ),
         ]
         self.called: list[int] = []
 
         def product(k: int, left: Value) -> Value:
-            number = len(self.called)
-            made = lambda places: Multiply(number, False, places)
-            self.breaks.append((made, left))
+            how = [blocks[step.called.index(i)] for i in (*self.called, k)]
+            first = sum(b.N for b in how[:-1])
             self.called.append(k)
-            return self.array(("product", k), step.widths[k][0])
+            return self.product(k, first, left, how[-1].turned, False)
 
-        tracer = _Tracer(self.graph, step.state[0].dtype, {}, product, None)
+        tracer = self.tracer = _Tracer(
+            self.graph, rows.dtype, rows.lead, {}, product, self.fold
+        )
         out = dict(zip(jaxpr.outvars, tracer.evaluate(jaxpr, args), strict=True))
-        tracer.check(jaxpr, [v for v in d.extra if v is not None])
-        parts = reads(step).parts
-        self.sums = [i for i, part in enumerate(parts) if part is None]
         self.outputs = [
             *(("z", i) for i in range(len(step.z))),
-            *(("z_x", i) for i, k in enumerate(step.sums) if k is None),
+            *(
+                ("z_x", i)
+                for i, (a, k) in enumerate(zip(step.z_x, step.sums, strict=True))
+                if k is None and is_float(a)
+            ),
         ]
-
-        def value(v: Any, like: Any) -> Value:
-            found = tracer.literal(v) if type(v) is Literal else out[v]
-            wide = width_of(found) == 1 != like.shape[-1]
-            return [found[0]._replace(length=like.shape[-1])] if wide else found
-
-        n = len(step.state)
+        part = lambda v: tracer.literal(v) if type(v) is Literal else out[v]
         self.new = [
-            self.stored(("state", p), value(v, a))
-            for p, (v, a) in enumerate(zip(d.state, step.state, strict=True))
+            self.result(("state", i), step.state[p], part(d.state[p]))
+            for i, p in enumerate(moving)
         ]
         for i, e in enumerate(self.sums):
-            key, like = ("state", n + i), step.extra[e]
-            total = self.array(key, like.shape[-1])
-            total = self.graph.operate("add", total, value(d.extra[e], like))
+            key, like = ("state", len(moving) + i), step.extra[e]
+            more = tracer.in_rows(like.shape, part(d.extra[e]))
+            is_sum = more.partial or self.graph.is_uniform(more.value)
+            if rows.lead and not (more.rows if e in self.given_rows else is_sum):
+                raise Unknown(f"a weight {like.shape} of the update is for each row")
+            total = self.array(key, rows.width_of_weight(like))
+            value = tracer.wide(more.value, width_of(total))
+            total = self.graph.operate("add", total, value)
             self.new.append(self.stored(key, total))
+        for i in self.given_rows:
+            like, given = step.extra[i], extra(i, step.extra[i])
+            key = "state", behind + self.given_rows.index(i)
+            self.new.append(self.result(key, like, given))
         self.ys = [
-            self.stored(
-                ("output", j), value(getattr(d, kind)[i], getattr(step, kind)[i])
+            self.result(
+                ("output", j), getattr(step, kind)[i], part(getattr(d, kind)[i])
             )
             for j, (kind, i) in enumerate(self.outputs)
         ]
@@ -149,7 +158,7 @@ def _jaxpr_of(step: Step) -> tuple[Any, Any]:
     """Of a step on its way back, and which variable is the gradient of what."""
     ys = zip(step.ys, step.tells, strict=True)
     d_ys = floats(tuple(a if p is None else None for a, p in ys))
-    args = step.z_x, step.z, step.state, step.extra, step.state, d_ys
+    args = step.z_x, step.z, step.state, step.extra, floats(step.state), d_ys
     f = partial(pull, step, 0, product_back(step))
     with jax.sharding.use_abstract_mesh(NO_MESH):
         closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
@@ -168,32 +177,32 @@ def _jaxpr_of(step: Step) -> tuple[Any, Any]:
 class _Tracer(Tracer):
     """Sums over all rows are left to who has the gradients of each row."""
 
-    def equation(self, e: Any, args: list[Value]) -> list[Value]:
-        axes = e.params.get("axes")
-        rows = tuple(range(len(e.invars[0].aval.shape) - 1)) if e.invars else ()
-        if e.primitive.name == "reduce_sum" and tuple(axes) == rows:
-            return args
-        return super().equation(e, args)
-
-    def check(self, jaxpr: Any, sums: list[Any]) -> None:
-        """That of such a sum there is nothing but such gradients."""
-        summed: set[Any] = set()
-        for e in jaxpr.eqns:
-            is_sum = e.primitive.name == "reduce_sum"
-            if is_sum or summed & {v for v in e.invars if type(v) is not Literal}:
-                summed |= set(e.outvars)
-                if e.primitive.name not in LINEAR:
-                    raise Unknown(f"{e.primitive.name} of a sum over rows")
-        for v in jaxpr.outvars:
-            if v in summed and not any(v is d for d in sums):
-                raise Unknown("a gradient is a sum over rows")
+    def equation(self, e: Any, args: list[Part]) -> list[Part]:
+        n, name = len(self.lead), e.primitive.name
+        if n and name == "reduce_sum" and args[0].rows:
+            axes = e.params["axes"]
+            if set(range(n)) <= set(axes):
+                rest = {**e.params, "axes": tuple(axes[n:])}
+                part = self.folded(e.replace(params=rest), args[0])
+                return [Part(part.value, False, True)]
+        out = super().equation(e, args)
+        partial = [a.partial for a in args]
+        if not any(partial) or name in CALLS:
+            return out
+        once = {"mul": sum(partial) == 1, "div": not partial[-1]}
+        if not (once.get(name) or name in LINEAR) or any(a.rows for a in out):
+            raise Unknown(f"{name} of a sum over rows")
+        return [a._replace(partial=True) for a in out]
 
 
-LINEAR = frozenset("reduce_sum add_any reshape squeeze neg".split())
+LINEAR = frozenset(
+    "reduce_sum add_any add sub neg reshape squeeze broadcast_in_dim transpose"
+    " convert_element_type copy".split()
+)
 
 
 def _scheduled(traced: _TracedBack) -> Back:
-    runs = Runs(traced.graph, 0)
+    runs = Runs(traced.graph, len(traced.folds))
     for j, value in enumerate(traced.ys):
         first = 0
         for p in value:
@@ -208,7 +217,7 @@ def _scheduled(traced: _TracedBack) -> Back:
     runs.end(None)
     actions = runs.actions()
     places = [p for a in actions for p in a.places]
-    read = {p.key for p in places}
+    read = {p.key for p in places} | {a.out for a in actions if isinstance(a, Fold)}
     kept = lambda key: key in read or key[0] in ("state", "output", "product")
     columns = {k: n for k, n in traced.columns().items() if kept(k)}
     columns |= {place.key: [length] for place, length in runs.kept}
@@ -217,5 +226,6 @@ def _scheduled(traced: _TracedBack) -> Back:
         raise Unknown("the way back reads nothing of a step")
     inputs = [traced.names[i] for i in of("input")]
     program = Program(columns, actions, {})
-    lists = inputs, traced.called, of("extra"), traced.sums, traced.outputs
+    lists = inputs, traced.called, of("extra"), traced.sums
+    lists = *lists, traced.given_rows, traced.outputs
     return Back(limited(program, *lists, traced.new), *lists)

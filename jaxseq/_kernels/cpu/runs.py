@@ -88,16 +88,31 @@ class Runs:
 
     def end(self, action: Multiply | Fold | None) -> None:
         """Ends what comes before a product or a fold."""
-        for length, roots in self.wanted.items():
-            computed: dict[int, Place | None] = {}
-            self.visit([node for node, _ in roots], length, computed)
-            for node, place in computed.items():
-                if place is None:
-                    self.owner.setdefault(Piece(node, length), roots)
-            self.done.append((length, roots, computed))
+        for length, all_roots in list(self.wanted.items()):
+            for roots, computed in self.apart(all_roots, length):
+                for node, place in computed.items():
+                    if place is None:
+                        self.owner.setdefault(Piece(node, length), roots)
+                self.done.append((length, roots, computed))
         self.wanted = {}
         if action is not None:
             self.done.append(action)
+
+    def apart(self, all_roots: Any, length: int) -> list[tuple[list[Any], Any]]:
+        """Runs of what has nothing in common, each with fewer registers."""
+        groups: list[tuple[list[Any], dict[int, Place | None]]] = []
+        for root in all_roots:
+            roots, computed = [root], {}
+            self.visit([root[0]], length, computed)
+            own = {n for n, place in computed.items() if place is None} | {root[0]}
+            rest = []
+            for old_roots, old in groups:
+                if own & (old.keys() | {n for n, _ in old_roots}):
+                    roots, computed = old_roots + roots, old | computed
+                else:
+                    rest.append((old_roots, old))
+            groups = [*rest, (roots, computed)]
+        return groups
 
     def visit(self, nodes: Any, length: int, computed: dict[int, Any]) -> None:
         """Which nodes are computed, and where others are that were kept."""

@@ -18,6 +18,7 @@ template <class T>
 struct Own {
   T* registers;
   Row<T>* row;
+  T* left;  // the left sides of a product, where they are not taken as they lie
 };
 
 template <class T>
@@ -31,7 +32,7 @@ class Block {
     begin(own);
     for (int64_t t0 = 0; t0 < call.T; t0 += L.steps) {
       const int64_t steps = least(L.steps, call.T - t0);
-      project(t0, steps, {}, own.row);
+      project(t0, steps, {}, own);
       for (int64_t t = t0; t < t0 + steps; ++t) {
         reset(t);
         for (int64_t a = 0; a < call.actions; a = L.until[a]) step({t, t - t0, a}, {}, own);
@@ -47,16 +48,14 @@ class Block {
     for (int64_t i = 0; i < call.states; ++i) {
       const auto& s = call.state[i];
       for (int64_t r = 0; r < n; ++r)
-        scatter(s.array, (const T*)s.first + (row0 + r) * s.width, r, at(s.array, 0), {});
+        scatter(s.array, s.first.at((row0 + r) * s.width), r, at(s.array, 0), {});
       if (s.lost) memset((T*)s.lost + row0 * s.width, 0, n * s.width * sizeof(T));
     }
     for (int64_t i = 0; i < call.extras; ++i) {
       const Room& room = L.room[call.extra[i].array];
       for (int64_t j = 0; j < room.columns; ++j) {
         const Column& c = room.column[j];
-        for (int64_t r = 0; r < rows_of_strip<T>(c.pad); ++r)
-          memcpy(memory + room.base + c.at + r * c.pad, (const T*)call.extra[i].data + c.first,
-                 c.length * sizeof(T));
+        read(call.extra[i].data.at(c.first), memory + room.base + c.at, c.length);
       }
     }
     constants(own);
@@ -70,28 +69,37 @@ class Block {
     for (int64_t i = 0; i < call.states; ++i) {
       const auto& s = call.state[i];
       for (int64_t r = 0; r < n; ++r)
-        gather(s.array, at(s.array, call.T % 2), r, (T*)s.last + (row0 + r) * s.width, {});
+        gather(s.array, at(s.array, call.T % 2), r, s.last.at((row0 + r) * s.width), {});
     }
   }
 
   // The maps of some steps' inputs.
-  void project(int64_t t0, int64_t steps, Piece piece, Row<T>* row) {
+  void project(int64_t t0, int64_t steps, Piece piece, const Own<T>& own) {
     for (int64_t i = 0; i < call.inputs; ++i) {
       const auto& input = call.input[i];
-      Row<T>* next = row;
-      for (int64_t t = 0; t < steps; ++t)
+      const void* outside = L.room[input.array].outside.data;
+      if (outside && outside == input.x.data) continue;
+      Row<T>* next = own.row;
+      T* room = own.left;
+      for (int64_t t = 0; t < steps; ++t) {
+        T* to = at(input.array, false, {t0 + t, t, 0});
         for (int64_t r = 0; r < n; ++r) {
           const int64_t time = L.time(t0 + t);
-          const T* x = (const T*)input.x + L.at(row0 + r, time) * input.width;
-          *next++ = {valid(r, time) ? x : memory + L.rest, at(input.array, t), r};
+          Ref x = row_of(input, row0 + r, t0 + t);
+          if (!valid(r, time)) x.data = memory + L.rest;
+          if (!input.has_w) {
+            scatter(input.array, x, r, to, piece);
+            continue;
+          }
+          *next++ = {left(weights.input[i], x, input.width, room), to, r};
+          room += L.pitch;
         }
+      }
       if (input.has_w) {
         const Packed<T>& P = weights.input[i];
-        product<T>(P, piece.i, 0, P.K, steps * n, row, input.b ? BIAS : ZERO, weights.bias[i]);
-      } else {
-        for (Row<T>* each = row; each < next; ++each) scatter(input.array, each->a, each->row, each->c, piece);
+        product<T>(P, piece.i, 0, P.K, steps * n, own.row, input.b ? BIAS : ZERO, weights.bias[i]);
       }
-      if (input.saved)
+      if (input.saved && !outside)
         for (int64_t t = 0; t < steps; ++t)
           put(input.array, at(input.array, t), input.saved, L.time(t0 + t), piece);
     }
@@ -118,12 +126,13 @@ class Block {
       const Action& a = call.action[i];
       if (a.is_run) pointwise(a.run, own.registers + L.scratch[i], turn, piece);
       else if (a.is_fold) fold(a.fold, turn);
-      else multiply(a.multiply, own.row, turn, piece);
+      else multiply(a.multiply, own, turn, piece);
     }
     if (last < call.actions) return;
     for (int64_t i = 0; i < call.products; ++i) {
       const auto& p = call.product[i];
-      if (p.saved) put(p.array, at(p.array, slot_of(p.array, false, turn)), p.saved, time, piece);
+      if (p.saved && !L.room[p.array].outside.data)
+        put(p.array, at(p.array, false, turn), p.saved, time, piece);
     }
     finish(turn, time, piece);
   }
@@ -138,21 +147,26 @@ class Block {
   T* at(int64_t array, int64_t slot) const {
     return memory + L.room[array].base + slot * L.room[array].size;
   }
+  // what a step reads of an input
+  Ref row_of(const jaxseq::Input& a, int64_t row, int64_t t) const {
+    if (a.end && ++t == call.T) return a.end.at(row * a.width);
+    return a.x.at(L.at(row, L.time(t), a.batch_first) * a.width);
+  }
   // a piece of a row of an array from or to one whose columns lie side by side
-  void gather(int64_t array, const T* from, int64_t r, T* to, Piece piece) const {
+  void gather(int64_t array, const T* from, int64_t r, Ref to, Piece piece) const {
     const Room& room = L.room[array];
     for (int64_t j = 0; j < room.columns; ++j) {
       const Column& c = room.column[j];
       const int64_t u = L.first_of(c, piece);
-      memcpy(to + c.first + u, from + c.at + r * c.pad + u, (L.last_of(c, piece) - u) * sizeof(T));
+      write(from + c.at + r * c.pad + u, to.at(c.first + u), L.last_of(c, piece) - u);
     }
   }
-  void scatter(int64_t array, const T* from, int64_t r, T* to, Piece piece) const {
+  void scatter(int64_t array, Ref from, int64_t r, T* to, Piece piece) const {
     const Room& room = L.room[array];
     for (int64_t j = 0; j < room.columns; ++j) {
       const Column& c = room.column[j];
       const int64_t u = L.first_of(c, piece);
-      memcpy(to + c.at + r * c.pad + u, from + c.first + u, (L.last_of(c, piece) - u) * sizeof(T));
+      read(from.at(c.first + u), to + c.at + r * c.pad + u, L.last_of(c, piece) - u);
     }
   }
   void clear(int64_t array, int64_t r, T* to) const {
@@ -170,14 +184,14 @@ class Block {
   void reset(const jaxseq::State& s, int64_t r, T* state) const {
     if (s.reset == jaxseq::KEPT) return;
     const int64_t at = (row0 + r) * s.width;
-    if (s.reset == jaxseq::STARTED) return scatter(s.array, (const T*)s.start + at, r, state, {});
+    if (s.reset == jaxseq::STARTED) return scatter(s.array, s.start.at(at), r, state, {});
     if (s.reset == jaxseq::LOST) add(s.array, state, r, (T*)s.lost + at);
     clear(s.array, r, state);
   }
   // all rows of an array to those of one step, (T, B, width)
-  void put(int64_t array, const T* from, void* to, int64_t time, Piece piece) const {
-    T* row = (T*)to + L.by_time(row0, time) * call.array[array].width;
-    for (int64_t r = 0; r < n; ++r, row += call.array[array].width) gather(array, from, r, row, piece);
+  void put(int64_t array, const T* from, Ref to, int64_t time, Piece piece) const {
+    const int64_t width = call.array[array].width, first = L.by_time(row0, time);
+    for (int64_t r = 0; r < n; ++r) gather(array, from, r, to.at((first + r) * width), piece);
   }
 
   bool valid(int64_t r, int64_t time) const {
@@ -188,8 +202,23 @@ class Block {
     const int64_t kind = call.array[array].kind;
     return kind == jaxseq::STATE ? (turn.t + fresh) % 2 : kind == jaxseq::INPUT ? turn.slot : 0;
   }
+  T* at(int64_t array, bool fresh, const Turn& turn) const {
+    const jaxseq::Strided& outside = L.room[array].outside;
+    if (is_at_end(outside, turn)) return (T*)outside.end + row0 * call.array[array].width;
+    const int64_t time = L.time(turn.t + (outside.end != nullptr));
+    if (outside.data) return (T*)outside.data + row0 * outside.row + time * outside.step;
+    return at(array, slot_of(array, fresh, turn));
+  }
   T* at(const Place& p, const Turn& turn) const {
-    return at(p.array, slot_of(p.array, p.fresh, turn)) + L.room[p.array].column[p.column].at;
+    return at(p.array, p.fresh, turn) + L.room[p.array].column[p.column].at;
+  }
+  bool is_at_end(const jaxseq::Strided& a, const Turn& turn) const { return a.end && turn.t + 1 == call.T; }
+  // how far apart rows are; those of an extra are all the same
+  int64_t pitch_of(const Place& p, const Turn& turn) const {
+    const Array& a = call.array[p.array];
+    const Room& room = L.room[p.array];
+    if (a.kind == jaxseq::EXTRA) return 0;
+    return is_at_end(room.outside, turn) ? a.width : room.column[p.column].pad;
   }
 
   // The state of a row that is not valid stands still, and its outputs are zero.
@@ -210,35 +239,30 @@ class Block {
     for (int64_t i = 0; i < call.outputs; ++i) {
       const auto& y = call.output[i];
       const int64_t width = call.array[y.array].width;
-      const T* from = at(y.array, slot_of(y.array, true, turn));
+      const bool is_there = L.room[y.array].outside.data;
+      if (is_there && !call.valid) continue;
+      const T* from = at(y.array, true, turn);
       for (int64_t r = 0; r < n; ++r) {
-        T* to = (T*)y.y + L.at(row0 + r, time) * width;
-        if (valid(r, time)) gather(y.array, from, r, to, piece);
-        else blank(L.room[y.array], to, piece);
+        const Ref to = y.y.at(L.at(row0 + r, time, call.batch_first) * width);
+        if (!valid(r, time)) blank(L.room[y.array], to, piece);
+        else if (!is_there) gather(y.array, from, r, to, piece);
       }
     }
   }
-  void blank(const Room& room, T* to, Piece piece) const {
+  void blank(const Room& room, Ref to, Piece piece) const {
     for (int64_t j = 0; j < room.columns; ++j) {
       const Column& c = room.column[j];
       const int64_t u = L.first_of(c, piece);
-      memset(to + c.first + u, 0, (L.last_of(c, piece) - u) * sizeof(T));
+      memset(to.at(c.first + u).data, 0, (L.last_of(c, piece) - u) * jaxseq::bytes_of(to.type));
     }
   }
 
   void pointwise(const Run& run, T* registers, const Turn& turn, Piece piece) {
     Operand<T> io[MOST_REGISTERS];
     const Column& c = L.room[run.place[0].array].column[run.place[0].column];
-    const int64_t u = L.first_of(c, piece), last = L.last_of(c, piece), pad = c.pad;
-    for (int64_t i = 0; i < run.places; ++i)
-      io[i] = {at(run.place[i], turn) + u, call.array[run.place[i].array].kind == jaxseq::EXTRA};
-    if (piece.n == 1)
-      execute<T>(run, io, n, pad, registers);
-    else
-      for (int64_t r = 0; r < n && u < last; ++r) {
-        execute<T>(run, io, 1, over(last - u, L.W) * L.W, registers);
-        for (int64_t i = 0; i < run.places; ++i) io[i].p += io[i].same ? 0 : pad;
-      }
+    const int64_t u = L.first_of(c, piece), last = L.last_of(c, piece);
+    for (int64_t i = 0; i < run.places; ++i) io[i] = {at(run.place[i], turn) + u, pitch_of(run.place[i], turn)};
+    if (u < last) execute<T>(run, io, n, over(last - u, L.W) * L.W, registers);
   }
 
   void fold(const jaxseq::Fold& f, const Turn& turn) {
@@ -247,8 +271,7 @@ class Block {
       for (int64_t i = 0; i < f.places; ++i) {
         const Place& p = f.place[i];
         const Column& c = L.room[p.array].column[p.column];
-        const bool same = call.array[p.array].kind == jaxseq::EXTRA;
-        x = folded<T>(f.op, x, at(p, turn) + (same ? 0 : r * c.pad), c.length);
+        x = folded<T>(f.op, x, at(p, turn) + r * pitch_of(p, turn), c.length);
       }
       const Room& to = L.room[f.out];
       for (int64_t j = 0; j < to.columns; ++j)
@@ -256,15 +279,38 @@ class Block {
     }
   }
 
-  void multiply(const jaxseq::Multiply& m, Row<T>* row, const Turn& turn, Piece piece) {
+  // What a matrix of 16 bits is given, all of it side by side.
+  void multiply_rounded(const jaxseq::Multiply& m, const Own<T>& own, const Turn& turn, Piece piece) {
     const Packed<T>& P = weights.product[m.matrix];
-    T* to = at(m.out, slot_of(m.out, true, turn));
+    T* to = at(m.out, true, turn);
+    const Ref whole{own.left, P.pairs ? P.type : type_of<T>()};
+    for (int64_t r = 0; r < n; ++r) {
+      const Ref row = whole.at(r * L.pitch * (P.pairs ? 2 : 1));
+      int64_t k = 0;
+      for (int64_t i = 0; i < m.places; ++i) {
+        const Place& p = m.place[i];
+        const int64_t length = L.room[p.array].column[p.column].length;
+        const T* a = at(p, turn) + r * pitch_of(p, turn);
+        if (P.pairs) write(a, row.at(k), length);
+        else round_to(P.type, a, (T*)row + k, length);
+        k += length;
+      }
+      if (P.pairs) memset(row.at(k).data, 0, k % 2 * 2);
+      own.row[r] = {(const T*)row, to, r};
+    }
+    product<T>(P, piece.i, 0, P.K, n, own.row, m.adds ? ADD : ZERO);
+  }
+
+  void multiply(const jaxseq::Multiply& m, const Own<T>& own, const Turn& turn, Piece piece) {
+    const Packed<T>& P = weights.product[m.matrix];
+    if (P.type != type_of<T>()) return multiply_rounded(m, own, turn, piece);
+    Row<T>* row = own.row;
+    T* to = at(m.out, true, turn);
     for (int64_t i = 0, k = 0; i < m.places; ++i) {
       const Place& p = m.place[i];
       const Column& c = L.room[p.array].column[p.column];
-      const int64_t pad = call.array[p.array].kind == jaxseq::EXTRA ? 0 : c.pad;
       const T* a = at(p, turn);
-      for (int64_t r = 0; r < n; ++r) row[r] = {a + r * pad, to, r};
+      for (int64_t r = 0; r < n; ++r) row[r] = {a + r * pitch_of(p, turn), to, r};
       product<T>(P, piece.i, k, c.length, n, row, m.adds || i ? ADD : ZERO);
       k += c.length;
     }

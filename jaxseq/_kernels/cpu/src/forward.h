@@ -19,11 +19,12 @@ struct Whole {
 
   // what the thread that asks has for itself
   bool own(Own<T>& it, int64_t rows) {
-    static thread_local Memory registers, table;
+    static thread_local Memory registers, table, left;
     it.registers = registers.take<T>(layout.registers, false);
     it.row = table.take<Row<T>>(rows, false);
-    if (!it.registers || !it.row) failed = true;
-    return it.registers && it.row;
+    it.left = left.take<T>(rows * layout.pitch, false);
+    if (!it.registers || !it.row || !it.left) failed = true;
+    return it.registers && it.row && it.left;
   }
 };
 
@@ -42,7 +43,7 @@ void project_piece(void* whole, int64_t i) {
   auto& w = *(Whole<T>*)whole;
   Own<T> own;
   if (w.own(own, Block<T>::rows_of_products(w.layout)))
-    w.block->project(w.turn.t, w.steps, {i, w.layout.pieces}, own.row);
+    w.block->project(w.turn.t, w.steps, {i, w.layout.pieces}, own);
 }
 
 template <class T>
@@ -114,14 +115,16 @@ bool pack(const Layout<T>& L, const Workers& workers, Weights<T>& weights) {
   constexpr int W = Vector<T>::W;
   const Call& call = L.call;
   const int64_t number = call.inputs + call.products;
-  auto array = [&](int64_t i) { return i < call.inputs ? call.input[i].array : call.product[i - call.inputs].array; };
+  auto filled = [&](int64_t i) {
+    return i < call.inputs ? L.filled(call.input[i]) : L.filled(call.product[i - call.inputs]);
+  };
   auto matrix = [&](int64_t i) -> const jaxseq::Matrix& {
     return i < call.inputs ? call.input[i].w : call.product[i - call.inputs].w;
   };
   auto is = [&](int64_t i) { return i >= call.inputs || call.input[i].has_w; };
   int64_t vectors = 0, elements = 0, numbers = L.pieces;
   for (int64_t i = 0; i < number; ++i) {
-    const int64_t v = L.vectors_of(array(i));
+    const int64_t v = L.vectors_of(filled(i));
     if (is(i)) vectors += v, elements += (matrix(i).rows + 1) * v * W, numbers += Packed<T>::room(v, L.pieces);
   }
   char* table = tables.take<char>(number * sizeof(Packed<T>) + call.inputs * sizeof(T*) +
@@ -138,8 +141,10 @@ bool pack(const Layout<T>& L, const Workers& workers, Weights<T>& weights) {
     const bool input = i < call.inputs;
     const int64_t M = input ? L.rows * L.steps : L.rows;
     const int64_t passes = over(call.T, input ? L.steps : 1) * L.blocks * over(M, BARE_ROWS);
-    P.bare = passes <= BARE_PASSES ? &matrix(i) : nullptr;
-    L.slots_of(array(i), slot, ends);
+    P.bare = passes <= BARE_PASSES && !matrix(i).transposed ? &matrix(i) : nullptr;
+    P.type = matrix(i).data.type;
+    P.pairs = P.type == jaxseq::BFLOAT16 && !P.bare ? call.pairs : nullptr;
+    L.slots_of(filled(i), slot, ends);
     P.plan(matrix(i).rows, slot, ends, L.pieces, width_for(P.bare ? least(M, BARE_ROWS) : M), room);
     slot += P.vectors, room += Packed<T>::room(P.vectors, L.pieces), size += P.size();
   }
@@ -148,11 +153,11 @@ bool pack(const Layout<T>& L, const Workers& workers, Weights<T>& weights) {
   for (int64_t i = 0; i < number; ++i) packed[i].data = data, data += packed[i].size();
   for (int64_t i = 0; i < call.inputs; ++i) {
     bias[i] = call.input[i].b ? data : nullptr;
-    for (int64_t v = 0; bias[i] && v < packed[i].vectors; ++v)
-      for (int64_t j = 0; j < W; ++j) {
-        const Slot& s = packed[i].slot[v];
-        *data++ = j < s.count ? ((const T*)call.input[i].b)[s.first + j] : T(0);
-      }
+    for (int64_t v = 0; bias[i] && v < packed[i].vectors; ++v, data += W) {
+      const Slot& s = packed[i].slot[v];
+      for (int64_t j = s.count; j < W; ++j) data[j] = T(0);
+      read(call.input[i].b.at(s.first), data, s.count);
+    }
   }
   weights = {packed, packed + call.inputs, bias};
   const bool by_columns = L.pieces > 1;
@@ -165,8 +170,8 @@ bool pack(const Layout<T>& L, const Workers& workers, Weights<T>& weights) {
 // Large pages for results.
 template <class T>
 void widen_results(const Call& call) {
-  const int64_t n = call.B * call.T * sizeof(T);
-  auto one = [&](void* p, int64_t array) { widen(p, n * call.array[array].width); };
+  const int64_t n = call.B * call.T;
+  auto one = [&](Ref a, int64_t array) { widen(a.data, n * call.array[array].width * jaxseq::bytes_of(a.type)); };
   for (int64_t i = 0; i < call.outputs; ++i) one(call.output[i].y, call.output[i].array);
   for (int64_t i = 0; i < call.inputs; ++i) one(call.input[i].saved, call.input[i].array);
   for (int64_t i = 0; i < call.products; ++i) one(call.product[i].saved, call.product[i].array);

@@ -1,5 +1,6 @@
 // Where everything lies while a block of rows runs.
 #pragma once
+#include "outside.h"
 #include "product.h"
 #include "program.h"
 
@@ -15,10 +16,12 @@ struct Column {
   int64_t first, length, at, pad;
 };
 
-// An array in the memory of a block: `slots` times `size`, from `base` on.
+// An array in the memory of a block: `slots` times `size`, from `base` on. Or its rows are
+// those of an array of the call.
 struct Room {
   const Column* column;
   int64_t columns, base, size, slots;
+  jaxseq::Strided outside;
 };
 
 // One of some pieces of all columns: of each as large a part of its vectors.
@@ -38,6 +41,7 @@ struct Layout {
   int64_t* scratch;  // of each action, where its registers are
   int64_t* until;    // of each action, where what needs all that it and others gave begins
   int64_t rest;      // a row of zeros, for x of a step that is not valid
+  int64_t pitch;     // of rows of the left side of a product, where they are not taken as they lie
   Column* column;
 
   explicit Layout(const Call& call, int64_t threads) : call(call) {
@@ -86,10 +90,11 @@ struct Layout {
       Room& r = room[i];
       r.column = c, r.columns = a.columns, r.base = total, r.size = 0;
       r.slots = a.kind == jaxseq::INPUT ? steps : a.kind == jaxseq::STATE ? 2 : 1;
+      r.outside = jaxseq::Outside(call, type_of<T>(), W).of(i);
       for (int64_t j = 0, first = 0; j < a.columns; ++j, ++c) {
         *c = {first, a.lengths[j], r.size, pad_of(a.lengths[j])};
-        const bool same = a.kind == jaxseq::EXTRA;
-        r.size += c->pad * (same ? rows_of_strip<T>(c->pad) : rows);
+        if (r.outside.data) c->at = first, c->pad = r.outside.row;
+        else r.size += c->pad * (a.kind == jaxseq::EXTRA ? 1 : rows);
         first += a.lengths[j];
       }
       total += r.slots * r.size;
@@ -98,7 +103,12 @@ struct Layout {
       scratch[i] = registers;
       if (call.action[i].is_run) registers += scratch_of<T>(call.action[i].run);
     }
-    rest = total;
+    rest = total, pitch = 0;
+    for (int64_t i = 0; i < call.inputs; ++i)
+      if (call.input[i].has_w && is_half(call.input[i].w)) pitch = most(pitch, call.input[i].width);
+    for (int64_t i = 0; i < call.products; ++i)
+      if (is_half(call.product[i].w)) pitch = most(pitch, call.product[i].w.rows);
+    pitch = over(pitch, W) * W;
     int64_t widest = 0;
     for (int64_t i = 0; i < call.inputs; ++i) widest = most(widest, call.input[i].width);
     total += over(widest, W) * W;
@@ -108,6 +118,8 @@ struct Layout {
     }
     return true;
   }
+
+  static bool is_half(const jaxseq::Matrix& w) { return jaxseq::bytes_of(w.data.type) == 2; }
 
   // Whether an action has to wait until some before it, from the first on, have been done
   // for all columns: one of them gives what a product reads, or the other way round.
@@ -141,20 +153,30 @@ struct Layout {
   static int64_t first_of(const Column& c, Piece p) { return least(c.length, over(c.length, W) * p.i / p.n * W); }
   static int64_t last_of(const Column& c, Piece p) { return first_of(c, {p.i + 1, p.n}); }
 
-  int64_t vectors_of(int64_t array) const {
+  // the columns of an array that are the results of a product
+  struct Filled {
+    const Room& room;
+    int64_t columns;
+    const int64_t* which;  // null for all
+    const Column& operator[](int64_t j) const { return room.column[which ? which[j] : j]; }
+  };
+  Filled filled(const jaxseq::Input& a) const { return {room[a.array], room[a.array].columns, nullptr}; }
+  Filled filled(const jaxseq::Product& a) const { return {room[a.array], a.columns, a.column}; }
+
+  static int64_t vectors_of(const Filled& all) {
     int64_t n = 0;
-    for (int64_t j = 0; j < room[array].columns; ++j) n += over(room[array].column[j].length, W);
+    for (int64_t j = 0; j < all.columns; ++j) n += over(all[j].length, W);
     return n;
   }
-  // the vectors of an array, as results of a product, and where those of each piece end
-  void slots_of(int64_t array, Slot* slot, int64_t* ends) const {
+  // the vectors of such results, and where those of each piece end
+  void slots_of(const Filled& all, Slot* slot, int64_t* ends) const {
     const Slot* begin = slot;
     for (int64_t i = 0; i < pieces; ++i) {
-      for (int64_t j = 0; j < room[array].columns; ++j) {
-        const Column& c = room[array].column[j];
+      for (int64_t j = 0, first = 0; j < all.columns; first += all[j++].length) {
+        const Column& c = all[j];
         const int64_t end = last_of(c, {i, pieces});
         for (int64_t u = first_of(c, {i, pieces}); u < end; u += W)
-          *slot++ = {c.at + u, c.pad, c.first + u, least(W, c.length - u)};
+          *slot++ = {c.at + u, c.pad, first + u, least(W, c.length - u)};
       }
       ends[i] = slot - begin;
     }
@@ -162,9 +184,9 @@ struct Layout {
 
   int64_t rows_of(int64_t block) const { return least(rows, call.B - block * rows); }
   int64_t time(int64_t t) const { return call.reverse ? call.T - 1 - t : t; }
-  // the number of a row of x or y
-  int64_t at(int64_t row, int64_t time) const {
-    return call.batch_first ? row * call.T + time : time * call.B + row;
+  // the number of a row of an array of the call
+  int64_t at(int64_t row, int64_t time, bool batch_first) const {
+    return batch_first ? row * call.T + time : time * call.B + row;
   }
   int64_t by_time(int64_t row, int64_t time) const { return time * call.B + row; }
 };

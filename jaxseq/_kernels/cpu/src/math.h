@@ -1,6 +1,6 @@
 // Functions of vectors. NaN passes through all of them.
 #pragma once
-#include "vector.h"
+#include "half.h"
 
 namespace {
 
@@ -23,12 +23,15 @@ inline V<T> with_sign(V<T> x, V<T> of) {
   const I<T> sign = (I<T>)all<T>(T(-0.0));
   return (V<T>)(((I<T>)x & ~sign) | ((I<T>)of & sign));
 }
+// Of two zeros the one without a sign is the larger; other equals have the same bits.
 template <class T>
 inline V<T> maximum(V<T> a, V<T> b) {
+  b = (V<T>)((I<T>)b & ((I<T>)a | ~(I<T>)(a == b)));
   return blend<T>((I<T>)(a > b) | (I<T>)(a != a), a, b);
 }
 template <class T>
 inline V<T> minimum(V<T> a, V<T> b) {
+  b = (V<T>)((I<T>)b | ((I<T>)a & (I<T>)(a == b)));
   return blend<T>((I<T>)(a < b) | (I<T>)(a != a), a, b);
 }
 

@@ -1,4 +1,4 @@
-// The instructions of a program, of operands x, y and z. `program.py` has the same names
+// The instructions of a program, of operands x, y and z. `elements.py` has the same names
 // in the same order. A truth value has all bits set, or none.
 OP(add, x + y)
 OP(sub, x - y)
@@ -56,5 +56,7 @@ OP(acosh, EACH(x, __builtin_acosh))
 OP(atanh, EACH(x, __builtin_atanh))
 OP(erf, EACH(x, __builtin_erf))
 OP(erfc, EACH(x, __builtin_erfc))
+OP(bfloat16, rounded<Bfloat16>(x))
+OP(float16, rounded<Float16>(x))
 #undef EACH
 #undef PAIRS

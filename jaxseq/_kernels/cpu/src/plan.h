@@ -6,6 +6,30 @@
 
 namespace jaxseq {
 
+enum Type { INT32, FLOAT32, FLOAT64, BOOL, BFLOAT16, FLOAT16, OTHER };
+
+inline int64_t bytes_of(Type type) {
+  switch (type) {
+    case BOOL: return 1;
+    case BFLOAT16:
+    case FLOAT16: return 2;
+    case FLOAT64: return 8;
+    default: return 4;
+  }
+}
+
+// Where elements of an array lie, and what they are.
+struct Ref {
+  void* data = nullptr;
+  Type type = OTHER;
+  Ref at(int64_t i) const { return {(char*)data + i * bytes_of(type), type}; }
+  explicit operator bool() const { return data; }
+  template <class T>
+  explicit operator T*() const {
+    return (T*)data;
+  }
+};
+
 // What an array of one step holds.
 enum Kind : int64_t { INPUT, PRODUCT, STATE, EXTRA, BETWEEN, OUTPUT };
 
@@ -49,19 +73,24 @@ struct Action {
   Fold fold;
 };
 
+// It is (rows, columns) in memory, or (columns, rows) if it is transposed.
 struct Matrix {
-  const void* data;
+  Ref data;
   int64_t rows, columns;
+  bool transposed;
 };
 
 // An input: its map is x w + b, or x itself.
 struct Input {
-  const void* x;
+  Ref x;  // (T, B, width), or (B, T, width)
+  // (B, width), or null: then each step reads the row of the step that runs after it, and
+  // the last one reads this
+  Ref end;
   int64_t width, array;
-  bool has_w;
+  bool batch_first, has_w;
   Matrix w;
-  const void* b;
-  void* saved;  // (T, B, width of the map), or null
+  Ref b;
+  Ref saved;  // (T, B, width of the map), or null
 };
 
 // What a state becomes where a step is not to keep it: zero, or its start, or it is kept;
@@ -70,29 +99,53 @@ enum Reset : int64_t { CLEARED, STARTED, KEPT, LOST };
 
 struct State {
   int64_t width, array, reset;
-  const void *first, *start;  // (B, width); `start` may be null, as may `lost`
-  void *last, *lost, *saved;
+  Ref first, start;  // (B, width); `start` may be null, as may `lost`
+  Ref last, lost, saved;
 };
 
 struct Extra {
   int64_t array;
-  const void* data;
+  Ref data;
 };
 
 struct Output {
   int64_t array;
-  void* y;
+  Ref y;
 };
 
+// A matrix, or one of the blocks along the diagonal of one, fills some columns of an array.
 struct Product {
   int64_t array;
   Matrix w;
-  void* saved;
+  int64_t columns;
+  const int64_t* column;
+  Ref saved;
 };
+
+// A row of the left side of a product, and where its results go.
+template <class T>
+struct Row {
+  const T* a;
+  T* c;
+  int64_t row;
+};
+
+// Where a vector of results lies, beside the address of its array: at `at`, and `pad`
+// further for each row. `first` and `count` say which columns of the matrix it has.
+struct Slot {
+  int64_t at, pad, first, count;
+};
+
+enum Begin { ZERO, ADD, BIAS };  // what the sums begin with
+
+// M rows of pairs of bfloat16 times n vectors of K pairs of a matrix, by instructions
+// that not all processors have; see pairs.cc.
+typedef void (*Pairs)(int64_t n, int64_t K, int64_t M, const Row<float>* rows, const float* b,
+                      const Slot* slot, Begin begin, const float* bias);
 
 struct Call {
   int64_t B, T, rows;  // at most so many rows of the batch run together
-  bool batch_first, reverse;
+  bool batch_first, reverse;  // of outputs; time goes from the last step to the first
   int64_t arrays, actions, inputs, states, extras, outputs, products;
   const Array* array;
   const Action* action;
@@ -102,6 +155,7 @@ struct Call {
   const Output* output;
   const Product* product;
   const uint8_t *valid, *keep;  // (T, B), or null
+  Pairs pairs;                  // or null
 };
 
 // Runs f(argument, i) for all i below n, on as many threads as come.
@@ -111,11 +165,42 @@ struct Workers {
   int64_t threads;
 };
 
-// Returns null, or why it did not run.
+// Rows of some width at T steps of B rows, by time or by row of the batch; those of step t
+// may be what an array had before it, and `first` (B, width) before the first one.
+struct Rows {
+  const void *data, *first;
+  int64_t width;
+  bool batch_first;
+};
+
+// A left side of a product, and the gradient (left width, width) of its matrix; a matrix
+// (left width, width), and the gradient of its left side, which is written to.
+struct Left {
+  Rows a;
+  void* dw;
+};
+struct Right {
+  const void* w;
+  Rows dx;
+};
+
+// What is asked of the gradient d (T, B, width) of sums of products.
+struct Gradients {
+  int64_t T, B, width, lefts, rights;
+  bool reverse;  // whether step t comes after t + 1
+  const void* d;
+  const Left* left;
+  void* db;  // (width), or null
+  const Right* right;
+};
+
+// These return null, or why it did not run.
 typedef const char* (*Forward)(const Call&, const Workers&);
+typedef const char* (*Back)(const Gradients&, const Workers&);
 
 struct Kernel {
   Forward float32, float64;
+  Back back32, back64;
 };
 
 }  // namespace jaxseq

@@ -9,7 +9,8 @@
 
 namespace jaxseq {
 
-// 2 if it has what -march=x86-64-v4 uses, 1 for -march=x86-64-v3, else 0.
+// 3 if it has what -march=x86-64-v4 uses and AVX512-BF16, 2 without the latter, 1 for
+// -march=x86-64-v3, else 0.
 inline int64_t processor() {
 #ifdef __x86_64__
   const auto all = [](uint32_t have, uint32_t need) { return (have & need) == need; };
@@ -23,7 +24,8 @@ inline int64_t processor() {
   if (!__get_cpuid(0x80000001u, &a, &b, &c, &d) || !all(c, 1u << 5)) return 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !all(b, 1u << 3 | 1u << 5 | 1u << 8)) return 0;
   // AVX512 F, DQ, CD, BW, VL
-  return all(low, 0xe6) && all(b, 3u << 16 | 1u << 28 | 3u << 30) ? 2 : 1;
+  if (!all(low, 0xe6) || !all(b, 3u << 16 | 1u << 28 | 3u << 30)) return 1;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && all(a, 1u << 5) ? 3 : 2;
 #else
   return 0;
 #endif

@@ -1,19 +1,20 @@
 // Products of a few rows with a matrix that has been packed.
 #pragma once
-#include "plan.h"
-#include "vector.h"
+#include "half.h"
 
 namespace {
 
-// Where a vector of results lies, beside the address of its array: at `at`, and `pad`
-// further for each row. `column` and `unit` say which columns of the matrix it has.
-struct Slot {
-  int64_t at, pad, first, count;  // columns of the matrix
-};
+using jaxseq::ADD;
+using jaxseq::Begin;
+using jaxseq::BIAS;
+using jaxseq::Row;
+using jaxseq::Slot;
+using jaxseq::ZERO;
 
 // A matrix in panels of some vectors each, [panel][K][vectors]. The vectors come in
 // pieces, for threads, and a panel is in one of them. Or it is bare: not packed, with its
-// rows as they lie.
+// rows as they lie. In a matrix of pairs an element has two of bfloat16, of two rows that
+// follow each other, and so has the left side.
 template <class T>
 struct Packed {
   static constexpr int W = Vector<T>::W;
@@ -22,11 +23,14 @@ struct Packed {
   int64_t* first;    // the first vector of each panel
   int64_t* begin;    // the first panel of each piece
   const jaxseq::Matrix* bare;
+  jaxseq::Type type;  // of the matrix
+  jaxseq::Pairs pairs;  // or null
   T* data;
 
   static int64_t room(int64_t vectors, int64_t pieces) { return vectors + pieces + 2; }
-  T* panel(int64_t p) const { return data + first[p] * K * W; }
-  int64_t size() const { return bare ? 0 : K * vectors * W; }
+  int64_t depth() const { return pairs ? over(K, 2) : K; }
+  T* panel(int64_t p) const { return data + first[p] * depth() * W; }
+  int64_t size() const { return bare ? 0 : depth() * vectors * W; }
 
   // `ends` says where the vectors of each piece end; `memory` is the room for the panels
   void plan(int64_t rows, const Slot* slots, const int64_t* ends, int64_t pieces, int64_t wide, int64_t* memory) {
@@ -41,41 +45,94 @@ struct Packed {
     begin[pieces] = panels, first[panels] = vectors;
   }
   void pack(const jaxseq::Matrix& w, int64_t p) const {
+    if (pairs) return pack_pairs(w, p);
     pack(slot + first[p], w, first[p + 1] - first[p], 0, K, panel(p));
   }
   static void pack(const Slot* slot, const jaxseq::Matrix& w, int64_t n, int64_t k0, int64_t k1, T* to) {
+    if (w.transposed)
+      return pack_transposed(slot, n, k0, k1, to, [&](int64_t j, int64_t k, int64_t some, T* row) {
+        read(w.data.at(j * w.rows + k), row, some);
+      });
+    by_type<T>(w.data.type, [&](auto s) { pack((const decltype(s)*)w.data, w.columns, slot, n, k0, k1, to); });
+  }
+  template <class S>
+  static void pack(const S* data, int64_t columns, const Slot* slot, int64_t n, int64_t k0, int64_t k1, T* to) {
     for (int64_t k = k0; k < k1; ++k) {
-      const T* row = (const T*)w.data + k * w.columns;
+      const S* row = data + k * columns;
       for (int64_t v = 0; v < n; ++v, to += W) {
         const Slot& s = slot[v];
         if (s.count == W)
-          store<T>(to, load(row + s.first));
+          store<T>(to, load_wide(row + s.first));
         else
-          for (int j = 0; j < W; ++j) to[j] = j < s.count ? row[s.first + j] : T(0);
+          for (int j = 0; j < W; ++j) to[j] = j < s.count ? number(row[s.first + j]) : T(0);
+      }
+    }
+  }
+  void pack_pairs(const jaxseq::Matrix& w, int64_t p) const {
+    if (w.transposed)
+      return pack_transposed(slot + first[p], first[p + 1] - first[p], 0, depth(), panel(p),
+                             [&](int64_t j, int64_t k, int64_t some, T* row) {
+                               const int64_t at = j * K + 2 * k;
+                               memcpy(row, w.data.at(at).data, least(2 * some, K - 2 * k) * 2);
+                             });
+    T* to = panel(p);
+    for (int64_t k = 0; k < K; k += 2) {
+      const uint16_t* row = (const uint16_t*)w.data + k * w.columns;
+      for (int64_t v = first[p]; v < first[p + 1]; ++v, to += W) {
+        const uint16_t* a = row + slot[v].first;
+        uint16_t some[2][WORDS] = {};
+        const uint16_t *one = a, *two = k + 1 < K ? a + w.columns : some[1];
+        if (const int64_t n = slot[v].count; n < W) {
+          memcpy(some[0], one, n * 2), memcpy(some[1], two, n * 2);
+          one = some[0], two = some[1];
+        }
+        store<float>((float*)to, (V<float>)(words(one) | words(two) << 16));
+      }
+    }
+  }
+  // `fetch` puts some elements of a column from k on side by side
+  template <class F>
+  static void pack_transposed(const Slot* slot, int64_t n, int64_t k0, int64_t k1, T* to, F fetch) {
+    for (int64_t k = k0; k < k1; k += W, to += n * W * W) {
+      const int64_t some = least(W, k1 - k);
+      for (int64_t v = 0; v < n; ++v) {
+        alignas(64) T square[W][W] = {};  // rows in memory, which may lie a multiple of 4096 bytes apart
+        for (int64_t j = 0; j < slot[v].count; ++j) fetch(slot[v].first + j, k, some, square[j]);
+        for (int64_t i = 0; i < some; ++i)
+          for (int j = 0; j < W; ++j) to[(i * n + v) * W + j] = square[j][i];
       }
     }
   }
 };
 
-enum Begin { ZERO, ADD, BIAS };
-
-// A row of the left side, and where its results go.
-template <class T>
-struct Row {
-  const T* a;
-  T* c;
-  int64_t row;
-};
-
 constexpr int64_t FAR = 8;  // rows of a bare matrix that are fetched ahead
 
-template <class T>
-using Tile = void (*)(int64_t, int64_t, const Row<T>*, const T*, const Slot*, Begin, const T*, const void*);
+// How the matrix of a tile lies: in panels, in panels of pairs, or bare, with elements of
+// its own type.
+struct Panel {
+  static constexpr bool BARE = false;
+  template <class T>
+  static T each(const T* a) {
+    return *a;
+  }
+  template <class T>
+  static V<T> plus(V<T> sum, T a, V<T> w) {
+    return sum + a * w;
+  }
+};
+template <class S>
+struct Bare {
+  static constexpr bool BARE = true;
+  typedef S Element;
+};
 
-// MR rows times NV vectors of a panel, some of the next of which is fetched, or of a bare
-// matrix, whose rows are `next` apart.
-template <class T, int MR, int NV, bool BARE>
-void tile(int64_t K, int64_t k0, const Row<T>* rows, const T* b, const Slot* slot, Begin begin,
+template <class T>
+using Tile = void (*)(int64_t, const Row<T>*, int64_t, const void*, const Slot*, Begin, const T*, const void*);
+
+// MR rows, from element k0 on, times NV vectors of a panel, some of the next of which is
+// fetched, or of a bare matrix, whose rows are `next` apart.
+template <class T, int MR, int NV, class How>
+void tile(int64_t K, const Row<T>* rows, int64_t k0, const void* matrix, const Slot* slot, Begin begin,
           const T* bias, const void* next) {
   constexpr int W = Vector<T>::W;
   V<T> sum[MR][NV];
@@ -89,20 +146,22 @@ void tile(int64_t K, int64_t k0, const Row<T>* rows, const T* b, const Slot* slo
       sum[m][v] = begin == ZERO ? V<T>{} : load(from);
     }
   }
-  if constexpr (BARE) {
+  if constexpr (How::BARE) {
+    typedef typename How::Element S;
     const int64_t pitch = (int64_t)next;
-    const T* w[NV];
+    const S* w[NV];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) w[v] = b + slot[v].first;
+    for (int v = 0; v < NV; ++v) w[v] = (const S*)matrix + slot[v].first;
     for (int64_t k = 0, at = 0; k < K; ++k, at += pitch)
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) {
-        const V<T> x = load(w[v] + at);
+        const V<T> x = load_wide(w[v] + at);
         if (MR <= 2) __builtin_prefetch(w[v] + at + FAR * pitch);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m][v] += a[m][k] * x;
       }
   } else {
+    const T* b = (const T*)matrix;
     const char* fetched = (const char*)next;
 #pragma GCC unroll 2
     for (int64_t k = 0; k < K; ++k, b += NV * W) {
@@ -112,9 +171,9 @@ void tile(int64_t K, int64_t k0, const Row<T>* rows, const T* b, const Slot* slo
       for (int v = 0; v < NV; ++v) w[v] = *(const V<T>*)(b + v * W);
 #pragma GCC unroll 8
       for (int m = 0; m < MR; ++m) {
-        const T s = a[m][k];
+        const auto s = How::each(a[m] + k);
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) sum[m][v] += s * w[v];
+        for (int v = 0; v < NV; ++v) sum[m][v] = How::plus(sum[m][v], s, w[v]);
       }
     }
   }
@@ -130,18 +189,18 @@ constexpr int SUMS = VECTOR_BYTES == 64 ? 24 : 12;
 constexpr int MOST_ROWS = 8, MOST_VECTORS = 8;
 constexpr int BARE_ROWS = 4;  // of a tile of a matrix that is not packed
 
-template <class T, int MR, int NV, bool BARE>
+template <class T, int MR, int NV, class How>
 constexpr Tile<T> tile_of() {
-  if constexpr (MR * NV <= SUMS && MR <= (BARE ? BARE_ROWS : MOST_ROWS))
-    return tile<T, MR, NV, BARE>;
+  if constexpr (MR * NV <= SUMS && MR <= (How::BARE ? BARE_ROWS : MOST_ROWS))
+    return tile<T, MR, NV, How>;
   else
     return nullptr;
 }
-#define ROW(MR)                                                                          \
-  {tile_of<T, MR, 1, BARE>(), tile_of<T, MR, 2, BARE>(), tile_of<T, MR, 3, BARE>(),        \
-   tile_of<T, MR, 4, BARE>(), tile_of<T, MR, 5, BARE>(), tile_of<T, MR, 6, BARE>(),        \
-   tile_of<T, MR, 7, BARE>(), tile_of<T, MR, 8, BARE>()}
-template <class T, bool BARE>
+#define ROW(MR)                                                                       \
+  {tile_of<T, MR, 1, How>(), tile_of<T, MR, 2, How>(), tile_of<T, MR, 3, How>(),        \
+   tile_of<T, MR, 4, How>(), tile_of<T, MR, 5, How>(), tile_of<T, MR, 6, How>(),        \
+   tile_of<T, MR, 7, How>(), tile_of<T, MR, 8, How>()}
+template <class T, class How>
 constexpr Tile<T> TILES[MOST_ROWS][MOST_VECTORS] = {ROW(1), ROW(2), ROW(3), ROW(4),
                                                     ROW(5), ROW(6), ROW(7), ROW(8)};
 #undef ROW
@@ -157,16 +216,16 @@ inline int64_t width_for(int64_t M) {
 #define BLOCK 256  // rows of a panel that are used for all rows before the next ones
 #endif
 
-// Rows times the vectors v0 to v0 + n of the rows of a matrix from k0 on.
-template <class T, bool BARE>
-void strip(int64_t n, int64_t K, int64_t k, int64_t M, const Row<T>* rows, const T* b, const Slot* slot,
-           Begin begin, const T* bias, int64_t pitch) {
-  const int64_t high = least(BARE ? BARE_ROWS : MOST_ROWS, SUMS / n), tiles = over(M, high);
-  const T* next = b + K * n * Vector<T>::W;
+// Rows, from element k0 on, times K rows of n vectors of a matrix.
+template <class T, class How>
+void strip(int64_t n, int64_t K, int64_t k0, int64_t M, const Row<T>* rows, const void* matrix,
+           const Slot* slot, Begin begin, const T* bias, int64_t pitch) {
+  const int64_t high = least(How::BARE ? BARE_ROWS : MOST_ROWS, SUMS / n), tiles = over(M, high);
+  const char* next = (const char*)matrix + K * n * VECTOR_BYTES;
   for (int64_t i = 0, m = 0; i < tiles; ++i) {
     const int64_t mr = over(M - m, tiles - i);
-    const void* more = BARE ? (const void*)pitch : (const void*)((const char*)next + i * K * 64);
-    TILES<T, BARE>[mr - 1][n - 1](K, k, rows + m, b, slot, begin, bias, more);
+    const void* more = How::BARE ? (const void*)pitch : (const void*)(next + i * K * 64);
+    TILES<T, How>[mr - 1][n - 1](K, rows + m, k0, matrix, slot, begin, bias, more);
     m += mr;
   }
 }
@@ -184,16 +243,19 @@ void bare(const Packed<T>& P, const Slot* slot, int64_t n, int64_t k0, int64_t K
       const int64_t room = w.rows * w.columns - W - slot[v].first;  // for k rows of the matrix
       whole = least(whole, room < 0 ? 0 : most(0, room / w.columns + 1 - k0));
     }
-  strip<T, true>(n, whole, 0, M, rows, (const T*)w.data + k0 * w.columns, slot, begin, bias, w.columns);
+  by_type<T>(P.type, [&](auto s) {
+    const void* from = w.data.at(k0 * w.columns).data;
+    strip<T, Bare<decltype(s)>>(n, whole, 0, M, rows, from, slot, begin, bias, w.columns);
+  });
   for (int64_t k = whole; k < K; ++k) {
     alignas(64) T last[MOST_VECTORS * W];
     P.pack(slot, w, n, k0 + k, k0 + k + 1, last);
-    strip<T, false>(n, 1, k, M, rows, last, slot, ADD, nullptr, 0);
+    strip<T, Panel>(n, 1, k, M, rows, last, slot, ADD, nullptr, 0);
   }
 }
 
-// Rows times the panels of a piece, the part of K from k0 on. `bias` has all vectors of
-// the results.
+// Rows times the panels of a piece, the part of K from k0 on; of pairs all of them.
+// `bias` has all vectors of the results.
 template <class T>
 void product(const Packed<T>& P, int64_t piece, int64_t k0, int64_t K, int64_t M, const Row<T>* rows,
              Begin begin, const T* bias = nullptr) {
@@ -206,11 +268,34 @@ void product(const Packed<T>& P, int64_t piece, int64_t k0, int64_t K, int64_t M
       bare(P, slot, n, k0, K, M, rows, begin, own);
       continue;
     }
+    if constexpr (sizeof(T) == 4)
+      if (P.pairs) {
+        P.pairs(n, P.depth(), M, rows, P.panel(p), slot, begin, own);
+        continue;
+      }
     const int64_t parts = most(1, over(K, BLOCK)), each = over(K, parts);
     for (int64_t k = 0; k < K; k += each)
-      strip<T, false>(n, least(each, K - k), k, M, rows, P.panel(p) + (k0 + k) * n * W, slot,
+      strip<T, Panel>(n, least(each, K - k), k, M, rows, P.panel(p) + (k0 + k) * n * W, slot,
                       k ? ADD : begin, own, 0);
   }
+}
+
+// The left side of a product as its matrix needs it, of K elements in `to`, or where it
+// lies: rounded to the type of the matrix, and pairs of that, or wide.
+template <class T>
+const T* left(const Packed<T>& P, Ref from, int64_t K, T* to) {
+  const bool is_wide = from.type != jaxseq::BFLOAT16 && from.type != jaxseq::FLOAT16;
+  if (P.pairs) {
+    if (!is_wide && K % 2 == 0) return (const T*)from;
+    if (is_wide) write((const T*)from, Ref{to, jaxseq::BFLOAT16}, K);
+    else memcpy(to, from.data, K * 2);
+    if (K % 2) ((uint16_t*)to)[K] = 0;
+    return to;
+  }
+  if (!is_wide) read(from, to, K);
+  else if (P.type == from.type) return (const T*)from;
+  else round_to(P.type, (const T*)from, to, K);
+  return to;
 }
 
 }  // namespace

@@ -19,31 +19,34 @@ enum {
   OPERATIONS
 };
 
-// One instruction over n elements, a multiple of a vector.
+// Rows of some elements: where the first begins, and how far apart they are.
 template <class T>
-inline void instruct(int op, T* d, const T* a, const T* b, const T* c, int64_t n) {
+struct Operand {
+  T* p;
+  int64_t pitch;
+};
+
+// One instruction over rows of n elements, a multiple of a vector.
+template <class T>
+inline void instruct(const int32_t* code, const Operand<T>* r, int64_t rows, int64_t n) {
   constexpr int W = Vector<T>::W;
-  switch (op) {
-#define OP(name, value)                                  \
-  case op_##name:                                        \
-    for (int64_t j = 0; j < n; j += W) {                 \
-      V<T> x = load(a + j), y = load(b + j), z = load(c + j); \
-      (void)x, (void)y, (void)z;                         \
-      store<T>(d + j, value);                            \
-    }                                                    \
+  const Operand<T> to = r[code[1]], of[] = {r[code[2]], r[code[3]], r[code[4]]};
+  T* d = to.p;
+  const T *a = of[0].p, *b = of[1].p, *c = of[2].p;
+  switch (code[0]) {
+#define OP(name, value)                                                                              \
+  case op_##name:                                                                                    \
+    for (int64_t i = 0; i < rows; ++i, d += to.pitch, a += of[0].pitch, b += of[1].pitch, c += of[2].pitch) \
+      for (int64_t j = 0; j < n; j += W) {                                                           \
+        V<T> x = load(a + j), y = load(b + j), z = load(c + j);                                      \
+        (void)x, (void)y, (void)z;                                                                   \
+        store<T>(d + j, value);                                                                      \
+      }                                                                                              \
     break;
 #include "ops.h"
 #undef OP
   }
 }
-
-// How a place lies in memory: `step` is how far apart its rows are, 0 for rows that are
-// all the same, of which there are as many as a strip has.
-template <class T>
-struct Operand {
-  T* p;
-  bool same;
-};
 
 template <class T>
 int64_t scratch_of(const Run& run) {
@@ -55,30 +58,23 @@ void fill(const Run& run, T* scratch) {
     for (int64_t j = 0; j < STRIP<T>; ++j) scratch[i * STRIP<T> + j] = T(run.value[i]);
 }
 
-// Rows in a strip, of columns that take up `pad`.
+// A run over rows of n elements, a multiple of a vector.
 template <class T>
-int64_t rows_of_strip(int64_t pad) {
-  return most(1, STRIP<T> / pad);
-}
-
-template <class T>
-void execute(const Run& run, const Operand<T>* io, int64_t rows, int64_t pad, T* scratch) {
-  T* r[MOST_REGISTERS];
-  bool some = false;
-  for (int64_t i = 0; i < run.places; ++i) some |= io[i].same;
+void execute(const Run& run, const Operand<T>* io, int64_t rows, int64_t n, T* scratch) {
+  Operand<T> r[MOST_REGISTERS];
+  bool is_one = true;  // rows that lie together everywhere are one long row
+  for (int64_t i = 0; i < run.places; ++i) is_one &= io[i].pitch == n;
+  if (is_one) n *= rows, rows = 1;
+  const int64_t group = most(1, STRIP<T> / n);
   for (int64_t i = 0; i < run.constants + run.temporaries; ++i)
-    r[run.places + i] = scratch + i * STRIP<T>;
-  const int64_t group = some ? rows_of_strip<T>(pad) : rows;
-  for (int64_t row = 0; row < rows; row += group) {
-    const int64_t n = least(group, rows - row) * pad;
+    r[run.places + i] = {scratch + i * STRIP<T>, i < run.constants ? 0 : n};
+  const int32_t* end = run.code + 5 * run.instructions;
+  for (int64_t row = 0; row < rows; row += group)
     for (int64_t s = 0; s < n; s += STRIP<T>) {
-      const int64_t length = least(STRIP<T>, n - s);
-      for (int64_t i = 0; i < run.places; ++i) r[i] = io[i].p + (io[i].same ? 0 : row * pad) + s;
-      const int32_t* end = run.code + 5 * run.instructions;
+      for (int64_t i = 0; i < run.places; ++i) r[i] = {io[i].p + row * io[i].pitch + s, io[i].pitch};
       for (const int32_t* i = run.code; i < end; i += 5)
-        instruct<T>(i[0], r[i[1]], r[i[2]], r[i[3]], r[i[4]], length);
+        instruct<T>(i, r, least(group, rows - row), least(STRIP<T>, n - s));
     }
-  }
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ struct Numbers {
 struct Given {
   const int64_t* sizes;
   int64_t rank;
-  void* data;
+  Ref data;
   int64_t at(int64_t i) const { return sizes[i]; }
 };
 
@@ -53,7 +53,7 @@ struct Given {
 class Taken {
  public:
   explicit Taken(std::vector<Given> all) : all_(std::move(all)) {}
-  void* next(std::initializer_list<int64_t> sizes) {
+  Ref next(std::initializer_list<int64_t> sizes) {
     const Given& g = next();
     bool ok = g.rank == int64_t(sizes.size());
     for (int64_t i = 0; ok && i < g.rank; ++i) ok = g.at(i) == sizes.begin()[i];
@@ -89,6 +89,7 @@ class Plan {
     require(c.inputs > 0 && c.states > 0, "there is no input, or no state");
     read_inputs();
     read_others();
+    check_widths();
     read_actions();
     require(n.p == n.end, "the plan is too long");
     in.end(), out.end();
@@ -114,7 +115,7 @@ class Plan {
 
   void read_arrays() {
     arrays.resize(n.below(512));
-    int64_t columns = 0, between = 0, others = 0;
+    int64_t columns = 0;
     for (Array& a : arrays) {
       a.kind = n.below(6), a.columns = n.below(MOST_COLUMNS), a.width = 0;
       a.lengths = n.some(a.columns);
@@ -123,11 +124,24 @@ class Plan {
         a.width += a.lengths[i];
       }
       require((columns += a.columns) < MOST_COLUMNS, "there are too many columns");
-      (a.kind == BETWEEN ? between : others) += a.width;
     }
-    // so that no plan asks for much more memory than its arrays have
-    require(between <= 256 * others && others < 1 << 28, "the arrays are too wide");
     call.arrays = arrays.size(), call.array = arrays.data();
+  }
+
+  // Arrays are as wide as what is given and taken, but for those in between, so that no
+  // plan asks for much more memory than a call has already.
+  void check_widths() {
+    int64_t given = 0, between = 0, others = 0;
+    for (const Array& a : arrays) (a.kind == BETWEEN ? between : others) += a.width;
+    for (const auto& a : inputs) given += arrays[a.array].width;
+    for (const auto& a : products) given += arrays[a.array].width;
+    for (const auto& a : extras) given += arrays[a.array].width;
+    for (const auto& a : states) given += a.width;
+    for (const auto& a : outputs) given += arrays[a.array].width;
+    require(others <= given && others < 1 << 28 && between <= 256 * others, "the arrays are too wide");
+    int64_t n = 0;  // bytes of all steps of all rows
+    require(!__builtin_mul_overflow(call.B, call.T, &n) && !__builtin_mul_overflow(n, 8 * given, &n),
+            "the arrays are too large");
   }
 
   int64_t array(int64_t kind) {
@@ -141,15 +155,25 @@ class Plan {
       Input a{};
       a.array = array(INPUT);
       const int64_t width = arrays[a.array].width;
+      a.batch_first = n.below(2);
+      const bool ahead = n.below(2);
       a.has_w = n.below(2);
       const bool has_b = n.below(2), saved = n.below(2);
       const Given& x = in.next();
       require(x.rank == 3, "an input is not of rank 3");
-      if (i == 0) call.B = x.at(call.batch_first ? 0 : 1), call.T = x.at(call.batch_first ? 1 : 0);
-      require(x.at(0) == (call.batch_first ? call.B : call.T) && x.at(1) == (call.batch_first ? call.T : call.B),
+      if (i == 0) call.B = x.at(!a.batch_first), call.T = x.at(a.batch_first);
+      require(x.at(!a.batch_first) == call.B && x.at(a.batch_first) == call.T,
               "an input has another number of rows or steps");
       a.x = x.data, a.width = x.at(2);
-      if (a.has_w) a.w = {in.next({a.width, width}), a.width, width};
+      if (ahead) {
+        a.end = in.next({call.B, a.width});
+        require(a.end.type == a.x.type, "what is read at the last step has another type");
+      }
+      if (a.has_w) {
+        a.w = {in.next({a.width, width}), a.width, width, false};
+        const bool wide = bytes_of(a.x.type) > 2;
+        require(wide || a.x.type == a.w.data.type, "an input and its matrix differ in type");
+      }
       else require(a.width == width, "an input is not as wide as the plan says");
       if (has_b) require(a.has_w, "a bias without a matrix"), a.b = in.next({width});
       if (saved) a.saved = out.next({call.T, call.B, width});
@@ -164,14 +188,25 @@ class Plan {
       Product a{};
       a.array = n.below(arrays.size());
       require(arrays[a.array].kind == PRODUCT || arrays[a.array].kind == INPUT, "no place for a product");
-      const bool saved = n.below(2);
-      const int64_t width = arrays[a.array].width;
+      const bool saved = n.below(2), transposed = n.below(2);
       const Given& w = in.next();
-      require(w.rank == 2 && w.at(1) == width, "a matrix has another shape than the plan says");
-      a.w = {w.data, w.at(0), width};
-      if (saved) a.saved = out.next({T, B, width});
-      products.push_back(a);
+      require(w.rank == 3 && w.at(0) > 0 && w.at(0) < 256, "a matrix is not of rank 3, or in too many blocks");
+      if (saved) a.saved = out.next({T, B, arrays[a.array].width});
+      for (int64_t j = 0; j < w.at(0); ++j, a.saved = {}) {
+        a.columns = n.below(MOST_COLUMNS), a.column = n.some(a.columns);
+        int64_t width = 0;
+        for (int64_t k = 0; k < a.columns; ++k) {
+          const int64_t c = a.column[k];
+          require(c >= 0 && c < arrays[a.array].columns, "a number of the plan is out of range");
+          width += arrays[a.array].lengths[c];
+        }
+        const int64_t rows = w.at(transposed ? 2 : 1);
+        require(w.at(transposed ? 1 : 2) == width, "a matrix has another shape than the plan says");
+        a.w = {w.data.at(j * rows * width), rows, width, transposed};
+        products.push_back(a);
+      }
     }
+    call.products = products.size();
     for (int64_t i = 0; i < call.extras; ++i) {
       Extra a{};
       a.array = array(EXTRA);
@@ -187,7 +222,10 @@ class Plan {
       a.first = in.next({B, a.width});
       if (a.reset == STARTED) a.start = in.next({B, a.width});
       a.last = out.next({B, a.width});
-      if (a.reset == LOST) a.lost = out.next({B, a.width});
+      if (a.reset == LOST) {
+        a.lost = out.next({B, a.width});
+        require(a.lost.type == FLOAT32 || a.lost.type == FLOAT64, "sums have 16 bits");
+      }
       if (saved) a.saved = out.next({T, B, a.width});
       states.push_back(a);
     }
@@ -269,12 +307,10 @@ class Plan {
   }
 };
 
-enum Type { INT32, FLOAT32, FLOAT64, BOOL, OTHER };
-
 // An argument or a result of a call.
 struct Buffer {
-  Type type;
   Given given;
+  Type type() const { return given.data.type; }
   int64_t elements() const {
     int64_t n = 1;
     for (int64_t i = 0; i < given.rank; ++i) n *= given.at(i);
@@ -290,8 +326,8 @@ class Request {
   Request(const std::vector<Buffer>& arguments, const std::vector<Buffer>& results) {
     require(arguments.size() > 3, "there are too few arrays");
     const Buffer &numbers = arguments[0], &code = arguments[1], &values = arguments[2];
-    require(numbers.type == INT32 && code.type == INT32, "a program is not of integers");
-    type_ = values.type;
+    require(numbers.type() == INT32 && code.type() == INT32, "a program is not of integers");
+    type_ = values.type();
     require(type_ == FLOAT32 || type_ == FLOAT64, "it is neither float32 nor float64");
     const auto* first = (const int32_t*)numbers.given.data;
     numbers_.assign(first, first + numbers.elements());
@@ -304,11 +340,12 @@ class Request {
     std::vector<Given> in, out, of_steps;
     const size_t last = arguments.size() - number;
     for (size_t i = 3; i < arguments.size(); ++i) {
-      require(arguments[i].type == (i < last ? type_ : BOOL), "arguments have other types");
+      const Type type = arguments[i].type();
+      require(i < last ? fits(type) : type == BOOL, "arguments have other types");
       (i < last ? in : of_steps).push_back(arguments[i].given);
     }
     for (const Buffer& b : results) {
-      require(b.type == type_, "results have other types");
+      require(fits(b.type()), "results have other types");
       out.push_back(b.given);
     }
     plan_.emplace(numbers_.data() + 2, numbers_.size() - 2, (const int32_t*)code.given.data, code.elements(),
@@ -322,12 +359,19 @@ class Request {
 
   // Null, or why it did not run.
   template <class Crew>
-  const char* run(const Kernel& kernel, Crew& crew, int64_t threads) const {
+  const char* run(const Kernel& kernel, Crew& crew, int64_t threads, Pairs pairs = nullptr) const {
+    Call call = plan_->call;
+    call.pairs = pairs;
     auto all = [](void* c, int64_t n, void (*f)(void*, int64_t), void* a) { ((Crew*)c)->all(n, f, a); };
-    return (type_ == FLOAT32 ? kernel.float32 : kernel.float64)(plan_->call, Workers{&crew, all, threads});
+    return (type_ == FLOAT32 ? kernel.float32 : kernel.float64)(call, Workers{&crew, all, threads});
   }
 
  private:
+  // With float32 arrays may have 16 bits.
+  bool fits(Type type) const {
+    return type == type_ || (type_ == FLOAT32 && (type == BFLOAT16 || type == FLOAT16));
+  }
+
   Type type_;
   std::vector<int64_t> numbers_;
   std::vector<double> constants_;
