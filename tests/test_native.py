@@ -78,6 +78,17 @@ def test_empty(B, T):
     check(both(f, params, normal(1, B, T, 3)), jnp.float64)
 
 
+def masks_of(names, B, T):
+    """The options of these names, the same each time."""
+    rng = np.random.default_rng(5)
+    every = {
+        "lengths": jnp.asarray([0, 1, 3, 7, 6, 2]),
+        "mask": jnp.asarray(rng.random((B, T)) < 0.6),
+        "resets": jnp.asarray(rng.random((B, T)) < 0.3),
+    }
+    return {name: every[name] for name in names.split()}
+
+
 def state_of(op, B, H):
     parts = [normal(seed, B, H) for seed in (3, 4)]
     return jaxseq.LSTMState(*parts) if op == "lstm" else parts[0]
@@ -90,18 +101,12 @@ def state_of(op, B, H):
 )
 def test_masks(op, names, reverse):
     B, T, D, H = 6, 7, 4, 9
-    rng = np.random.default_rng(5)
-    every = {
-        "lengths": jnp.asarray([0, 1, 3, 7, 6, 2]),
-        "mask": jnp.asarray(rng.random((B, T)) < 0.6),
-        "resets": jnp.asarray(rng.random((B, T)) < 0.3),
-    }
-    options = {name: every[name] for name in names.split()}
+    options = masks_of(names, B, T)
     f, params = built_in(op, D, H, jnp.float64)
     x = normal(1, B, T, D)
     if "lengths" in options:  # what is not valid is never read
         x = jnp.where(
-            jnp.arange(T)[:, None] < every["lengths"][:, None, None], x, jnp.nan
+            jnp.arange(T)[:, None] < options["lengths"][:, None, None], x, jnp.nan
         )
     check(
         both(f, params, x, state_of(op, B, H), reverse=reverse, **options), jnp.float64

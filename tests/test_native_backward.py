@@ -15,7 +15,7 @@ from examples.cells.peephole_lstm import PEEPHOLE_LSTM
 from examples.cells.projected_lstm import PROJECTED_LSTM
 from examples.cells.reset_before_gru import RESET_BEFORE_GRU
 from jaxseq._kernels.cpu import back, call
-from tests.test_native import bodies, built_in, normal, state_of
+from tests.test_native import bodies, built_in, masks_of, normal, state_of
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -94,17 +94,11 @@ def test_every_instruction_set(vectors, ran):
 )  # fmt: skip
 def test_masks(op, names, reverse, ran):
     B, T, D, H = 6, 7, 4, 9
-    rng = np.random.default_rng(5)
-    every = {
-        "lengths": jnp.asarray([0, 1, 3, 7, 6, 2]),
-        "mask": jnp.asarray(rng.random((B, T)) < 0.6),
-        "resets": jnp.asarray(rng.random((B, T)) < 0.3),
-    }
-    options = {name: every[name] for name in names.split()}
+    options = masks_of(names, B, T)
     f, params = built_in(op, D, H, jnp.float64)
     x = normal(1, B, T, D)
     if "lengths" in options:  # what is not valid is never read
-        inside = jnp.arange(T)[:, None] < every["lengths"][:, None, None]
+        inside = jnp.arange(T)[:, None] < options["lengths"][:, None, None]
         x = jnp.where(inside, x, jnp.nan)
     check(gradients(f, params, x, state_of(op, B, H), reverse=reverse, **options))
     assert len(ran) == 1

@@ -14,7 +14,8 @@ from examples.cells.projected_lstm import PROJECTED_LSTM
 from jaxseq._kernels.cpu import back, call
 from tests.cells import every_cell, expected, to_jax
 from tests.test_dtypes import one_step_with_rounded_h, problem
-from tests.test_native import built_in, normal, state_of
+from tests.test_native import built_in, masks_of, normal, state_of
+from tests.test_native_backward import gradients
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -139,20 +140,6 @@ def test_sums_are_float32(cell, dtype, B, vectors):
     np.testing.assert_array_equal(np.float32(y[:, 0]), np.float32(last))
 
 
-def gradients(f, *args, **options):
-    """What `f` gives and its gradients, by the native kernels and by the plain scan."""
-
-    def run(name):
-        def one(*args):
-            value = lambda *args: f(*args, **options, implementation=name)
-            out, pull = jax.vjp(value, *args)
-            return out, pull(jax.tree.map(jnp.cos, out))
-
-        return jax.jit(one)(*args)
-
-    return run("native"), run("scan")
-
-
 def check(pair, dtype, ulps=4):
     for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape
@@ -183,17 +170,11 @@ def test_gradients_by_each_kernel(dtype, vectors, ran):
 @pytest.mark.parametrize("names", ["lengths", "mask", "resets", "mask lengths resets"])
 def test_masks(names, reverse, dtype, ran):
     B, T, D, H = 6, 7, 5, 9
-    rng = np.random.default_rng(5)
-    every = {
-        "lengths": jnp.asarray([0, 1, 3, 7, 6, 2]),
-        "mask": jnp.asarray(rng.random((B, T)) < 0.6),
-        "resets": jnp.asarray(rng.random((B, T)) < 0.3),
-    }
-    options = {name: every[name] for name in names.split()}
+    options = masks_of(names, B, T)
     f, params = built_in("lstm", D, H, dtype)
     x = normal(1, B, T, D, dtype=dtype)
     if "lengths" in options:  # what is not valid is never read
-        valid = jnp.arange(T)[:, None] < every["lengths"][:, None, None]
+        valid = jnp.arange(T)[:, None] < options["lengths"][:, None, None]
         x = jnp.where(valid, x, jnp.nan)
     state = jax.tree.map(lambda a: a.astype(jnp.float32), state_of("lstm", B, H))
     start = jax.tree.map(lambda a: a[0] / 2, state)

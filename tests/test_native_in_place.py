@@ -2,13 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import jaxseq
 from examples.cells.multiplicative_lstm import MULTIPLICATIVE_LSTM
 from jaxseq._kernels.cpu import back, call
-from tests.test_native import built_in, normal, state_of
+from tests.test_native import built_in, masks_of, normal, state_of
 from tests.test_native_backward import CLOSE, check, gradients
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -42,13 +41,7 @@ def test_built_in(op, shape, dtype):
 @pytest.mark.parametrize("names", ["lengths", "mask resets"])
 def test_masks(op, names, reverse):
     B, T, H = 6, 7, 16
-    rng = np.random.default_rng(5)
-    every = {
-        "lengths": jnp.asarray([0, 1, 3, 7, 6, 2]),
-        "mask": jnp.asarray(rng.random((B, T)) < 0.6),
-        "resets": jnp.asarray(rng.random((B, T)) < 0.3),
-    }
-    options = {name: every[name] for name in names.split()}
+    options = masks_of(names, B, T)
     f, params = built_in(op, 8, H, jnp.float64)
     x = normal(1, B, T, 8)
     check(gradients(f, params, x, state_of(op, B, H), reverse=reverse, **options))
