@@ -29,12 +29,12 @@ test-fast: $(VENV)/dev
 
 # some as they run where there is no native CPU engine
 test-loop: $(VENV)/dev
-	JAXSEQ_NATIVE=0 $(BIN)/python $(PYTEST) --every 8 $(patsubst %,tests/test_%.py, \
+	JAXSEQ_NATIVE=0 $(BIN)/python $(PYTEST) --every 12 $(patsubst %,tests/test_%.py, \
 	    cells chain scan scan_rows layers remat dtypes transforms updates nn linen)
 
 # values and gradients of the cells, compiled as users compile them
 test-defaults: $(VENV)/dev
-	XLA_FLAGS= $(BIN)/python $(PYTEST) --dist load tests/test_defaults.py
+	XLA_FLAGS= $(BIN)/python $(PYTEST) --dist load tests/test_defaults.py --every $(EVERY)
 
 # the library with the newest JAX, on a newer Python than the oldest that is supported;
 # with EVERY=8 the cases that test-fast runs, with SOME=… those of some files

@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.cases import BOTH, MODES, OPS, SETS, Case
 from benchmarks.errors import UsageError
 from benchmarks.native import options as native_options
-from benchmarks.options import Parser, positive, some_of, whole
-from benchmarks.progress import Progress, minutes, seconds
+from benchmarks.options import DEVICES, Parser, choices, measuring, positive
+from benchmarks.progress import seconds
 from benchmarks.real import options as real_options
 from benchmarks.scan import options as scan_options
 from benchmarks.slices import options as slice_options
@@ -31,26 +31,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     run = add("run", "measure, and append rows to results/<device>.jsonl")
     run.add_argument("--cases", choices=SETS, default="default")
     run.add_argument("--full", action="store_const", const="full", dest="cases")
-    run.add_argument("--device", choices=("cpu", "gpu", "tpu"), default="cpu")
-    text = "timed rounds; 0 only checks the results"
-    run.add_argument("--rounds", type=whole, help=text)
-    text = "go on with the newest run, leaving out the cases that it has"
-    run.add_argument("--resume", action="store_true", help=text)
-    text = "load above which nothing is measured (default: half of the cores)"
-    run.add_argument("--max-load", type=float, metavar="N", help=text)
+    run.add_argument("--device", choices=DEVICES, default="cpu")
+    measuring(run, RESULTS, None, "timed rounds; 0 only checks the results")
     text = "compile side by side, and do not measure how long it takes"
     run.add_argument("--no-compile-times", action="store_true", help=text)
-    run.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
     profile = add("profile", "where the time of a step goes, on a CPU")
     profile.add_argument("--cases", choices=SETS, default="default")
     profile.add_argument("--calls", type=positive, default=5)
     profile.add_argument("--results", type=Path, default=RESULTS / "profile")
     for command in (run, profile):
-        for name, names in (("ops", OPS), ("modes", MODES), ("contenders", CONTENDERS)):
-            text = f"some of {', '.join(names)}"
-            how = {"type": some_of(names), "metavar": "A,B", "help": text}
-            command.add_argument(f"--{name}", **how)
+        for name, known in (("ops", OPS), ("modes", MODES), ("contenders", CONTENDERS)):
+            choices(command, name, known, all=False)
         command.add_argument("--shapes", nargs="+", metavar="B,T,D,H")
 
     report = add("report", "the tables of the README and the figures, from the rows")
@@ -108,61 +100,30 @@ def cases_of(options: argparse.Namespace) -> list[Case]:
 
 def run(options: argparse.Namespace) -> int:
     """Returns in how many cases jaxseq was not right."""
-    cases, wrong = cases_of(options), 0
+    cases = cases_of(options)
 
-    import jax
-
-    from benchmarks.contender import compile_call
     from benchmarks.contenders import load, usual
-    from benchmarks.device import cores, device_name, find_device, refuse_busy
+    from benchmarks.device import find_device
+    from benchmarks.loop import measure_all
     from benchmarks.measure import REPEATS, measure
-    from benchmarks.rows import append, begin
 
     names = {case: options.contenders or usual(case, options.device) for case in cases}
     every = dict.fromkeys(name for some in names.values() for name in some)
     # PyTorch before JAX has a device: what CUDA libraries it loads, JAX takes
     contenders = {name: load(name, options.device) for name in reversed(every)}
     device = find_device(options.device)
-    most = cores() / 2 if options.max_load is None else options.max_load
-    rounds = ROUNDS[options.cases] if options.rounds is None else options.rounds
-    if rounds:
-        refuse_busy(most)
-    path = options.results / f"{device_name(device)}.jsonl"
-    stamp, done = begin(path, device, options.resume)
-    cases = [case for case in cases if case not in done]
-
+    if options.rounds is None:
+        options.rounds = ROUNDS[options.cases]
+    rounds = options.rounds
     repeats = 0 if options.no_compile_times or not rounds else REPEATS
-    guesses = [seconds(c, len(names[c]) + 1, rounds, options) for c in cases]
-    print(f"{len(cases)} cases to {path}, about {minutes(sum(guesses))}", flush=True)
-    progress = Progress(guesses)
-    if repeats:  # a cached program would have no compile time
-        jax.config.update("jax_enable_compilation_cache", False)
-    compile_call(jax.numpy.tanh, (1.0,))  # the compiler starts at nobody's cost
-    for i, case in enumerate(cases):
-        left = minutes(progress.left(i))
-        print(f"[{i + 1}/{len(cases)}, {left} left] {case}", flush=True)
+
+    def rows(case: Case) -> list[dict[str, Any]]:
         some = {name: contenders[name] for name in names[case]}
-        rows = measure(case, some, device, rounds, repeats)
-        append(path, rows, **stamp)
-        show(rows)
-        ours = (r for r in rows if r["contender"].startswith("jaxseq"))
-        wrong += any(row["reason"] for row in ours)
-    print(f"{minutes(progress.spent())} in all")
-    return wrong
+        return measure(case, some, device, rounds, repeats)
 
-
-def show(rows: list[dict[str, Any]]) -> None:
-    times = {row["contender"]: row["median_ms"] for row in rows}
-    base = times.get("jaxseq")
-    for row in rows:
-        name, ms = row["contender"], row["median_ms"]
-        if row["reason"]:
-            print(f"    {name:12} not timed: {row['reason']}")
-        elif ms is None:
-            print(f"    {name:12} right, off by {row['max_err']:.1e} at most")
-        else:
-            over = f"  {ms / base:5.2f} of jaxseq's" if base else ""
-            print(f"    {name:12} {ms:9.3f} ms ± {row['iqr_ms']:.3f}{over}")
+    guess = lambda case: seconds(case, len(names[case]) + 1, rounds, options)
+    how: Any = {"base": "jaxseq", "ours": "jaxseq", "fresh": repeats > 0}
+    return measure_all(options, device, cases, rows, seconds=guess, **how)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmarks: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("benchmarks: stopped; go on with run --resume", file=sys.stderr)
+        print("benchmarks: stopped; go on with --resume", file=sys.stderr)
         return 130
     return 1 if failed else 0
 

@@ -1,5 +1,6 @@
 """The device measured on, its name, and the commit measured."""
 
+import hashlib
 import os
 import platform
 import re
@@ -63,13 +64,23 @@ def commit(*more: str) -> str | None:
 
     That is the library's and the benchmarks', and `more` patterns of files.
     """
-    code = ("jaxseq/*.py", "benchmarks/*.py", *more)
+    kinds = ("jaxseq/*.py", "jaxseq/*.cc", "jaxseq/*.h", "benchmarks/*.py")
     try:
         name = git("rev-parse", "--short", "HEAD")
-        changed = git("status", "--porcelain", "--", *code)
+        changed = git("status", "--porcelain", "--", *kinds, *more)
     except (OSError, subprocess.CalledProcessError):
         return None
     return name + ("+dirty" if changed else "")
+
+
+def code(folder: Path = ROOT / "jaxseq") -> str:
+    """A hash of JAX's version and the library's sources, committed or not."""
+    found = hashlib.sha256(jax.__version__.encode())
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".cc", ".h"):
+            found.update(str(path.relative_to(folder)).encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def git(*args: str) -> str:

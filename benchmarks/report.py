@@ -5,7 +5,7 @@ Of the rows in results/ it takes, of each device and case, those of the newest r
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,19 @@ def profile_table(rows: list[Row]) -> str:
     return markdown(["B,T,D,H", ""], head, lines)
 
 
+def runs_of(
+    results: Path, command: str, key: Callable[[Row], Hashable] = case_of
+) -> list[list[Row]]:
+    """The newest rows of each device; except for `run`, only those that were timed."""
+    paths = sorted(results.glob("*.jsonl"))
+    found = [rows for p in paths if (rows := newest(p, key, timed=command != "run"))]
+    if not found:
+        raise UsageError(
+            f"no rows in {results}; run python -m benchmarks {command} first"
+        )
+    return found
+
+
 def replace(path: Path, generated: str, start: str = START, end: str = END) -> None:
     """Puts the text between the two markers of a file."""
     if not path.exists():
@@ -208,9 +221,7 @@ def report(results: Path, readme: Path) -> None:
     except ModuleNotFoundError as error:
         reason = f"no module {error.name!r}; pip install 'jaxseq[benchmarks]'"
         raise UsageError(reason) from error
-    runs = [rows for p in sorted(results.glob("*.jsonl")) if (rows := newest(p))]
-    if not runs:
-        raise UsageError(f"no rows in {results}; run python -m benchmarks run first")
+    runs = runs_of(results, "run")
     if not readme.exists():
         raise UsageError(f"{readme} does not exist")
     draw_figure([plain(rows) for rows in runs], results / FIGURE)

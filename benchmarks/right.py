@@ -1,6 +1,7 @@
 """What is right: the equations in NumPy, and gradients in float64."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,8 +31,18 @@ def precision(dtype: str) -> Any:
     )
 
 
-def expected(problem: Problem, device: Any) -> Values:
-    """The right results, float64, named as in `Contender.results`; of y some rows."""
+def gradient64(problem: Problem) -> Callable[..., Any]:
+    """By `lax.scan`, for all problems of a case, so that it is compiled once."""
+    return jax.jit(gradient_of(layer(problem, "scan").apply))
+
+
+def expected(
+    problem: Problem, device: Any, gradient: Callable[..., Any] | None = None
+) -> Values:
+    """The right results, float64, named as in `Contender.results`; of y some rows.
+
+    `gradient` is that of `gradient64` for a problem of the same case, if there is one.
+    """
     wide = jax.tree.map(lambda a: a.astype(np.float64), problem._replace(case=None))
     wide = wide._replace(
         case=problem.case, lengths=problem.lengths, resets=problem.resets
@@ -43,7 +54,7 @@ def expected(problem: Problem, device: Any) -> Values:
     with jax.enable_x64(True):
         scan = layer(wide, "scan")
         args = scan.weights, wide.x, wide.dy, wide.lengths, wide.resets
-        found = jax.jit(gradient_of(scan.apply))(*jax.device_put(args, device))
+        found = (gradient or gradient64(wide))(*jax.device_put(args, device))
         y, weights, dx = jax.tree.map(np.asarray, found)
     steps = STEPS_OF_LONG if problem.case.T > LONG else problem.case.T
     if problem.case.bidirectional:

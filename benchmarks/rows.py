@@ -1,7 +1,7 @@
 """Writes rows, reads them back, and puts each contender beside jaxseq."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,32 +41,49 @@ def newest_run(path: Path) -> list[Row]:
     return [row for row in rows if row["run"] == newest]
 
 
-def begin(path: Path, device: Any, resume: bool) -> tuple[dict[str, Any], set[Case]]:
-    """What is written into every row of a run, and the cases that it has already."""
-    stamp = {"device": devices.device_name(device), "commit": devices.commit()}
-    stamp["run"] = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    rows = newest_run(path) if resume else []
-    if rows:
-        if rows[0]["commit"] != stamp["commit"]:
-            measured = rows[0]["commit"]
-            raise UsageError(f"--resume: the newest run is of commit {measured}")
-        stamp["run"] = rows[0]["run"]
-    return stamp, {*map(case_of, rows)}
-
-
-def newest(path: Path) -> list[Row]:
-    """Of each case the rows of its newest run."""
-    rows, runs = read(path), {}
-    run = lambda row: row.get("run", "")  # which the oldest profiles lack
-    for row in rows:
-        case = case_of(row)
-        runs[case] = max(run(row), runs.get(case, ""))
-    return [row for row in rows if run(row) == runs[case_of(row)]]
-
-
 def case_of(row: Row) -> Case:
     """The case of a row; older rows do not name what all of them had."""
     return Case(**{name: row[name] for name in Case._fields if name in row})
+
+
+def begin(
+    path: Path,
+    device: Any,
+    resume: bool,
+    key: Callable[[Row], Hashable] = case_of,
+    timed: bool = False,
+) -> tuple[dict[str, Any], set[Hashable]]:
+    """What is written into every row of a run, and the cases that need no new rows.
+
+    Those are the ones whose newest rows are of the library as it is now; with `timed`,
+    rows of a run that only checked the results do not count.
+    """
+    stamp = {"device": devices.device_name(device), "commit": devices.commit()}
+    stamp["code"] = devices.code()
+    stamp["run"] = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if not resume or not path.exists():
+        return stamp, set()
+    rows = newest(path, key)
+    last = max(rows, key=run_of, default={})
+    if last.get("code") == stamp["code"]:
+        stamp["run"] = last["run"]
+    same = [row for row in rows if row.get("code") == stamp["code"]]
+    return stamp, {key(row) for row in same if row["rounds"] or not timed}
+
+
+def newest(
+    path: Path, key: Callable[[Row], Hashable] = case_of, timed: bool = False
+) -> list[Row]:
+    """Of each case the rows of its newest run, or of the newest that was timed."""
+    rows = [row for row in read(path) if row.get("rounds", 1) or not timed]
+    runs: dict[Hashable, str] = {}
+    for row in rows:
+        runs[key(row)] = max(run_of(row), runs.get(key(row), ""))
+    return [row for row in rows if run_of(row) == runs[key(row)]]
+
+
+def run_of(row: Row) -> str:
+    return row.get("run", "")  # which the oldest profiles lack
 
 
 def contenders_of(rows: list[Row]) -> list[str]:

@@ -85,9 +85,12 @@ def calls_in(sample_ms: float, ms: float, ahead: bool) -> int:
 
 
 def fitting(
-    contenders: Mapping[str, Contender], rounds: int, ahead: bool = False
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    ahead: bool = False,
+    seconds: float = TURNS_S,
 ) -> tuple[dict[str, int], int]:
-    """How many calls of each make a sample, and as many rounds as fit into `TURNS_S`.
+    """How many calls of each make a sample, and as many rounds as fit into `seconds`.
 
     That is for contenders that have run already, and for calls that may be slow.
     """
@@ -98,7 +101,13 @@ def fitting(
             ms = min(ms, sample(contender, 1), sample(contender, 1))
         calls[name] = calls_in(SAMPLE_MS, ms, ahead)
         turn += contender.pause + (1 + calls[name]) * ms / 1e3
-    return calls, min(rounds, max(FEWEST, int(TURNS_S / turn)))
+    return calls, min(rounds, max(FEWEST, int(seconds / turn)))
+
+
+def rounds_s(contenders: int, call: float, rounds: int) -> float:
+    """A guess of how long the rounds of `fitting` take for calls of `call` seconds."""
+    turn = contenders * (0.05 + call + max(SAMPLE_MS / 1e3, call))
+    return min(rounds * turn, max(TURNS_S, FEWEST * turn))
 
 
 def median_iqr(times: list[float]) -> tuple[float, float]:

@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> int:
             used = build.compiler(build.cached(), again=command == "build")
             found = compilers.name_of(used)
             if command == "status":
-                print(f"not built yet: {found} does it at its first use, or by `build`")
+                how = "when a layer first needs it, or now by `build`"
+                print(f"not built yet: {found} builds it {how}")
                 return 1
             _build(found)
     except OSError as error:

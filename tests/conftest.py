@@ -126,7 +126,9 @@ def pytest_collection_modifyitems(
         function = item.nodeid.partition("[")[0]
         mark = item.get_closest_marker("every")
         own = mark.args[0] if quick and mark else 1
-        (left_out if seen[function] % max(every, own) else kept).append(item)
+        is_long = quick and item.get_closest_marker("long")
+        out = is_long or seen[function] % max(every, own)
+        (left_out if out else kept).append(item)
         seen[function] += 1
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -166,3 +168,14 @@ def native_library():
         if compilers.compiler() is not None and not no_folder:
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["plain", "avx2", "avx512"])
+def vectors(request, monkeypatch):
+    """The native kernels, those that this processor has; new programs for each."""
+    from jaxseq._kernels.cpu import call
+
+    monkeypatch.setattr(call, "VECTORS", request.param)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()

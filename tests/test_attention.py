@@ -258,6 +258,7 @@ def assert_near(found, want, dtype, units):
         np.testing.assert_allclose(np.asarray(a, float), b, atol=most)
 
 
+@pytest.mark.every(3)
 @every_kind
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_other_dtypes(kind, dtype):

@@ -95,7 +95,7 @@ def with_masks(monkeypatch: Any, run: Callable[[], Any]) -> tuple[Any, list[Any]
     return out, [np.asarray(a, float) for a in masks]
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(4)
 @every_case
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_equations_for_the_masks_that_are_drawn(case, options, monkeypatch):

@@ -70,6 +70,7 @@ def test_step_is_a_scan_body(cell):
     assert_close((end, y.swapaxes(0, 1)), expected(cell, params, x, state))
 
 
+@pytest.mark.every(5)
 @every_cell
 @both_directions
 @pytest.mark.parametrize("batch, T", [((), 0), ((3,), 0), ((0,), 4), ((2, 0), 4)])
@@ -85,6 +86,7 @@ def test_empty_inputs(cell, batch, T, reverse):
     )
 
 
+@pytest.mark.every(5)
 @every_cell
 @both_directions
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
@@ -121,6 +123,7 @@ def test_padding_reaches_neither_outputs_nor_gradients(cell, reverse):
     assert not np.asarray(dx)[padding].any()
 
 
+@pytest.mark.every(5)
 @every_cell
 @both_directions
 @pytest.mark.parametrize("name", ["lengths", "resets"])

@@ -131,6 +131,7 @@ def descent(loss):
     return step
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_sum_over_devices_behind_the_loops(name):
     """Of each gradient once, and nothing else is sent."""
@@ -146,6 +147,7 @@ def test_one_sum_over_devices_behind_the_loops(name):
     assert forward in ([], [("all-reduce", 1, "")])  # that of the loss
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_sum_in_shards(name):
     loss, params, data = LOSSES[name]
@@ -158,9 +160,11 @@ def test_one_sum_in_shards(name):
     assert {(kind, inside) for kind, _, inside in some} == {("all-reduce", "")}
 
 
-def test_on_eight_devices():
+@pytest.mark.every(4)
+@pytest.mark.parametrize("first", range(4))
+def test_on_eight_devices(first):
     """In 16 bits, and with hidden units split; see `tests/eight_collectives.py`."""
-    command = [sys.executable, "-m", "tests.eight_collectives"]
+    command = [sys.executable, "-m", "tests.eight_collectives", str(first), "4"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == "no more is sent than has to be"

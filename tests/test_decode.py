@@ -149,6 +149,7 @@ def beam_by_hand(step, end, b, beam, penalty, most):
     return sorted(done, reverse=True)[:beam]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize(("model", "end"), [("gru", END), ("same", 0), ("same", 1)])
 @pytest.mark.parametrize("beam", [1, 3])

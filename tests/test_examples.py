@@ -132,7 +132,7 @@ def random_problem(cell: Example, shape: tuple[int, ...] = (*BATCH, T)) -> Any:
     return params, cell.inputs(rng, shape), state
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @every_example
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_matches_equations_and_gradients_their_finite_differences(cell, options):
@@ -152,7 +152,7 @@ def test_one_step(cell):
 
 
 # a chain of products; weights in `extra`; no input map; heads; no recurrent product
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     "name", ["reset_before_gru", "peephole_lstm", "gru_d", "slstm", "sru"]
 )
@@ -163,6 +163,7 @@ def test_second_derivatives(name):
     assert_second_derivatives(loss, (params, x, state))
 
 
+@pytest.mark.every(2)
 @every_example
 def test_padding_reaches_neither_outputs_nor_gradients(cell):
     params, x, state = random_problem(cell)

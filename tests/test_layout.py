@@ -41,7 +41,7 @@ MAY_IMPORT = {
 LATE = {
     "_engine.backends": "_kernels",
     "_engine.native": "_kernels",
-    "_files": "jaxseq convert numpy",
+    "_files": "jaxseq convert numpy",  # which is there where jax is
     "convert": "google numpy onnx",
 }
 # what is installed with the library's extras; jax may be imported by all

@@ -83,6 +83,7 @@ def mesh_of(kind=AxisType.Auto):
     return jax.make_mesh((2,), ("time",), axis_types=(kind,))
 
 
+@pytest.mark.every(2)
 @every_option
 @both_directions
 def test_over_devices(options, reverse):
@@ -283,6 +284,7 @@ def test_one_gather_forward_and_one_sum_back():
         assert all(inside == "" for _, inside in kinds)
 
 
+@pytest.mark.long
 def test_on_eight_devices():
     """See `tests/eight_devices_long.py`."""
     command = [sys.executable, "-m", "tests.eight_devices_long"]

@@ -76,6 +76,7 @@ def assert_alike(ours, theirs, *args):
     assert_close(got, with_gradients(theirs, variables, *args))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", CELLS)
 def test_over_time_equals_steps_by_hand(name, reverse):
@@ -431,6 +432,7 @@ def test_without_inputs():
     assert_alike(Alone(scan), Alone(nn.scan), STATE)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("step_rng", [True, False])
 @pytest.mark.parametrize("product", [True, False])

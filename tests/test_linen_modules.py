@@ -47,6 +47,7 @@ def pair(name, **options):
     return module, variables, other
 
 
+@pytest.mark.every(3)
 @every_module
 @pytest.mark.parametrize(
     "options",

@@ -14,7 +14,7 @@ from examples.cells.multiplicative_lstm import MULTIPLICATIVE_LSTM
 from examples.cells.peephole_lstm import PEEPHOLE_LSTM
 from examples.cells.projected_lstm import PROJECTED_LSTM
 from examples.cells.reset_before_gru import RESET_BEFORE_GRU
-from jaxseq._kernels.cpu import back, call
+from jaxseq._kernels.cpu import back
 from tests.test_native import bodies, built_in, masks_of, normal, state_of
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -32,14 +32,6 @@ def ran(monkeypatch):
     real = back.backward
     monkeypatch.setattr(back, "backward", lambda *a: (found.append(1), real(*a))[1])
     return found
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["plain", "avx2", "avx512"])
-def vectors(request, monkeypatch):
-    monkeypatch.setattr(call, "VECTORS", request.param)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def gradients(f, *args, **options):
@@ -106,14 +98,16 @@ def test_masks(op, names, reverse, ran):
 
 @pytest.mark.every(3)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("names", ["resets", "resets mask"])
-def test_start(names, reverse, ran):
+@pytest.mark.parametrize("names, B", [("resets", 4), ("resets mask", 40)])
+def test_start(names, B, reverse, ran):
+    """The same for all rows, or, in more than a block of rows, one for each."""
     params = jaxseq.cell_init(jax.random.key(0), 3, 20, (5, 20), dtype=jnp.float64)
     rng = np.random.default_rng(1)
-    every = {name: jnp.asarray(rng.random((4, 6)) < 0.5) for name in ("resets", "mask")}
+    every = {name: jnp.asarray(rng.random((B, 6)) < 0.5) for name in ("resets", "mask")}
     options: dict[str, Any] = {name: every[name] for name in names.split()}
-    state = jaxseq.LSTMState(normal(2, 4, 5), normal(3, 4, 5))
-    start = jaxseq.LSTMState(normal(2, 5), normal(3, 5))
+    rows = () if B == 4 else (B,)
+    state = jaxseq.LSTMState(normal(2, B, 5), normal(3, B, 5))
+    start = jaxseq.LSTMState(normal(4, *rows, 5), normal(5, *rows, 5))
     update = lambda z, s, w, _: _lstm(z + w(s.h), s.c)
 
     def run(params, x, state, start, implementation):
@@ -122,7 +116,7 @@ def test_start(names, reverse, ran):
             implementation=implementation,
         )  # fmt: skip
 
-    check(gradients(run, params, normal(1, 4, 6, 3), state, start))
+    check(gradients(run, params, normal(1, B, 6, 3), state, start))
     assert len(ran) == 1
 
 
@@ -249,6 +243,7 @@ def test_derivatives_of_derivatives(op, ran):
     assert ran
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("options", [{"remat": 3}, {"remat": 2, "reverse": True}])
 def test_remat(options, ran):
     f, params = built_in("lstm", 3, 5, jnp.float64)

@@ -35,6 +35,7 @@ def gradients(params, x, h, **options):
 
 
 # rows as they lie, and copied; in one block and in several; few rows, in pieces
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("B", "T", "H"), [(3, 5, 16), (3, 5, 13), (70, 4, 8), (5, 1, 8), (1, 70, 256)]
 )

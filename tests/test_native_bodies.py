@@ -22,6 +22,8 @@ NAMES = [
     "two layers",
     "silu of two",
     "weight in a norm",
+    "counter in the state",
+    "index as output",
     "state read before",
     "concatenation",
     "one row",
@@ -57,6 +59,7 @@ def of_kinds(rng):
     )
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", [*NAMES, "of kinds"])
 def test_a_body(name, monkeypatch):
     ran, real = [], call.forward

@@ -103,6 +103,7 @@ def test_nothing_is_said_where_there_is_no_compiler(tmp_path):
     assert [*tmp_path.iterdir()] == [nobody]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("home", ["file/home", "/proc/nobody"])
 def test_nothing_is_said_where_no_folder_can_be_written(home, tmp_path):
     (tmp_path / "file").touch()

@@ -2,26 +2,16 @@
 
 import os
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseq._kernels.cpu import call
 from tests.test_native_ops import FUNCTIONS, PAIRS, assert_ulps, evaluated, flushed
 
 pytestmark = pytest.mark.usefixtures("native_library")
 LONG = "JAXSEQ_TEST_UPDATES" in os.environ  # as make test-long sets it
 MANTISSAS = 1000 if LONG else 25  # of each exponent and sign
 DTYPES = [jnp.float32, jnp.float64]
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["plain", "avx2", "avx512"])
-def vectors(request, monkeypatch):
-    monkeypatch.setattr(call, "VECTORS", request.param)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def over_exponents(dtype, rng):

@@ -58,6 +58,7 @@ def kernel(d, sides, matrices, bias, vectors=2, **bits):
         shapes.append((B, T, len(w)) if turned >> i & 1 else (T, B, len(w)))
     out = [jax.ShapeDtypeStruct(shape, d.dtype) for shape in shapes]
     how = {"lefts": len(sides), "turned": 0, "before": 0, "reverse": 0, **bits}
+    how = {"members": -1, "own": "", **how}
     f = jax.ffi.ffi_call(build.GRADIENTS, out, vmap_method="sequential")
     return f(d, *flat, *matrices, vectors=vectors, **how)
 
@@ -73,6 +74,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("vectors", [0, 1, 2], ids=["plain", "avx2", "avx512"])
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("size", SIZES)
@@ -194,7 +196,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: " ".join(o) or "plain")
 def test_options(op, options, ran):
@@ -203,6 +205,7 @@ def test_options(op, options, ran):
     assert ran
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     "wanted", [(0,), (1,), (2,), (3,), (0, 2)], ids=["w_x", "w_h", "b", "x", "w_x b"]
 )
@@ -234,6 +237,21 @@ def test_finite_differences():
     f, params = built_in("lstm", 3, 5, jnp.float64)
     run = lambda params, x: f(params, x, implementation="native")[1]
     check_grads(run, (params, normal(1, 2, 4, 3)), 2, ["rev"], 1e-5, 1e-5)
+
+
+def test_second_biases_are_summed_in_the_same_sweep(ran):
+    """No pass over what is over time is left, for any number of gates with one."""
+    f, params = built_in("gru", 5, 19, jnp.float64)
+    for b in (params.b_hn, normal(2, 57)):
+        del ran[:]
+        args = params._replace(b_hn=b), normal(1, 3, 7, 5)
+        run = jax.jit(partial(gradients, "native", f, wanted=(0, 1)))
+        assert " reduce(" not in str(run.lower(args).compile().as_text())
+        assert sorted(ran) == [(0, 1, 1), (1, 1, 1)]
+        both(f, args, (0, 1))
+    # the bias by itself, as without the kernels
+    only = lambda b, *args, **how: f(params._replace(b_hn=b), *args, **how)
+    both(only, (params.b_hn, args[1]), (0,))
 
 
 def test_few_rows_go_by_xla(monkeypatch, ran):
@@ -275,16 +293,47 @@ def test_inputs_that_pass_or_have_two_matrices(ran):
     assert ran
 
 
-def test_blocks_of_matrices_go_by_xla(ran):
-    params = jaxseq.CellParams(normal(1, 3, 6), normal(2, 2, 3, 3), None)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 3), (3, 2, 4), (1, 6, 6)], ids=str)
+def test_matrices_in_blocks(shape, turned, ran):
+    N, I, O = shape
+    H, Z = N * I, N * O
+    params = jaxseq.CellParams(normal(1, 3, Z), normal(2, *shape), normal(5, Z))
 
     def run(params, x, implementation):
-        update = lambda z, h, w, _: jnp.tanh(z + w(h))
-        return jaxseq.cell(update, params, x, zeros=6, implementation=implementation)
+        update = lambda z, h, w, _: jnp.tanh((z + w(h)).reshape(-1, H)).prod(0)
+        how: Any = {"zeros": H, "implementation": implementation}
+        one = lambda x: jaxseq.cell(update, params, x, **how)
+        return one(x) if turned else jax.vmap(one, 1)(x)
 
-    args = params, normal(3, 4, 7, 3)
-    check(gradients(None, run, args, (0, 1)), gradients("scan", run, args, (0, 1)))
-    assert not ran
+    both(run, (params, normal(3, 4, 7, 3) if turned else normal(3, 7, 4, 3)), (0, 1))
+    assert ran
+
+
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("shape", [(3, 1, 2, 2, 2), (2, 3, 1, 1, 4)], ids=str)
+def test_blocks_of_several_gates(shape, members, ran):
+    """As bodies have them that map products over their heads."""
+    N, P, I, Q, O = shape
+    w_x, w_h = normal(1, 3, Q * N * O), normal(2, members or 1, *shape)
+    state, xs = normal(3, 2, P, N, I), normal(4, 5, 2, 3)
+
+    def run(w_x, w_h, state, xs, implementation):
+        scan = jaxseq.scan if implementation == "native" else jax.lax.scan
+
+        def step(h, x):
+            z = (x @ w_x).reshape(-1, Q, N, O) + jnp.einsum("bpni,npiqo->bqno", h, w_h)
+            new = jnp.tanh(z).sum((1, 3))[:, None, :, None] * jnp.cos(h)
+            return new, new
+
+        return scan(step, state, xs)
+
+    one = lambda name, *args: gradients(name, run, args, (0, 1, 2, 3))
+    args = w_x, w_h if members else w_h[0], state, xs
+    axes = None, None, 0, None, None
+    get = jax.vmap(one, axes) if members else one
+    check(get("native", *args), get("scan", *args))
+    assert ran
 
 
 def value(f, name, params, x):
@@ -292,7 +341,7 @@ def value(f, name, params, x):
 
 
 def test_vmap(ran):
-    """Each member has gradients of its own, by XLA; rows of a batch by the kernels."""
+    """Each member has gradients of its own; those of rows of a batch are summed."""
     f, params = built_in("lstm", 3, 6, jnp.float64)
     x = normal(1, 4, 3, 5, 3)
 
@@ -306,10 +355,10 @@ def test_vmap(ran):
 
         return jax.grad(run, (0, 1))(params, x[0])
 
-    for each, times in ((members, 0), (rows, 1)):
+    for each in (members, rows):
         del ran[:]
         check(*(jax.jit(partial(each, name))() for name in ("native", "scan")))
-        assert len(ran) == times
+        assert len(ran) == 1
 
 
 def test_derivatives_of_derivatives(ran):
@@ -326,9 +375,10 @@ def test_derivatives_of_derivatives(ran):
     assert ran
 
 
-def test_shard_map(ran):
+@pytest.mark.parametrize("op", ["lstm", "gru"])
+def test_shard_map(op, ran):
     """Gradients of weights that all devices have are summed over them."""
-    f, params = built_in("lstm", 3, 6, jnp.float64)
+    f, params = built_in(op, 3, 6, jnp.float64)
     x = normal(1, 4, 5, 3)
     mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
     P = PartitionSpec

@@ -122,6 +122,7 @@ def test_the_equations(cell, dtype, shape):
     near(np.float64(y), want)
 
 
+@pytest.mark.every(7)
 @every_cell
 @every_type
 @pytest.mark.parametrize("B", [1, 3, 20])  # the matrices as they lie, and packed
@@ -148,6 +149,7 @@ def check(pair, dtype, ulps=4):
         np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=ulps * eps(dtype))
 
 
+@pytest.mark.every(5)
 @every_type
 @pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("shape", SHAPES[:4])
@@ -158,6 +160,7 @@ def test_gradients(op, shape, dtype, ran):
     assert ran == ["forward", "backward"]
 
 
+@pytest.mark.every(3)
 @every_type
 def test_gradients_by_each_kernel(dtype, vectors, ran):
     f, params = built_in("gru", 5, 37, dtype)
@@ -165,6 +168,7 @@ def test_gradients_by_each_kernel(dtype, vectors, ran):
     assert ran == ["forward", "backward"]
 
 
+@pytest.mark.every(5)
 @every_type
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("names", ["lengths", "mask", "resets", "mask lengths resets"])
@@ -183,6 +187,7 @@ def test_masks(names, reverse, dtype, ran):
     assert ran == ["forward", "backward"]
 
 
+@pytest.mark.every(3)
 @every_type
 @pytest.mark.parametrize("cell", [PEEPHOLE_LSTM, PROJECTED_LSTM])
 def test_cells_of_users(cell, dtype, ran):
@@ -220,6 +225,7 @@ def bodies(dtype, H):
     return {"narrow": (narrow, h), "mixed": (mixed, c), "two": (two, (h, c))}
 
 
+@pytest.mark.every(3)
 @every_type
 @pytest.mark.parametrize("name", ["narrow", "mixed", "two"])
 def test_bodies_of_scans(name, dtype, ran):
@@ -243,6 +249,7 @@ def test_bodies_of_scans(name, dtype, ran):
         assert ran == ["forward", "forward", "backward"]
 
 
+@pytest.mark.every(3)
 @every_type
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_in_its_row(bad, dtype, vectors):
@@ -255,6 +262,19 @@ def test_what_is_not_finite_stays_in_its_row(bad, dtype, vectors):
     )
     assert np.isnan(np.float32(want[2])).any() == np.isnan(bad)
     np.testing.assert_allclose(np.float32(y), np.float32(want), atol=2 * eps(dtype))
+
+
+def test_nothing_is_read_behind_a_row_of_odd_width():
+    """There is what the wider rows of the run before have left."""
+    for D, factor in ((5, np.nan), (3, 1)):
+        f, params = built_in("lstm", D, 5, jnp.bfloat16)
+        x = normal(1, 12, 6, D, dtype=jnp.bfloat16) * factor
+        (_, y), (_, want) = (
+            jax.jit(partial(f, implementation=name))(params, x)
+            for name in ("native", "scan")
+        )
+    near = 2 * eps(jnp.bfloat16)
+    np.testing.assert_allclose(np.float32(y), np.float32(want), atol=near)
 
 
 def test_what_float16_is_too_small_for():

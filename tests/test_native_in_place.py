@@ -26,7 +26,7 @@ def ran(monkeypatch):
     assert found
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -36,6 +36,7 @@ def test_built_in(op, shape, dtype):
     check(gradients(f, params, normal(1, B, T, D, dtype=dtype)), dtype)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("op", ["lstm", "gru"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("names", ["lengths", "mask resets"])

@@ -28,7 +28,7 @@ echo "no library" > "$2"
 """
 # stays until it is killed, the first time
 WAITS = """#!/bin/sh
-mkdir "$(dirname "$0")/waited" 2> /dev/null && exec sleep 600
+(set -C; echo $$ > "$(dirname "$0")/waited") 2> /dev/null && exec sleep 600
 while [ "$1" != -o ]; do shift; done
 echo "no library" > "$2"
 """
@@ -137,10 +137,10 @@ def test_killed_in_the_middle(monkeypatch, tmp_path):
         [sys.executable, "-c", code],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # to end its compilers with it, after the test
     )
+    waited = tmp_path / "bin" / "waited"
     try:
-        while not (tmp_path / "bin" / "waited").exists():
+        while not waited.exists() or not waited.read_text():
             assert running.poll() is None
             time.sleep(0.05)
         running.kill()
@@ -151,7 +151,7 @@ def test_killed_in_the_middle(monkeypatch, tmp_path):
         found = sorted(p.suffix for p in path.parent.iterdir())
         assert found == [".lock", ".so"]
     finally:
-        os.killpg(running.pid, signal.SIGKILL)
+        os.kill(int(waited.read_text()), signal.SIGKILL)
 
 
 def test_a_compiler_that_is_too_old(monkeypatch, tmp_path):

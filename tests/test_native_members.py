@@ -11,10 +11,21 @@ import pytest
 
 import jaxseq
 from jaxseq._kernels.cpu import build
+from jaxseq._kernels.cpu import gradients as native
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
 B, T, D, H = 3, 4, 5, 9
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few():
+    """Gradients of few rows are by the kernels too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "FEW", 0)
+        jax.clear_caches()
+        yield
+    jax.clear_caches()
 
 
 def normal(seed, *shape):
@@ -58,9 +69,12 @@ def both(axes, *args, op="lstm", calls=2):
     text = run("native").lower(*args).as_text()
     assert text.count(f"@{build.MEMBERS}") == calls  # and never one after the other
     assert f"@{build.TARGET}" not in text
+    # those of matrices as well, and of inputs; a gru has two sums
+    assert text.count(f"@{build.GRADIENTS}") == (3 if op == "gru" else 2)
     check(run("native")(*args), run("scan")(*args))
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("M", [1, 2, 5])
 def test_members(M, op):
@@ -78,6 +92,7 @@ def test_of_some_weights():
     both([(axes, 0, None)], params._replace(w_h=w_h), normal(1, 5, B, T, D), masks())
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     "axes, lead",
     [
@@ -125,36 +140,43 @@ def test_on_threads(threads):
     assert ran.returncode == 0, ran.stderr
 
 
-def called(monkeypatch, change):
+def called(monkeypatch, name, change):
     """The error of a call of members that has been changed."""
     real = jax.ffi.ffi_call
 
-    def ffi_call(name, results, **options):
-        run = real(name, results, **options)
+    def ffi_call(target, results, **options):
+        run = real(target, results, **options)
 
         def call(*args, **attributes):
-            if name == build.MEMBERS:  # not what is traced before it is mapped
+            # not what is traced before it is mapped
+            if target == name and attributes.get("own", "").strip("0"):
                 attributes |= change(attributes)
             return run(*args, **attributes)
 
         return call
 
     monkeypatch.setattr(jax.ffi, "ffi_call", ffi_call)
-    run = jax.jit(jax.vmap(lambda p, x: jaxseq.rnn(p, x, implementation="native")[1]))
+    run = jax.jit(jax.vmap(gradients("rnn", "native"), (0, 0, None)))
     with pytest.raises(Exception, match="INVALID_ARGUMENT: jaxseq") as error:
-        jax.block_until_ready(run(ensemble(2, op="rnn"), normal(1, 2, B, T, D)))
+        jax.block_until_ready(run(ensemble(2, op="rnn"), normal(1, 2, B, T, D), {}))
     return str(error.value)
 
 
+@pytest.mark.parametrize("name", [build.MEMBERS, build.GRADIENTS])
 @pytest.mark.parametrize(
     "change, text",
     [
         (lambda a: {"members": 3}, "another number of members"),
-        (lambda a: {"members": -1}, "a negative number of members"),
+        (lambda a: {"members": -1}, "jaxseq"),
         (lambda a: {"own": a["own"][1:]}, "differ in number"),
         (lambda a: {"own": "0" * len(a["own"])}, "jaxseq"),
-        (lambda a: {"own": "1" * len(a["own"])}, "another number of members"),
+        (lambda a: {"own": "1" * len(a["own"])}, "jaxseq"),
     ],
 )
-def test_what_does_not_fit_is_an_error(change, text, monkeypatch):
-    assert text in called(monkeypatch, change)
+def test_what_does_not_fit_is_an_error(name, change, text, monkeypatch):
+    assert text in called(monkeypatch, name, change)
+
+
+def test_each_with_a_program_of_its_own_is_an_error(monkeypatch):
+    change = lambda a: {"own": "1" * len(a["own"])}
+    assert "a program of its own" in called(monkeypatch, build.MEMBERS, change)

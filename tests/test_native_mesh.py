@@ -13,7 +13,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxseq
-from jaxseq._kernels.cpu import build
+from jaxseq._engine.types import Devices
+from jaxseq._kernels.cpu import build, spread
 from tests.test_collectives import sent
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -166,9 +167,6 @@ def test_what_is_not_split():
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     assert "3 rows are not split over 2 devices" in refused(mesh, 3)
     mesh = jax.sharding.AbstractMesh((2, 2), ("d", "e"), (AxisType.Auto,) * 2)
-    from jaxseq._engine.types import Devices
-    from jaxseq._kernels.cpu import spread
-
     assert spread.limit(Devices(4, mesh), 4) == "the mesh has several axes"
 
 

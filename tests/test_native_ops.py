@@ -11,20 +11,11 @@ import scipy.special
 from jax import lax
 
 import jaxseq
-from jaxseq._kernels.cpu import build, call
+from jaxseq._kernels.cpu import build
 from jaxseq._kernels.cpu.elements import OPS
-from jaxseq._kernels.cpu.trace import FOLDS
+from jaxseq._kernels.cpu.folds import FOLDS
 
 pytestmark = pytest.mark.usefixtures("native_library")
-
-
-@pytest.fixture(params=[0, 1, 2], ids=["plain", "avx2", "avx512"])
-def vectors(request, monkeypatch):
-    """The kernels, those of them that this processor has; new programs for each."""
-    monkeypatch.setattr(call, "VECTORS", request.param)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def evaluated(functions, x, *extra, implementation="native"):
@@ -131,32 +122,20 @@ def flushed(x):
     return np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.copysign(0, x), x)
 
 
+@pytest.mark.every(5)
+@pytest.mark.parametrize("functions", [FUNCTIONS, PAIRS], ids=["of one", "of two"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_functions(dtype, vectors):
+def test_functions(dtype, functions, vectors):
     rng = np.random.default_rng(0)
-    spread = [rng.standard_normal(500) * s for s in (0.01, 1, 8, 40)]
-    x = np.concatenate([EDGES, *spread]).astype(dtype)
-    found = evaluated({k: f for k, (f, _) in FUNCTIONS.items()}, jnp.asarray(x)[None])
-    wide = flushed(x).astype(np.longdouble)
-    for name, (_, f) in FUNCTIONS.items():
+    edges = np.meshgrid(*[EDGES] * (1 if functions is FUNCTIONS else 2))
+    spread = lambda: [rng.standard_normal(500) * s for s in (0.01, 1, 8, 40)]
+    args = [np.concatenate([a.ravel(), *spread()]).astype(dtype) for a in edges]
+    x, *others = map(jnp.asarray, args)
+    found = evaluated({k: f for k, (f, _) in functions.items()}, x[None], *others)
+    wide = [flushed(a).astype(np.longdouble) for a in args]
+    for name, (_, f) in functions.items():
         with np.errstate(all="ignore"):
-            exact = np.asarray(f(wide), np.longdouble)
-        assert_ulps(name, np.asarray(found[name])[0], exact, dtype)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_functions_of_two(dtype, vectors):
-    rng = np.random.default_rng(0)
-    x, y = map(np.ravel, np.meshgrid(EDGES, EDGES))
-    x = np.concatenate([x, rng.standard_normal(500) * 4]).astype(dtype)
-    y = np.concatenate([y, rng.standard_normal(500) * 4]).astype(dtype)
-    x, y = flushed(x), flushed(y)
-    found = evaluated(
-        {k: f for k, (f, _) in PAIRS.items()}, jnp.asarray(x)[None], jnp.asarray(y)
-    )
-    for name, (_, f) in PAIRS.items():
-        with np.errstate(all="ignore"):
-            exact = f(x.astype(np.longdouble), y.astype(np.longdouble))
+            exact = np.asarray(f(*wide), np.longdouble)
         assert_ulps(name, np.asarray(found[name])[0], exact, dtype)
 
 
@@ -166,10 +145,14 @@ def test_zeros_keep_their_signs(vectors):
     functions = {name: FUNCTIONS[name][0] for name in names.split()}
     functions |= {"neg": lambda a: -a, "add": lambda a: a + -0.0}
     functions |= {"mul": lambda a: a * -1.0, "sub": lambda a: a - 0.0}
+    functions |= {"less": lambda a: a - -0.0}
     x = np.array([[0.0, -0.0] * 9])
+    negative = np.signbit(x)
+    others = {"neg": ~negative, "mul": ~negative, "less": np.zeros_like(negative)}
     for name, found in evaluated(functions, jnp.asarray(x)).items():
-        turned = name in ("neg", "mul")
-        np.testing.assert_array_equal(np.signbit(found), np.signbit(x) ^ turned, name)
+        np.testing.assert_array_equal(
+            np.signbit(found), others.get(name, negative), name
+        )
 
 
 # over a row, with two functions that read it again
@@ -248,4 +231,6 @@ def names_of(file, start):
 
 def test_instructions_have_the_same_names():
     assert names_of("ops.h", "OP(") == OPS
-    assert len(FOLDS) == 4
+    text = (build.HERE / "src" / "fold.h").read_text()
+    folds = text.partition("enum { ")[2].partition(" }")[0].split(", ")
+    assert len(FOLDS) == len(folds)

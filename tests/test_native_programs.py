@@ -75,6 +75,7 @@ def test_compiled_ahead(want):
     check(compiled(PARAMS, X), want)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "policy",
     [
@@ -105,6 +106,7 @@ def test_what_was_saved_is_read_again(want):
         check(pull(jnp.cos(y)), want[1])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("numbers", [(0,), (1,), (0, 1)])
 def test_donated_arguments(numbers, want, recwarn):
     given = jax.tree.map(jnp.copy, (PARAMS, X))

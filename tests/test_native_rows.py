@@ -47,7 +47,7 @@ def both(ran):
     return {"forward", "backward"} <= set(ran)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("B", "H", "N"), [(3, 12, 4), (1, 30, 2), (40, 32, 2), (5, 8, 8), (2, 5, 1)]
 )
@@ -176,7 +176,7 @@ def test_blocks_with_the_gates_of_a_head(ran):
     assert both(ran)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_bodies_of_scans(name, monkeypatch, ran):
     problem = BODIES[name](np.random.default_rng(1))
@@ -216,17 +216,9 @@ REFUSED = {
         lambda h, x, w: (jnp.sort(x + h @ w["h"], -1), None),
         "the kernel has no sort",
     ),
-    "summed up": (
-        lambda h, x, w: (jnp.cumsum(x + h @ w["h"], -1), None),
-        "the kernel has no cumsum",
-    ),
     "turned rows": (
         lambda h, x, w: ((x + h @ w["h"])[::-1], None),
         "the kernel has no rev of float64[3,4] to float64[3,4]",
-    ),
-    "integers": (
-        lambda h, x, w: (x + h @ w["h"], (h > 0).astype(jnp.int32)),
-        "the state is float64, and a row is int32",
     ),
 }
 
@@ -238,21 +230,6 @@ def test_what_it_does_not_run(name, ran):
     run = lambda h, w: jaxseq.scan(lambda h, x: f(h, x, w), h, x)
     jax.jit(run).lower(h, w)
     assert ran == [why]
-
-
-def test_a_number_in_the_state_goes_back_by_the_loop(monkeypatch, ran):
-    def make(w):
-        def body(state, x):
-            h, s = state
-            h = jnp.tanh(x + h @ w) * s
-            return (h, 0.9 * s), h
-
-        return body
-
-    state = normal(1, 3, 4), jnp.asarray(0.5)
-    check(of_scan(make, normal(2, 4, 4), state, normal(3, 5, 3, 4)))
-    assert "forward" in ran and "backward" not in ran
-    assert "a part of the state is the same for all rows" in ran
 
 
 def test_views():

@@ -108,6 +108,31 @@ def test_huge_shapes(shape, calls):
             jax.block_until_ready(call_again(calls[name])(*args))
 
 
+@pytest.mark.parametrize(
+    "members, own", [(0, "111"), (-1, "000000"), (2, "000111"), (3, "0001"), (3, "")]
+)
+def test_wrong_members(members, own, calls):
+    """Of arrays without any; for none of them there is memory."""
+    call = calls["gru-3-1"]
+    like = [jax.ShapeDtypeStruct((3, *a.shape), a.dtype) for a in call.results]
+    run = jax.ffi.ffi_call(build.MEMBERS, like)
+    with pytest.raises(Exception, match="INVALID_ARGUMENT: jaxseq"):
+        jax.block_until_ready(run(*call.arguments, members=members, own=own))
+
+
+def test_matrices_in_many_blocks():
+    """More than a call has room for: by the loop, unless the engine is asked for."""
+    params = jaxseq.CellParams(None, jnp.ones((300, 1, 1)), None)
+    update = lambda z_x, h, w_h, extra: jnp.tanh(z_x + w_h(h))
+    run = lambda **how: jaxseq.cell(
+        update, params, jnp.ones((2, 3, 300)), zeros=300, **how
+    )
+    h, _ = run()
+    np.testing.assert_allclose(h, run(implementation="scan")[0], rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"implementation: .*300 blocks"):
+        run(implementation="native")
+
+
 def sum_of_extras(z_x, h, w_h, extra):
     return jnp.tanh(z_x + sum(extra))
 

@@ -61,6 +61,7 @@ def check(run):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("shape", FEW + OTHERS)
 def test_rows(shape):
     check(lstm(shape))
@@ -109,6 +110,7 @@ def digest() -> str:
     return found.hexdigest()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("threads", [1, 3, 8])
 def test_numbers_of_threads(threads):
     """Each element is summed in one order, on however many threads."""

@@ -294,6 +294,7 @@ def test_dropout_in_training_only(make):
     assert (call(model, *args) != call(model, *args)).any()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("make", [seq2seq, transformer])
 def test_trains(make):
     model = make(dropout=0.1)

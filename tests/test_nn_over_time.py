@@ -79,6 +79,7 @@ def compared(cell, *runs, x=X):
     return both(weights, x)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", CELLS)
 def test_equals_steps_by_hand(name, reverse):
@@ -154,6 +155,7 @@ def test_time_major(reverse):
     assert_close(over_time(cell, x, **how, reverse=reverse), (state, y.swapaxes(0, 1)))
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_remat(reverse):
     """Also of what the cell writes."""

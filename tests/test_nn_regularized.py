@@ -50,6 +50,7 @@ def linear(B: int, T: int, **options: Any) -> tuple[Any, Any]:
     return module, jnp.zeros((B, T, 8), jnp.float32).at[:, 0].set(1)
 
 
+@pytest.mark.every(2)
 @every_module
 def test_training_is_that_of_the_functions(name):
     """In all layers and directions, with keys of their own."""
@@ -136,6 +137,7 @@ def test_evaluation_is_the_mean_of_training(rates):
     np.testing.assert_allclose(found, want, atol=0.3 if of_weights else 0.02)
 
 
+@pytest.mark.every(2)
 @every_module
 def test_gradients(name):
     module = made(name, num_layers=2, dropout=0.2, **ALL)

@@ -57,6 +57,7 @@ def without(name, options, reverse):
     return expected(cell, *problem, **settings), scan[1]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "name, K, reverse, options",
     [
@@ -100,6 +101,7 @@ def test_one_sequence_without_state(reverse):
     assert_close_gradients(got, gradients)
 
 
+@pytest.mark.every(2)
 @implementations
 def test_second_order_and_forward_mode(implementation):
     cell = CELLS["rnn"]

@@ -60,7 +60,7 @@ def assert_same(got, want, tolerance=1e-12):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", BODIES)
 def test_equals_lax_scan(name):
     make, given = problem(name)
@@ -337,7 +337,7 @@ REMAT = ["nnx OptimizedLSTMCell", "concatenation", "no input", "counter in the s
 REMAT += ["random key in the state", "attention", "two layers"]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("name", REMAT)
 @pytest.mark.parametrize(
     "remat, reverse", [(1, False), (2, True), (3, False), (3, True)]

@@ -82,7 +82,7 @@ on_a_mesh = [name for name in BODIES if name not in SAY_MORE]
 in_shards = [n for n in BODIES if n not in {"callback", "one mask over time"}]
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", on_a_mesh)
 def test_on_an_explicit_mesh(name, monkeypatch):
     """Values, gradients and layouts, whether the mesh is set or not."""
@@ -99,7 +99,7 @@ def test_on_an_explicit_mesh(name, monkeypatch):
     assert_same(got, want)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("name", in_shards)
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_in_shards(name, check_vma, monkeypatch):
@@ -436,7 +436,7 @@ SYMBOLIC = [
 ]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     "name, free",
     [*((name, "bt") for name in SYMBOLIC), *(("vanilla", a) for a in "bt")],

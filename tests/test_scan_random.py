@@ -50,6 +50,7 @@ def compared(seed, of_each, tolerance=1e-12):
     assert_same(got, want, 1e-4 if p.narrow else tolerance)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("seed", range(N))
 def test_a_random_body(seed):
     """Its values; under a gradient too, and the gradients of all or of some floats."""
@@ -119,6 +120,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("seed", range(-(-N // 8)))
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transforms_of_a_random_body(name, seed):

@@ -102,7 +102,7 @@ MIXED = {
     "counts rows": lambda s, x: cell(
         (s[0] * jnp.arange(1.0, B + 1)[:, None] / B, s[1]), x
     ),
-    "cumulative": lambda s, x: cell((jnp.cumsum(s[0], 0) / B, s[1]), x),
+    "cumulative": lambda s, x: cell((jnp.cumsum(s[0], axis=0) / B, s[1]), x),
     "some rows": lambda s, x: cell((s[0].at[:3].set(0), s[1]), x),
     "the first for all": lambda s, x: cell((s[0][:1] + 0 * s[0], s[1]), x),
     "fixed rows, each a number of columns": lambda s, x: (
@@ -123,6 +123,7 @@ def halved(body):
     return "the rows in two halves" in explain(body, STATE, XS)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("body", INDEPENDENT.values(), ids=INDEPENDENT)
 def test_independent(body):
     assert halved(body)

@@ -122,11 +122,13 @@ def check(kind, cell, **options):
     return params, state, end, logits
 
 
+@pytest.mark.every(2)
 @every_kind
 def test_equations(kind):
     check(kind, "lstm")
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong", "luong fed"])
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 @pytest.mark.parametrize("layers", [1, 3])
@@ -228,6 +230,7 @@ def test_gradients(kind):
     assert all(np.any(g) for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "kind, cell",
     [("none", "lstm"), ("bahdanau", "gru"), ("luong", "gru"), ("luong fed", "lstm")],
@@ -364,6 +367,7 @@ def test_gradients_in_bfloat16():
         assert a.dtype == jnp.bfloat16 and error < 0.1 * np.linalg.norm(b)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("kind", ["none", "bahdanau", "luong fed"])
 def test_dtypes(kind, dtype):

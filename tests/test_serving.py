@@ -165,6 +165,7 @@ def served(tmp_path_factory):
     return {name: read(name) for name in NAMES}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_gradients_are_those_of_this_process(served, name):
     run, args, _ = prepared(name)

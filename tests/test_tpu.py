@@ -157,6 +157,7 @@ def check_against_scan(update, problem, options, tolerance=1e-5):
     return got[0]
 
 
+@pytest.mark.every(3)
 @both_ways
 @every_update
 def test_equations_and_gradients(name, reverse):
@@ -168,6 +169,7 @@ def test_equations_and_gradients(name, reverse):
     assert_near(got, expected(CELLS[name], *raw, **options))
 
 
+@pytest.mark.every(3)
 @both_ways
 @every_written
 def test_cells_of_a_users_own(name, reverse):
@@ -175,6 +177,7 @@ def test_cells_of_a_users_own(name, reverse):
     check_against_scan(*problem_of(name), options)
 
 
+@pytest.mark.every(3)
 @both_ways
 @pytest.mark.parametrize("kind", ["", "lengths", "resets", "mask and resets"])
 def test_masks(kind, reverse):
@@ -290,6 +293,7 @@ def gradients_for(inputs):
     return drawn((inputs.state, (y,)), 3)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", ["", "lengths and resets", "mask"])
 @pytest.mark.parametrize("name", ["lstm", "gru", *WRITTEN])
 def test_gives_what_the_loop_gives(name, kind):
@@ -642,6 +646,7 @@ def test_sizes_that_are_not_known_run_without(monkeypatch):
     assert kernels == [1, 0]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", [*UPDATES, *WRITTEN])
 def test_no_limit_for_usual_sizes(name, dtype, monkeypatch):

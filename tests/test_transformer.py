@@ -78,6 +78,7 @@ def by_hand(params, tokens, targets, activation=reference.relu, window=None):
     return memory, logits, weights
 
 
+@pytest.mark.every(2)
 @every_form
 @pytest.mark.parametrize("tied", [True, False])
 def test_equations(positions, pre_norm, final_norm, tied):
@@ -265,6 +266,7 @@ def test_the_layout_of_norms_is_no_array():
         again.call(other, TOKENS)
 
 
+@pytest.mark.every(2)
 @every_form
 @pytest.mark.parametrize("alone", [True, False])
 def test_steps_are_the_whole(positions, pre_norm, final_norm, alone):
@@ -367,6 +369,7 @@ def test_gradients(positions, pre_norm):
     assert_gradients(loss, (params,), rtol=1e-5, eps=1e-5)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("pre_norm", [True, False])
 def test_overfits_one_batch_and_decodes_it(pre_norm):
     B, END, START = 8, 0, 1
@@ -467,6 +470,7 @@ def read_and_write(params):
     return memory, jaxseq.transformer_decode(params, memory, TARGETS)[1]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_dtypes(positions, dtype):

@@ -96,6 +96,7 @@ def expected_one(cell, problem, length, resets):
     return jax.tree.map(lambda a: a[0], got)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])  # relu has a kink
 def test_first_and_second_order_by_finite_differences(name):
     """grad, jvp, and each over the other, through the library's own function."""
@@ -104,6 +105,7 @@ def test_first_and_second_order_by_finite_differences(name):
     assert_second_derivatives(loss, problem, atol=1e-7)
 
 
+@pytest.mark.every(2)
 @every_cell
 def test_jacfwd_hessian_and_checkpoint_agree_with_grad(cell):
     problem, loss = problem_and_loss(cell)
@@ -249,6 +251,7 @@ def plain_closing():
     return jax.jit(run)(S, PARAMS, X)
 
 
+@pytest.mark.every(3)
 @every_path
 @pytest.mark.parametrize("check", [True, False])
 def test_closures_in_shards(path, check):
@@ -278,6 +281,7 @@ def test_closures_in_shards(path, check):
     close(jax.tree.map(lambda a: a / 2, twice), others)
 
 
+@pytest.mark.every(3)
 @every_path
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_closures_on_a_mesh(path, kind):

@@ -757,6 +757,7 @@ def by_hand(update, params, x, state):
     return state, jnp.stack(ys)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("seed", range(int(os.environ.get("JAXSEQ_TEST_UPDATES", 32))))
 def test_a_random_update(seed):
     """Held to plain products in a Python loop that autodiff goes through."""
@@ -898,6 +899,7 @@ HELD = {
 }
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", HELD)
 def test_derivatives_that_hold_an_array(name):
     params, x, state = problem()

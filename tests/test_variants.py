@@ -179,7 +179,7 @@ def random_problem(cell: Variant, shape: tuple[int, ...] = (*BATCH, T)) -> Any:
     return params, rng.standard_normal((*shape, D)), state
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(8)
 @every_variant
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_matches_equations_and_gradients_their_finite_differences(cell, options):
@@ -375,6 +375,7 @@ def second_bias(name: str) -> Any:
     return params._replace(**{field: second}), one
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", SECOND)
 def test_a_second_bias_of_the_built_in_cells(name):
     sequence, *_ = SECOND[name]

@@ -1,16 +1,19 @@
 """What is measured: parts, shapes and modes, in the form of the other rows."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from benchmarks.cases import BOTH, MORE_SHAPES, OPS, SHAPES, Case, Shape
 
 # of each part what it measures
 PARTS: dict[str, tuple[str, ...]] = {
     "layers": OPS,
-    "cells": ("peephole LSTM", "projected LSTM", "reset-before GRU"),
-    "bodies": ("nnx OptimizedLSTMCell", "linen GRUCell", "Haiku LSTM"),
     "resets": ("gru",),
     "step": OPS,
+    "cells": ("peephole LSTM", "projected LSTM", "reset-before GRU"),
+    "bodies": ("nnx OptimizedLSTMCell", "linen GRUCell", "Haiku LSTM"),
+    "half": ("lstm", "gru"),
+    "ensemble": ("lstm", "gru"),
 }
 # of what is no built-in cell, the one that has as many products
 LIKE = {
@@ -33,25 +36,49 @@ EVERY: tuple[Shape, ...] = (
     (2, 300, 80, 384),
     (512, 20, 40, 96),
 )
-ROLLOUTS: tuple[Shape, ...] = ((256, 128, 256, 256), (1024, 64, 128, 128))
-STEP: Shape = (1, 1, 128, 128)
+# one row, a few, a full block and several blocks
+FEW: tuple[Shape, ...] = (
+    (1, 512, 256, 256),
+    (8, 200, 96, 192),
+    (32, 128, 128, 256),
+    (128, 64, 128, 128),
+)
+# where a part has other shapes than the layers
+OWN: dict[str, tuple[Shape, ...]] = {
+    "resets": ((256, 128, 256, 256), (1024, 64, 128, 128)),
+    "step": ((1, 1, 128, 128),),
+    "cells": FEW,
+    "bodies": FEW,
+    "half": ((128, 64, 128, 128), (32, 128, 128, 256), (16, 128, 256, 512)),
+    "ensemble": ((8, 50, 16, 32), (32, 50, 16, 128), (16, 128, 64, 256)),
+}
+HALF = ("bfloat16", "float16")
+MEMBERS = 8  # of an ensemble
 NATIVE, AGAIN, CHUNKS = "native", "native again", "chunks"
+FLOAT32, STEP = "float32", "jaxseq step"
+
+
+class Asked(NamedTuple):
+    part: str
+    case: Case
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.case}"
 
 
 def cases(
     parts: Iterable[str] = PARTS,
     shapes: Iterable[Shape] | None = None,
     modes: Iterable[str] = BOTH,
-) -> list[tuple[str, Case]]:
+) -> list[Asked]:
     """Each with its part; `shapes` take the place of a part's own."""
-    found: list[tuple[str, Case]] = []
+    found = []
     for part in parts:
-        own: Iterable[Shape] = EVERY if shapes is None else shapes
-        if shapes is None and part in ("resets", "step"):
-            own = ROLLOUTS if part == "resets" else (STEP,)
-        for B, T, D, H in own:
-            for op in PARTS[part]:
+        dtypes = HALF if part == "half" else ("float32",)
+        for shape in OWN.get(part, EVERY) if shapes is None else shapes:
+            kinds = [(op, dtype) for op in PARTS[part] for dtype in dtypes]
+            for op, dtype in kinds:
                 for mode in ("step",) if part == "step" else modes:
-                    case = Case(op, mode, B, T, D, H, resets=part == "resets")
-                    found.append((part, case))
+                    case = Case(op, mode, *shape, dtype, resets=part == "resets")
+                    found.append(Asked(part, case))
     return found

@@ -9,19 +9,20 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from benchmarks.cases import BOTH
 from benchmarks.figure import LOOKS, TICKS, lines
-from benchmarks.native.cases import CHUNKS, NATIVE, PARTS
+from benchmarks.native.cases import CHUNKS, FLOAT32, NATIVE
+from benchmarks.native.kinds import Kind, kind_of, kinds_of
 from benchmarks.rows import Row, case_of
 
 COLORS = {**LOOKS, CHUNKS: ("#E69F00", "v"), "scan": ("#56B4E9", "P")}
-COLORS["linen"] = "#CC79A7", "D"
-SHOWN = CHUNKS, "scan", "flax", "linen", "torch"
+COLORS |= {"linen": ("#CC79A7", "D"), FLOAT32: ("#009E73", "^")}
+SHOWN = CHUNKS, "scan", "flax", "linen", "torch", FLOAT32
 
 
 def draw(runs: list[list[Row]], path: Path) -> None:
     columns = [(rows, mode) for rows in runs for mode in BOTH]
     every = [row for rows in runs for row in rows]
-    kinds = kinds_of(every)
-    size = 2.2 + 3.2 * len(columns), 1.4 + 0.55 * len(kinds)
+    kinds = [kind for kind in kinds_of(every) if kind.part != "step"]
+    size = 2.2 + 3.2 * len(columns), 1.4 + 0.42 * len(kinds)
     figure = Figure(figsize=size, layout="constrained")
     axes: Any = figure.subplots(
         1, len(columns), sharex=True, sharey=True, squeeze=False
@@ -30,11 +31,10 @@ def draw(runs: list[list[Row]], path: Path) -> None:
     for ax, (rows, mode) in zip(axes[0], columns, strict=True):
         device = rows[0]["device"]
         ax.set_title(f"{device}\n{mode}" if len(runs) > 1 else mode, fontsize=10)
-        lines(ax, [label(kind) for kind in kinds])
+        lines(ax, [*map(str, kinds)])
+        apart(ax, kinds)
         for y, kind in enumerate(kinds):
-            own = [
-                r for r in rows if (r["part"], r["op"]) == kind and r["mode"] == mode
-            ]
+            own = [r for r in rows if kind_of(r) == kind and r["mode"] == mode]
             found += panel(ax, y, own, names)
     ax = axes[0, 0]
     ax.set_xscale("log")
@@ -54,17 +54,11 @@ def draw(runs: list[list[Row]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def kinds_of(rows: list[Row]) -> list[tuple[str, str]]:
-    """Parts and their operations, of those that have both modes."""
-    found = {(row["part"], row["op"]) for row in rows}
-    return [
-        (p, op) for p in PARTS if p != "step" for op in PARTS[p] if (p, op) in found
-    ]
-
-
-def label(kind: tuple[str, str]) -> str:
-    part, op = kind
-    return {"resets": f"{op} with resets", "bodies": f"scan of {op}"}.get(part, op)
+def apart(ax: Any, kinds: list[Kind]) -> None:
+    """A line between two parts."""
+    for y in range(1, len(kinds)):
+        if kinds[y].part != kinds[y - 1].part:
+            ax.axhline(y - 0.5, color="0.3", linewidth=1, zorder=1)
 
 
 def of(rows: list[Row], name: str) -> list[Row]:
@@ -74,7 +68,7 @@ def of(rows: list[Row], name: str) -> list[Row]:
 def panel(ax: Any, y: int, rows: list[Row], names: list[str]) -> list[float]:
     """The ratios of one kind, which are drawn."""
     base = {case_of(row): row["median_ms"] for row in of(rows, NATIVE)}
-    every = []
+    every, names = [], [name for name in names if of(rows, name)]
     for k, name in enumerate(names):
         pairs = [(base.get(case_of(row)), row["median_ms"]) for row in of(rows, name)]
         found = [ms / own for own, ms in pairs if own]
@@ -82,6 +76,6 @@ def panel(ax: Any, y: int, rows: list[Row], names: list[str]) -> list[float]:
             color, marker = COLORS[name]
             at = y + 0.7 * ((k + 0.5) / len(names) - 0.5)
             ax.hlines(at, min(found), max(found), color=color, linewidth=1)
-            ax.plot(median(found), at, marker, color=color, markersize=5, zorder=3)
+            ax.plot(median(found), at, marker, color=color, markersize=4.5, zorder=3)
             every += found
     return every

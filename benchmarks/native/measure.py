@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 
-from benchmarks.cases import GATES, Case, flops
+from benchmarks.cases import GATES, flops
 from benchmarks.contender import Contender
 from benchmarks.contenders import version
 from benchmarks.device import cores
 from benchmarks.errors import Unsupported
 from benchmarks.measure import error_text
-from benchmarks.native.cases import AGAIN, LIKE, NATIVE
+from benchmarks.native.cases import AGAIN, LIKE, MEMBERS, NATIVE, Asked
 from benchmarks.native.problems import Task, task
 from benchmarks.right import precision
 from benchmarks.rows import Row
@@ -23,12 +23,13 @@ EMPTY = ("median_ms", "iqr_ms", "compile_ms", "temp_mb", "max_err", "threads")
 
 
 def measure(
-    part: str, case: Case, device: Any, rounds: int, peaks: dict[str, float]
+    asked: Asked, device: Any, rounds: int, peaks: dict[str, float]
 ) -> list[Row]:
     """Rows of all contenders; one whose results are not right has no times."""
+    part, case = asked
     shared: Row = {"load": os.getloadavg()[0], "cores": cores(), "peaks": peaks}
-    with precision("float32"), jax.default_device(device):
-        rows, ready = prepare(task(part, case, device), COMPILES if rounds else 1)
+    with precision(case.dtype), jax.default_device(device):
+        rows, ready = prepare(task(asked, device), COMPILES if rounds else 1)
         right = {n: c for n, c in ready.items() if rows[n]["reason"] is None}
         if rounds and right:
             if NATIVE in right:  # in turns of its own: the noise of a ratio
@@ -40,7 +41,7 @@ def measure(
             for name, found in times.items():
                 ms, iqr = median_iqr(found)
                 rows[name] = rows[name] | {"median_ms": ms, "iqr_ms": iqr}
-    shared |= {"rounds": rounds, "part": part, "gflop": gflop(case)}
+    shared |= {"rounds": rounds, "part": part, "gflop": gflop(asked)}
     shared["versions"] = {name: version(name) for name in PACKAGES}
     empty = dict.fromkeys(EMPTY)
     return [
@@ -49,20 +50,23 @@ def measure(
     ]
 
 
-def gflop(case: Case) -> float | None:
+def gflop(asked: Asked) -> float | None:
     """Of the products, where it is known which the operation has."""
-    op = LIKE.get(case.op, case.op)
-    return flops(case._replace(op=op)) / 1e9 if op in GATES else None
+    op = LIKE.get(asked.case.op, asked.case.op)
+    if op not in GATES:
+        return None
+    members = MEMBERS if asked.part == "ensemble" else 1
+    return members * flops(asked.case._replace(op=op)) / 1e9
 
 
-def prepare(asked: Task, repeats: int) -> tuple[dict[str, Row], dict[str, Contender]]:
+def prepare(wanted: Task, repeats: int) -> tuple[dict[str, Row], dict[str, Contender]]:
     """Rows, and the contenders that could be compiled."""
     rows: dict[str, Row] = {}
     ready: dict[str, Contender] = {}
-    for name, make in asked.contenders.items():
+    for name, make in wanted.contenders.items():
         try:
             contender = make(repeats)
-            rows[name] = asked.check(name, contender)
+            rows[name] = wanted.check(name, contender)
         except Unsupported as error:
             rows[name] = {"reason": str(error)}
             continue

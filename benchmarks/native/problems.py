@@ -1,27 +1,25 @@
 """Who is measured in a case, each as a function that makes it ready to run."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 import jaxseq
 from benchmarks.cases import Case
-from benchmarks.contender import Contender, Layer, compile_call, prepare_layer, temp_mb
+from benchmarks.contender import Layer, prepare_layer
 from benchmarks.contenders import flax, jaxseq_vmap, linen, torch
 from benchmarks.contenders import jaxseq as ours
 from benchmarks.measure import verdict
-from benchmarks.native.cases import CHUNKS, NATIVE
+from benchmarks.native.cases import CHUNKS, FLOAT32, NATIVE, STEP, Asked
+from benchmarks.native.ensemble import ensemble
+from benchmarks.native.task import Make, Run, Task, compare
 from benchmarks.problem import Problem, draw
-from benchmarks.right import TOLERANCE, expected
-from benchmarks.rows import Row
+from benchmarks.right import expected
 from benchmarks.scan.bodies import problem_of
 from benchmarks.scan.cases import OURS, PLAIN
-from benchmarks.scan.measure import verdict as compared
 from examples.cells.peephole_lstm import PEEPHOLE_LSTM
 from examples.cells.projected_lstm import PROJECTED_LSTM
 from examples.cells.reset_before_gru import RESET_BEFORE_GRU
@@ -31,114 +29,64 @@ CELLS = {
     "projected LSTM": PROJECTED_LSTM,
     "reset-before GRU": RESET_BEFORE_GRU,
 }
-SWITCH = "JAXSEQ_NATIVE"
 HOW = {NATIVE: "native", CHUNKS: "loop", "scan": "scan"}
 
-Make = Callable[[int], Contender]  # from how many compilations are timed
 
-
-class Task(NamedTuple):
-    """The contenders by their names, and what is wrong with one that is ready."""
-
-    contenders: dict[str, Make]
-    check: Callable[[str, Contender], Row]
-
-
-def task(part: str, case: Case, device: Any) -> Task:
+def task(asked: Asked, device: Any) -> Task:
+    part, case = asked
     make: Any = {"cells": cells, "bodies": bodies, "step": step}.get(part)
     if make is not None:
         return compare(make(case), device)
+    if part == "ensemble":
+        return ensemble(case, layers(), device)
     problem = draw(case)
-    want = expected(problem, device)
-    found = resets(problem) if part == "resets" else layers(problem)
-    made = {name: ready_layer(make, problem, device) for name, make in found.items()}
-    if part == "layers":
-        made["torch"] = lambda repeats: torch.prepare(problem, device, repeats)
-    return Task(made, lambda _, contender: verdict(contender, want, problem))
+    want, given = expected(problem, device), dict[str, Problem]()
+    made: dict[str, Callable[..., Layer]] = {"resets": resets, "half": half}.get(
+        part, layers
+    )()
+    if FLOAT32 in made:
+        given[FLOAT32] = in_float32(problem)
+    contenders: dict[str, Make] = {
+        name: ready_layer(layer, given.get(name, problem), device)
+        for name, layer in made.items()
+    }
+    if part != "resets" and case.dtype != "float16":  # which takes it seconds on a CPU
+        contenders["torch"] = lambda repeats: torch.prepare(problem, device, repeats)
+    check = lambda name, contender: verdict(contender, want, given.get(name, problem))
+    return Task(contenders, check)
 
 
 def ready_layer(layer: Callable[..., Layer], problem: Problem, device: Any) -> Make:
     return lambda repeats: prepare_layer(layer(problem), problem, device, repeats)
 
 
-def layers(problem: Problem) -> dict[str, Callable[..., Layer]]:
-    by = {n: partial(ours.layer, implementation=how) for n, how in HOW.items()}
-    return {**by, "flax": flax.layer}
+def by(name: str, layer: Callable[..., Layer] = ours.layer) -> Callable[..., Layer]:
+    return partial(layer, implementation=HOW[name])
 
 
-def resets(problem: Problem) -> dict[str, Callable[..., Layer]]:
+def layers() -> dict[str, Callable[..., Layer]]:
+    return {**{name: by(name) for name in HOW}, "flax": flax.layer}
+
+
+def half() -> dict[str, Callable[..., Layer]]:
+    """In the dtype of the case, but for one that is given float32."""
+    return {NATIVE: by(NATIVE), FLOAT32: by(NATIVE), CHUNKS: by(CHUNKS)}
+
+
+def in_float32(problem: Problem) -> Problem:
+    """The same numbers."""
+    case, cast = problem.case, lambda a: a.astype(np.float32)
+    wide = jax.tree.map(cast, problem._replace(case=None))
+    return wide._replace(case=case._replace(dtype="float32"))
+
+
+def resets() -> dict[str, Callable[..., Layer]]:
     """With the batch first, and under `vmap` over rollouts with time first."""
-    found = {}
+    found: dict[str, Callable[..., Layer]] = {}
     for name in (NATIVE, CHUNKS):
-        own = partial(ours.layer, implementation=HOW[name])
-        mapped = partial(jaxseq_vmap.layer, implementation=HOW[name])
-        found |= {name: own, f"{name} vmap": mapped}
+        mapped = by(name, jaxseq_vmap.layer)
+        found |= {name: by(name), f"{name} vmap": mapped}
     return {**found, "linen": linen.layer}
-
-
-class Run(NamedTuple):
-    """A function, its arguments, and whether it is to run by the engine by default."""
-
-    f: Callable[..., Any]
-    args: tuple[Any, ...]
-    native: bool | None = None  # False: by turning the engine off; None: either
-    donated: bool = False  # its second argument, which is the first of its results
-
-
-def compare(runs: dict[str, Run], device: Any) -> Task:
-    """Held to the last of them, which is the plainest."""
-    made = {name: partial(ready, run, device) for name, run in runs.items()}
-    last, want = [*made][-1], []
-
-    def check(name: str, contender: Contender) -> Row:
-        if not want:
-            want.append(made[last](1).results())
-        return compared(contender.results(), want[0], TOLERANCE["float32"])
-
-    return Task(made, check)
-
-
-@contextmanager
-def turned_off() -> Iterator[None]:
-    """Within it functions are lowered anew, and without the native engine."""
-    before = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "0"
-    jax.clear_caches()
-    try:
-        yield
-    finally:
-        jax.clear_caches()
-        if before is None:
-            os.environ.pop(SWITCH)
-        else:
-            os.environ[SWITCH] = before
-
-
-def ready(run: Run, device: Any, repeats: int) -> Contender:
-    args = jax.device_put(run.args, device)
-    with turned_off() if run.native is False else nullcontext():
-        if run.donated:
-            return stepping(run.f, *args)
-        compiled, ms = compile_call(run.f, args, repeats)
-    if run.native and "jaxseq_native" not in compiled.as_text():
-        raise ValueError("the rule does not choose the native engine")
-    launch = lambda: compiled(*args)
-    results: Any = lambda: jax.tree.map(np.asarray, launch())
-    return Contender(launch, results, compile_ms=ms, temp_mb=temp_mb(compiled))
-
-
-def stepping(f: Any, weights: Any, state: Any, x: Any) -> Contender:
-    """One call a step, which is given the state of the one before to overwrite."""
-    compiled = jax.jit(f, donate_argnums=1).lower(weights, state, x).compile()
-    fresh = lambda: jax.tree.map(lambda a: a.copy(), state)
-    held = [fresh()]
-
-    def launch() -> Any:
-        held[0], y = compiled(weights, held[0], x)
-        return y
-
-    results: Any = lambda: jax.tree.map(np.asarray, compiled(weights, fresh(), x))
-    return Contender(launch, results)
 
 
 def cells(case: Case) -> dict[str, Run]:
@@ -196,4 +144,4 @@ def step(case: Case) -> dict[str, Run]:
 
     args = layer.weights, layer.zeros, x
     found = {n: Run(sequence(HOW[n]), args, donated=True) for n in (NATIVE, CHUNKS)}
-    return {**found, f"{case.op}_step": Run(layer.step, args, donated=True)}
+    return {**found, STEP: Run(layer.step, args, donated=True)}

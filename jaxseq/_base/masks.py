@@ -39,7 +39,9 @@ def make_masks(
     """Of `lengths` `(...)` and `mask` and `resets` `(..., T)`."""
     valid = mask
     if lengths is not None:
-        inside = jnp.arange(T, dtype=lengths.dtype) < lengths[..., None]
+        steps = jnp.arange(T, dtype=lengths.dtype)
+        steps = jnp.expand_dims(steps, tuple(range(lengths.ndim)))
+        inside = steps < lengths[..., None]
         valid = inside if mask is None else inside & mask
     keep = None
     if resets is not None:

@@ -1,6 +1,7 @@
 """Arrays on several devices: on an explicit mesh, and in a `shard_map`."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
@@ -32,6 +33,22 @@ def vary(tree: Any, axes: frozenset[Any]) -> Any:
         return lax.pcast(a, tuple(sorted(more)), to="varying") if more else a
 
     return jax.tree.map(one, tree) if axes else tree
+
+
+def on_mesh_of_arguments(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` on the explicit mesh that its arguments lie on, where none has been set."""
+
+    @wraps(f)
+    def run(*args: Any, **options: Any) -> Any:
+        if jax.sharding.get_abstract_mesh().empty:
+            for a in jax.tree.leaves((args, options)):
+                mesh = jax.typeof(a).sharding.mesh if isinstance(a, Array) else None
+                if mesh is not None and AxisType.Explicit in mesh.axis_types:
+                    with jax.sharding.use_abstract_mesh(mesh):
+                        return f(*args, **options)
+        return f(*args, **options)
+
+    return run
 
 
 def on_auto_axes(

@@ -83,11 +83,19 @@ def _joins_the_same(a: JaxprEqn | None, b: JaxprEqn | None) -> bool:
     return alike and a.primitive.name == "concatenate" and a.invars == b.invars
 
 
-def summed_part(part: Part, wholes: Any, ndim: int) -> Array:
-    """The gradient, summed over all steps; the piece of one has `ndim` axes."""
-    whole = wholes[part.i]
+def is_total(part: Part, ndim: int) -> bool:
+    """Whether it is summed over all but the last of the `ndim` axes of a step."""
+    return part.summed == ndim - 1
+
+
+def summed_part(part: Part, whole: Array, total: Array | None, ndim: int) -> Array:
+    """The gradient, summed over all steps; the piece of one has `ndim` axes.
+
+    `total` is `whole` summed over all axes but the last, if that is known.
+    """
     # all of it, for several parts of one are summed at once; over time alone it took
     # 15 times as long on a CPU
-    whole = whole.sum(tuple(range(whole.ndim - ndim + part.summed)))
-    d = whole[..., part.offset : part.offset + part.width]
+    if total is None or not is_total(part, ndim):
+        total = whole.sum(tuple(range(whole.ndim - ndim + part.summed)))
+    d = total[..., part.offset : part.offset + part.width]
     return d if part.moves is None else part.moves(d)[0]

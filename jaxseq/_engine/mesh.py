@@ -1,10 +1,18 @@
 """Arrays on several devices, and none of a mesh."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import Array
-from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from jax.core import ShapedArray
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    ManualAxisType,
+    NamedSharding,
+    PartitionSpec,
+)
 
 from jaxseq._base.mesh import has_axes
 
@@ -28,3 +36,17 @@ def like_batch(state: Any, x: Array) -> Any:
         return state
     batch = tuple(jax.typeof(x).sharding.spec)[: x.ndim - 2]
     return jax.sharding.reshard(state, PartitionSpec(*batch))
+
+
+def placing(avals: Any) -> Callable[..., ShapedArray]:
+    """Makes types of results: on the mesh of the arguments, where they vary."""
+    meshes = [a.sharding.mesh for a in avals if not a.sharding.mesh.empty]
+    axes = (a.manual_axis_type.varying for a in avals)
+    kind = ManualAxisType(varying=frozenset().union(*axes))
+
+    def placed(shape: Any, dtype: Any) -> ShapedArray:
+        spec = PartitionSpec(*[None] * len(shape))
+        whole = NamedSharding((*meshes, NO_MESH)[0], spec)
+        return ShapedArray(shape, dtype, sharding=whole, manual_axis_type=kind)
+
+    return placed

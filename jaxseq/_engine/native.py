@@ -12,8 +12,8 @@ def native_available() -> bool:
 
     It comes with the wheels for Linux. Elsewhere it is built once, when it is first
     needed, if there is a C++ compiler; this function builds it too, which takes up to a
-    minute. Layers run without it where it is missing, and `python -m jaxseq.native`
-    says why it is. The environment variable JAXSEQ_NATIVE=0 turns it off.
+    minute. Without it, layers run by a loop, and `python -m jaxseq.native` says why it
+    is missing. The environment variable JAXSEQ_NATIVE=0 turns it off.
 
     Returns:
         Whether it is there, fits this version of JAX, and is not turned off.

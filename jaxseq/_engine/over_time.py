@@ -13,7 +13,14 @@ from jax.sharding import AxisType, PartitionSpec
 
 from jaxseq._base.dtypes import widened
 from jaxseq._base.masks import make_masks, select
-from jaxseq._base.mesh import has_axes, on_auto_axes, vary, varying
+from jaxseq._base.mesh import (
+    has_axes,
+    on_auto_axes,
+    on_mesh_of_arguments,
+    vary,
+    varying,
+)
+from jaxseq._base.told import tell
 from jaxseq._engine.mesh import NO_MESH, belongs_to_mesh, like_batch
 from jaxseq._engine.pieces import checkpointed, over_pieces, padded
 from jaxseq._engine.plain import all_states, batch_first_plain
@@ -69,12 +76,12 @@ def prepared(
     kept = mine.get(key)
     if kept is not None and not kept.constants:
         return kept, []
-    native, varied, jaxpr, constants = _traced(update, shapes, axes)
+    on_mesh, varied, jaxpr, constants = _traced(update, shapes, axes)
     text = str(jaxpr) if constants else ""
     if kept is None or kept.text != text:
         if varied is not None:
             varied = step_of(update, shapes, varied, constants)
-        more = {"native": native, "varied": varied}
+        more = {"on_mesh": on_mesh, "varied": varied}
         step = step_of(update, shapes, jaxpr, constants, **more)
         limit = _limit(step)
         options = "reverse", "dtype", "implementation", "remat", "states"
@@ -85,7 +92,7 @@ def prepared(
 
 
 def _traced(update: Update, shapes: Shapes, axes: frozenset[Any]) -> Any:
-    """Whether it is native, the jaxpr on rows that vary, if any, and that on no mesh.
+    """Whether it belongs to a mesh; the jaxpr on rows that vary, if any; that on none.
 
     With arrays of the caller's mesh in it, an update can be traced there only.
     """
@@ -110,7 +117,7 @@ EFFECT = "an update with an effect"
 
 def _limit(step: Step) -> str | None:
     """Why the derivatives written out here are not for this update, if so."""
-    if step.native:
+    if step.on_mesh:
         return "an update that holds arrays of the mesh"
     if step.is_complex:
         return "an update that reads complex numbers"
@@ -139,7 +146,7 @@ def _wide(step: Step, weights: Weights) -> Weights:
 def _varied(step: Step, weights: Weights, *args: Any) -> Any:
     """Arguments that all vary over the same axes, but what the update holds."""
     axes = varying((weights, args))
-    n = len(weights.extra) - (step.held if step.native else 0)
+    n = len(weights.extra) - (step.held if step.on_mesh else 0)
     extra, held = weights.extra[:n], weights.extra[n:]
     weights, args = vary((weights._replace(extra=extra), args), axes)
     return weights._replace(extra=(*weights.extra, *held)), *args
@@ -159,6 +166,7 @@ def _cell(
     return end, y
 
 
+@on_mesh_of_arguments
 def one_step(
     step: Step,
     weights: Weights,
@@ -184,11 +192,12 @@ def one_step(
         return tuple(new), new[0].astype(dtype)
 
     args = weights, x, state, start, resets
-    if not step.native:
+    if not step.on_mesh:
         run = on_auto_axes(run, x[0], lambda lead: ((lead,) * len(state), lead))
     return run(*_varied(step, *args))
 
 
+@on_mesh_of_arguments
 def over_time(
     step: Step,
     limit: str | None,
@@ -225,6 +234,8 @@ def over_time(
         if states:
             return all_states(spec, weights, inputs)
         run = _cell
+        if limit is not None:
+            tell(step.name, "by lax.scan", limit)
         if T == 0 or implementation == "scan" or limit is not None:
             run = batch_first_plain
         if remat is None or not (is_symbolic_dim(T) or remat < T):
@@ -240,7 +251,7 @@ def over_time(
         over = (lead,) * len(state) if states else lead
         return (PartitionSpec(*batch),) * len(state), over
 
-    if step.native:
+    if step.on_mesh:
         state, start = like_batch((state, start), x[0])
     else:
         run = on_auto_axes(run, x[0], layout)

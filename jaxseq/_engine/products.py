@@ -91,10 +91,15 @@ def project(
         if w is None:
             return x
         z = times(x, w, narrow, alone, precision)
-        return z if b is None else z + b
+        return plus(z, b)
 
     parts = zip(x, weights.w_x, weights.b, step.map_precisions, strict=True)
     return tuple(one(*part) for part in parts)
+
+
+def plus(z: Array, b: Array | None) -> Array:
+    """`z + b` of a bias, also where JAX is told not to add axes by itself."""
+    return z if b is None else z + jnp.expand_dims(b, tuple(range(z.ndim - b.ndim)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -9,6 +9,7 @@ The tangents of matrices reach a step in sums with products over all steps. The
 transposes of those sums are the few large products that give the gradients.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,15 +19,18 @@ from jax.interpreters.ad import Zero, primitive_jvps
 
 from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.masks import select
-from jaxseq._engine import backends
-from jaxseq._engine.extras import summed_part
+from jaxseq._engine.extras import is_total, summed_part
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import plain
+from jaxseq._engine.primitive import bind, run_p, spec_of
 from jaxseq._engine.products import project, round_to
 from jaxseq._engine.recall import complete, is_recalled, left_by, only_recalled, told_by
+from jaxseq._engine.run import backward, forward
+from jaxseq._engine.step import Step
 from jaxseq._engine.steps import reads
 from jaxseq._engine.sums import Terms, gradients, sums_of, tangent_of
 from jaxseq._engine.types import (
+    Gradients,
     Inputs,
     Spec,
     Weights,
@@ -50,7 +54,7 @@ def recurrence(
     spec: Spec, weights: Weights, inputs: Inputs
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Runs over time: the state and the outputs."""
-    return backends.forward(spec, weights, inputs)[:2]
+    return forward(spec, weights, inputs)[:2]
 
 
 def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
@@ -63,7 +67,7 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     weights, inputs = primals
     d_weights, d_inputs = tangents
     step = spec.step
-    out = backends.forward(spec._replace(save=True), weights, inputs)
+    out = forward(spec._replace(save=True), weights, inputs)
     end, ys, saved, others = out
     x = select(inputs.masks.valid, inputs.x)
     z_x = project(step, weights, x)
@@ -119,13 +123,15 @@ def _jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
             a if w is None and k is None else None
             for a, w, k in zip(z_x, weights.w_x, step.sums, strict=True)
         )
-        d = backends.backward(spec, weights, passed, full, inputs.masks, d_end, d_ys)
+        d = backward(spec, weights, passed, full, inputs.masks, d_end, d_ys)
         own = tuple(
             None if z is None else d_z for z, d_z in zip(b.passed, d.z_x, strict=True)
         )
-        every = zip((*sums, *maps), (*d.z, *d.z_x), strict=True)
-        terms = tuple(gradients(spec, s, d) for s, d in every)
-        return Moving(terms, own, _summed(spec, weights, d), d.state, d.start)
+        every = zip((*sums, *maps), (*d.z, *d.z_x), _totals(step), strict=True)
+        found = [gradients(spec, *each) for each in every]
+        terms, totals = zip(*found, strict=True)
+        d_extra = _summed(spec, weights, d, totals)
+        return Moving(terms, own, d_extra, d.state, d.start)
 
     constants = z_x, weights, inputs.state, inputs.start, x, lefts
     moved = floats((end, ys))
@@ -172,12 +178,12 @@ def _run_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
                 whole = list(leaves)
                 for i, a in zip(moving, moved, strict=True):
                     whole[i] = a
-                return backends.bind(whole, {**params, "members": tuple(inner)})
+                return bind(whole, {**params, "members": tuple(inner)})
 
             return jax.jvp(run, some(leaves), d)
 
         return jax.vmap(one, (axes, some(axes)))(tuple(primals), some(tangents))
-    spec = backends.spec_of(params)
+    spec = spec_of(params)
     with as_written(spec):
         out, d_out = _jvp(spec, tree.unflatten(primals), tree.unflatten(tangents))
     is_none = lambda a: a is None
@@ -194,16 +200,27 @@ def _with_zero(a: Any, d: Any) -> Any:
     return Zero(kind.to_tangent_aval())
 
 
-primitive_jvps[backends.run_p] = _run_jvp
+primitive_jvps[run_p] = _run_jvp
 
 
-def _summed(spec: Spec, weights: Weights, d: Any) -> tuple[Array | None, ...]:
+def _totals(step: Step) -> list[bool]:
+    """Of each product and input map, whether the sum of its gradients is asked for."""
+    like, parts = (*step.z, *step.z_x), reads(step).parts
+    is_asked = lambda part: is_total(part, len(like[part.i].shape))
+    asked = {part.i for part in parts if part is not None and is_asked(part)}
+    return [i in asked for i in range(len(like))]
+
+
+def _summed(
+    spec: Spec, weights: Weights, d: Gradients, totals: Sequence[Array | None]
+) -> tuple[Array | None, ...]:
     """Gradients of `extra`, summed over time and rows where they are not yet."""
+    like, wholes = (*spec.step.z, *spec.step.z_x), (*d.z, *d.z_x)
 
     def one(a: Array, given: Any, part: Any) -> Array | None:
         if part is not None:
-            like = (*spec.step.z, *spec.step.z_x)[part.i]
-            return summed_part(part, (*d.z, *d.z_x), len(like.shape))
+            i = part.i
+            return summed_part(part, wholes[i], totals[i], len(like[i].shape))
         if given is None or a.ndim >= 2:
             return given
         return given.sum(tuple(range(given.ndim - a.ndim)))

@@ -45,7 +45,7 @@ class Step:
     has_effects: bool
     alone: bool  # whether `recall` has to run step by step
     held: int = 0  # how many of `extra`, at its end, the update closes over
-    native: bool = False  # these belong to the mesh where it was traced
+    on_mesh: bool = False  # these belong to the mesh where it was traced
     varied: "Step | None" = None  # the same on rows that vary over axes of `shard_map`
 
     @property

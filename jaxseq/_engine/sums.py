@@ -15,9 +15,11 @@ from jax.interpreters.ad import Zero
 from jax.sharding import AxisType
 
 from jaxseq._engine import backends
-from jaxseq._engine.mesh import NO_MESH
+from jaxseq._engine.lowering import register
+from jaxseq._engine.mesh import NO_MESH, placing
 from jaxseq._engine.products import times, times_by_block
 from jaxseq._engine.recall import shifted
+from jaxseq._engine.shapes import of_one_member
 from jaxseq._engine.types import Before, Devices, Spec, Weights, as_written
 
 
@@ -86,11 +88,26 @@ def tangent_of(spec: Spec, like: Any, s: Sum, terms: Terms) -> Array:
     others = zip(lefts, terms.w, s.precisions[1], strict=True)
     parts = [times(d, w, precision=how) for d, w, how in inputs]
     parts += [times_by_block(a, d, how) for a, d, how in others]
-    return sum((*parts, *terms.b), start=jnp.zeros(like.shape, like.dtype))
+    parts += [jnp.broadcast_to(d, like.shape) for d in terms.b]
+    return sum(parts, start=jnp.zeros(like.shape, like.dtype))
 
 
-def gradients(spec: Spec, s: Sum, d: Any) -> Terms:
-    """Those of the terms of a sum, from that of the sum: the transpose."""
+def gradients(spec: Spec, s: Sum, d: Any, total: bool) -> tuple[Terms, Array | None]:
+    """Those of the terms of a sum, from that of the sum: the transpose.
+
+    With `total` also `d` summed over all axes but the last, where that takes no pass of
+    its own over `d`: it is the gradient of a bias.
+    """
+    added = total and bool(s.terms.w) and not s.terms.b
+    if added:
+        one = jnp.zeros_like(d, shape=d.shape[-1:])
+        s = s._replace(terms=s.terms._replace(b=(one,)))
+    terms = _gradients(spec, s, d)
+    found = terms.b[0] if total and terms.b else None
+    return terms._replace(b=()) if added else terms, found
+
+
+def _gradients(spec: Spec, s: Sum, d: Any) -> Terms:
     if not jax.tree.leaves(s.terms):
         return s.terms
     types = getattr(jax.typeof(d).sharding.mesh, "axis_types", ())
@@ -116,7 +133,7 @@ gradients_p.multiple_results = True
 
 @gradients_p.def_abstract_eval
 def _(*avals: Any, shapes: Any, members: Any, **params: Any) -> list[Any]:
-    placed, lead = backends.placing(avals), backends.mapped_sizes(avals, members)
+    placed, (_, lead) = placing(avals), of_one_member(avals, members)
     return [placed((*lead, *a.shape), a.dtype) for a in shapes]
 
 
@@ -125,9 +142,7 @@ def _run(platform: str, devices: Devices, params: Any, *leaves: Array) -> list[A
 
     def one(*leaves: Array) -> list[Array]:
         factors, d = params["tree"].unflatten(leaves)
-        found = None
-        if not params["members"]:
-            found = backends.gradients(platform, devices, spec, factors, terms, d)
+        found = backends.gradients(platform, devices, spec, factors, terms, d)
         if found is None:
             found = _by_xla(spec, Sum(factors, terms, params["precisions"]), d)
         return jax.tree.leaves(found)
@@ -140,11 +155,10 @@ def _run(platform: str, devices: Devices, params: Any, *leaves: Array) -> list[A
 
 
 def _batched(args: Any, dims: Any, *, members: Any, **params: Any) -> Any:
-    """Each member has sums of its own."""
     members = (*members, tuple(dims))
     out = gradients_p.bind(*args, members=members, **params)
     return out, [0] * len(out)
 
 
 batching.primitive_batchers[gradients_p] = _batched
-backends.register(gradients_p, _run)
+register(gradients_p, _run)

@@ -25,6 +25,7 @@ from jaxseq._base.check import (
 )
 from jaxseq._base.masks import Masks
 from jaxseq._base.mesh import has_axes, vary
+from jaxseq._base.told import tell
 from jaxseq._engine.rule import recurrence
 from jaxseq._engine.types import Inputs, Spec, Weights, settings
 from jaxseq._scan.analysis import Body, Given, Plans, given, planned, steps_of
@@ -90,15 +91,16 @@ def scan(
     found = given(body, init, xs, length)
     T = steps_of(xs, length)
     if remat is not None and T is not None and (is_symbolic_dim(T) or remat < T):
-        run: Any = partial(scan, reverse=reverse, unroll=unroll)
-        return over_pieces(run, body, init, xs, T, remat, reverse)
-    kept = None if isinstance(found, str) else _kept_of(body, found)
-    if isinstance(found, str) or kept is None or kept.run is None:
+        each: Any = partial(scan, reverse=reverse, unroll=unroll)
+        return over_pieces(each, body, init, xs, T, remat, reverse)
+    run = found if isinstance(found, str) else _kept_of(body, found).run
+    if isinstance(found, str) or isinstance(run, str):
+        tell("body", "by lax.scan", run)
         return lax.scan(body, init, xs, length, reverse, unroll)
     sizes: Any = {"T": found.T, "reverse": reverse}
     mesh = found.layout.mesh if found.layout else get_abstract_mesh()
     with use_abstract_mesh(mesh):
-        out = kept.run(found.consts, found.state, found.xs, **sizes)
+        out = run(found.consts, found.state, found.xs, **sizes)
     return found.as_given(out)
 
 
@@ -106,7 +108,7 @@ class Kept(NamedTuple):
     """What is kept of a body as long as it lives, for a key and a text."""
 
     text: str
-    run: Any  # compiled once for each shape; None if it is left to `lax.scan`
+    run: Any  # compiled once for each shape; or why it is left to `lax.scan`
 
 
 _kept: WeakKeyDictionary[Any, dict[Any, Kept]] = WeakKeyDictionary()
@@ -119,9 +121,9 @@ def _kept_of(body: Body, found: Given) -> Kept:
         mine = {}
     kept = mine.get(found.key)
     if kept is None or kept.text != found.text:
-        plans, run = planned(found), None
-        if not isinstance(plans, str):
-            run = partial(_run, plans, found.layout or NO_LAYOUT)
+        run: Any = planned(found)
+        if not isinstance(run, str):
+            run = partial(_run, run, found.layout or NO_LAYOUT)
             run = jax.jit(run, static_argnames=("T", "reverse"))
         kept = mine[found.key] = Kept(found.text, run)
     return kept

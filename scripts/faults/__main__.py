@@ -47,8 +47,8 @@ TESTS = {
     **{
         f"_engine/{name}": ENGINE
         for name in (
-            "backends chain door linear loop mesh over_time pieces plain products"
-            " recall rule steps types update"
+            "backends chain door linear loop loop_back lowering mesh over_time pieces"
+            " plain primitive products recall rule run shapes steps types update vmap"
         ).split()
     },
     **{f"_base/{name}": CELLS for name in "dtypes masks resets".split()},

@@ -132,6 +132,7 @@ def check_runs(module, name, network, layers=1, both=False, **how):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind, name", KINDS)
 @pytest.mark.parametrize("layers, both", [(1, False), (2, True), (3, False)])
 def test_runs_as_in_flax(kind, name, layers, both):
@@ -169,6 +170,7 @@ def check_equal(got, want):
         assert got[path].tobytes() == np.asarray(a).tobytes()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind, name", KINDS)
 @pytest.mark.parametrize("layers, both", [(1, False), (1, True), (2, True)])
 def test_there_and_back(kind, name, layers, both):

@@ -69,6 +69,7 @@ def check_runs(name, params, network, layers, reverse=False):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", CORES)
 @pytest.mark.parametrize("layers, reverse", [(1, False), (1, True), (3, False)])
 def test_runs_as_in_haiku(name, layers, reverse):

@@ -79,6 +79,7 @@ def check_runs(layers, network, backwards=False):
         np.testing.assert_allclose(a, b, **NEAR)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("n, merge_mode", [(1, None), (2, "concat"), (2, None)])
 @pytest.mark.parametrize("use_bias", [True, False])
@@ -111,6 +112,7 @@ HOW = [
 ]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("how", HOW, ids=str)
 @pytest.mark.parametrize("merge_mode", [None, "ave"])

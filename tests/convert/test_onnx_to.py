@@ -89,6 +89,7 @@ def ends(state):
     return found
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("layers, both", [(1, False), (2, True), (3, False)])
 def test_runs_in_onnx_runtime(name, layers, both):

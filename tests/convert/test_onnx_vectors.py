@@ -72,6 +72,7 @@ def read(name):
     return kind, vector["attributes"], inputs, outputs
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", READ["vectors"])
 def test_published_numbers(name):
     kind, attributes, inputs, outputs = read(name)

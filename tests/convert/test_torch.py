@@ -41,6 +41,7 @@ def states(rng, name, layers, both):
     return tuple(ours), theirs if lstm else theirs[0]
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("layers, both", [(1, False), (2, True), (3, False)])
 @pytest.mark.parametrize("bias", [True, False])

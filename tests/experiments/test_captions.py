@@ -91,6 +91,7 @@ def test_scores():
     assert found["English"] == 50 and found["German"] == 100
 
 
+@pytest.mark.every(2)
 def test_train_caption_report(whole, tmp_path, capsys):
     out, _ = whole
     text = (out / "report.html").read_text()
@@ -112,6 +113,7 @@ def test_train_caption_report(whole, tmp_path, capsys):
     assert "holds a run" in error(capsys, main([*both[:-1], str(out)]))
 
 
+@pytest.mark.long
 def test_resume(whole, tmp_path):
     out, options = whole
     resumes(main, out, tmp_path / "cut", *options)

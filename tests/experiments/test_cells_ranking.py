@@ -191,6 +191,7 @@ def test_text(tmp_path):
     assert score(out) == pytest.approx(-p[mask].mean() / np.log(2), rel=1e-4)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("cell", CELLS)
 def test_widths(cell):
     """Those of the budget, and of it alone; the paper's heads divide an sLSTM's."""

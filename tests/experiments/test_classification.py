@@ -88,6 +88,7 @@ def test_train_classify_report(table, tmp_path, capsys):
     assert f"| GRU, attention | 1 | {accuracy(out):.1f} |" in printed
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("model", MODELS)
 def test_two_steps_of_each_model_on_images(model, tmp_path):
     assert run(tmp_path / "run", "--model", model) == 0
@@ -95,6 +96,7 @@ def test_two_steps_of_each_model_on_images(model, tmp_path):
     assert page.count("data:image/png;base64,") == 3  # with the misread ones
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     ("model", "pooling"), [("bilstm", "last"), ("rnn", "mean"), ("rnn", "max")]
 )

@@ -151,6 +151,7 @@ def test_a_published_cell(cell, options, tmp_path, capsys):
     np.testing.assert_allclose(recurrent(x)[1], y, atol=1e-5)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("cell", CELLS)
 def test_learns(text, cell):
     """Words in random order: far below the entropy of single characters."""

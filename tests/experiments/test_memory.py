@@ -55,6 +55,7 @@ def swept(tmp_path_factory):
     return out
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell(cell, swept):
     out = swept / f"{cell}-4"

@@ -164,6 +164,7 @@ def test_texts_of_ones_own_in_order_and_shuffled(tmp_path, capsys):
     assert all(row["scores"]["accuracy"] == 100 for row in rows)
 
 
+@pytest.mark.long
 def test_a_stopped_command_goes_on(tmp_path, capsys):
     """From where it stopped, in the first of its models, to the others."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

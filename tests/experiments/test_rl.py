@@ -127,6 +127,7 @@ def trained(done):
 both = pytest.mark.parametrize("done", ["last", "first"])
 
 
+@pytest.mark.every(2)
 @both
 def test_the_first_ratio_is_one(done):
     """Of steps at the ends of episodes too, and where a rollout goes on."""
@@ -160,6 +161,7 @@ def ratio_of_second_rollout(done, begin="stored"):
     return loss(weights, given)[1].item()
 
 
+@pytest.mark.every(2)
 @both
 def test_resets_one_step_off_are_noticed(done, monkeypatch):
     """As flags of one convention are that are read as those of the other."""

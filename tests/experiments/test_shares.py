@@ -48,6 +48,7 @@ def joined(parts):
     return jax.tree.map(join, *parts, is_leaf=lambda a: isinstance(a, Same))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("processes, devices", [(2, 2), (4, 4), (2, 8)])
 @pytest.mark.parametrize(
     "name, more",

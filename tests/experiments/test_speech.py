@@ -459,6 +459,7 @@ def test_train_transcribe_report(recordings, tmp_path, capsys):
     assert "BiLSTM, 1 layer of 4, other speeds and noise" in page
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on(tmp_path):
     whole = tmp_path / "whole"
     assert trained(whole, "--augment") == 0

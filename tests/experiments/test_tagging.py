@@ -419,6 +419,7 @@ def test_entities_of_ones_own(tmp_path, capsys):
     assert "48 texts to train on, 6 held out, 6 to test" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on(files, tmp_path):
     whole = tmp_path / "whole"
     options = [*files, *WORDS, "--no-letters", "--crf", "--dropout", 0.3]

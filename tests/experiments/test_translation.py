@@ -90,6 +90,7 @@ def check_page(out, attends):
     return found
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("model", ["plain", "luong", "transformer"])
 def test_train_evaluate_report(model, options, tmp_path, capsys):
     out = tmp_path / model

@@ -22,6 +22,8 @@ class Call(NamedTuple):
     results: list[np.ndarray]
     over: list[tuple[int, int]]  # arguments whose memory a result may take
     said: list[int]  # of gradients of matrices; else empty
+    members: int  # -1 without
+    own: list[int]  # of each argument whether members are in front of it
 
 
 def calls_of(f: Callable[..., Any], *args: Any) -> list[Call]:
@@ -33,7 +35,7 @@ def calls_of(f: Callable[..., Any], *args: Any) -> list[Call]:
             over = list((options.get("input_output_aliases") or {}).items())
             about = name, like, over, how
             keep = lambda *a: found.append(([np.array(b) for b in a], *about))
-            if name in (build.TARGET, build.GRADIENTS):
+            if name in (build.TARGET, build.GRADIENTS, build.MEMBERS):
                 jax.debug.callback(keep, *arguments)
             return real(name, like, **options)(*arguments, **how)
 
@@ -49,8 +51,9 @@ def calls_of(f: Callable[..., Any], *args: Any) -> list[Call]:
     calls = []
     for a, name, like, over, how in found:
         out = jax.jit(partial(real(name, like), **how))(*a)
-        said = [how[word] for word in SAID] if how else []
-        calls.append(Call(a, [np.array(b) for b in out], over, said))
+        said = [how[word] for word in SAID] if name == build.GRADIENTS else []
+        of_members = how.get("members", -1), list(map(int, how.get("own", "")))
+        calls.append(Call(a, [np.array(b) for b in out], over, said, *of_members))
     return calls
 
 
@@ -64,3 +67,4 @@ def write(call: Call, path: Path) -> None:
                 f.write(np.ascontiguousarray(a).tobytes())
         f.write(integers(len(call.over), *(n for pair in call.over for n in pair)))
         f.write(integers(len(call.said), *call.said))
+        f.write(integers(call.members, len(call.own), *call.own))

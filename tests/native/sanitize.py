@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -27,14 +28,19 @@ MARCH = {16: (), 32: ("-march=x86-64-v3",), 64: ("-march=x86-64-v4",)}
 def compiled(kind: str, width: int, folder: Path) -> Path:
     first, *others = SANITIZERS[kind]
     program = folder / f"{kind}-{width}"
+    more = [f"-fsanitize={first}", *others]
+    more += ["-mavx512bf16"] * (width == 64 and "avx512_bf16" in flags())
+    return built("harness.cc", width, program, more)
+
+
+def built(source: str, width: int, program: Path, more: Sequence[str] = ()) -> Path:
+    """A program with the kernel for vectors of a width."""
     compiler = compilers.compiler()
     if compiler is None:
         raise OSError("no C++ compiler was found")
-    command = [*compiler, *FLAGS.split(), f"-fsanitize={first}", *others]
-    command += [f"-DVECTOR_BYTES={width}", "-DNAME=kernel", *MARCH[width]]
-    command += ["-mavx512bf16"] * (width == 64 and "avx512_bf16" in flags())
-    command += [f"-I{build.HERE / 'src'}", f"-I{HERE}", str(HERE / "harness.cc")]
-    subprocess.run([*command, "-o", str(program)], check=True)
+    command = [*compiler, *FLAGS.split(), f"-DVECTOR_BYTES={width}", "-DNAME=kernel"]
+    command += [*MARCH[width], *more, f"-I{build.HERE / 'src'}", f"-I{HERE}"]
+    subprocess.run([*command, str(HERE / source), "-o", str(program)], check=True)
     return program
 
 

@@ -30,7 +30,7 @@ def times_masked_logsumexp(a: Any) -> Any:
 
 
 ALONG_LAST = [
-    along_last(lambda a: jnp.cumsum(a, -1) / a.shape[-1]),
+    along_last(lambda a: jnp.cumsum(a, axis=-1) / a.shape[-1]),
     along_last(lambda a: jnp.sort(a, -1)),
     along_last(lambda a: jnp.roll(a, 1, -1) + a[..., ::-1]),
     along_last(lambda a: jax.nn.softmax(a, -1)),

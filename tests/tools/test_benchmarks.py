@@ -22,11 +22,22 @@ from benchmarks.contender import Contender, prepare_layer
 from benchmarks.contenders import CONTENDERS, cudnn, load, usual
 from benchmarks.contenders import jaxseq as ours
 from benchmarks.contenders import torch as theirs
+from benchmarks.device import code as code_of
 from benchmarks.measure import measure
 from benchmarks.problem import draw, permute
 from benchmarks.progress import Progress, minutes
 from benchmarks.right import expected, worst
-from benchmarks.rows import AGAIN, append, case_of, groups, newest, newest_run, ratio
+from benchmarks.rows import (
+    AGAIN,
+    append,
+    begin,
+    case_of,
+    groups,
+    newest,
+    newest_run,
+    ratio,
+    read,
+)
 from tests.tools.commands import idle, one_line
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +118,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("case, refused", KINDS, ids=lambda value: str(value)[:50])
 def test_every_contender_is_right(case, refused):
     """All weight layouts are; what a library does otherwise or not has its reason."""
@@ -324,7 +336,7 @@ def test_a_run_goes_on_and_loses_nothing(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(measuring, "measure", only)
     assert main(["run", *forward]) == 130
-    assert "go on with run --resume" in capsys.readouterr().err
+    assert "go on with --resume" in capsys.readouterr().err
     (path,) = tmp_path.glob("*.jsonl")
     before = path.read_text()
     rows = newest_run(path)
@@ -342,8 +354,47 @@ def test_a_run_goes_on_and_loses_nothing(tmp_path, capsys, monkeypatch):
     rows = newest_run(path)
     assert {*map(case_of, rows)} == {*cases}
     assert [case_of(row) for row in rows[-len(left) :]] == left
-    monkeypatch.setattr("benchmarks.device.commit", lambda *_: "another")
-    assert "commit" in one_line(capsys, main(["run", *forward, "--resume"]))
+    # of a library that is another all is measured, as a new run
+    monkeypatch.setattr("benchmarks.device.code", lambda: "another")
+    assert main(["run", *forward, "--resume"]) == 0
+    assert len(read(path)) == len(rows) + len(cases)
+    assert {*map(case_of, newest_run(path))} == {*cases}
+
+
+def test_what_a_run_goes_on_from(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    one, other = (Case("lstm", mode, *SHAPE) for mode in ("forward", "gradient"))
+    monkeypatch.setattr("benchmarks.device.code", lambda: "old")
+    stamp, done = begin(path, CPU, True)
+    assert stamp["code"] == "old" and not done
+    both = [made(one, "jaxseq", 1.0), made(other, "jaxseq", 1.0)]
+    append(path, both, **stamp | {"run": "1"})
+    stamp, done = begin(path, CPU, True)
+    assert stamp["run"] == "1" and done == {one, other}
+    assert begin(path, CPU, False)[1] == set()
+    monkeypatch.setattr("benchmarks.device.code", lambda: "new")
+    stamp, done = begin(path, CPU, True)
+    assert stamp["run"] != "1" and not done
+    append(path, [both[0] | {"rounds": 0}], **stamp | {"run": "2"})
+    assert begin(path, CPU, True)[1] == {one}
+    assert begin(path, CPU, True, timed=True)[1] == set()
+    assert [row["run"] for row in newest(path, timed=True)] == ["1", "1"]
+    monkeypatch.setattr("benchmarks.device.code", lambda: "old")
+    stamp, done = begin(path, CPU, True)  # newer rows of one case are of other code
+    assert stamp["run"] not in ("1", "2") and done == {other}
+
+
+def test_the_code_is_known_by_its_text(tmp_path):
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    found = [code_of(tmp_path)]
+    for name in ("a.py", "inside/b.cc", "c.h", "a.py"):
+        path = tmp_path / name
+        path.write_text(path.read_text() + "x" if path.exists() else name)
+        found.append(code_of(tmp_path))
+    assert len({*found}) == 5
+    (tmp_path / "page.md").write_text("x")
+    assert code_of(tmp_path) == found[-1]
 
 
 def made(case, contender, ms, **more):

@@ -2,15 +2,21 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
 import jaxseq
 from benchmarks.__main__ import main
 from benchmarks.cases import Case
-from benchmarks.native import peak, problems
-from benchmarks.native.cases import PARTS, cases
+from benchmarks.contenders import jaxseq as ours
+from benchmarks.native import peak, task
+from benchmarks.native.cases import MEMBERS, PARTS, Asked, cases
+from benchmarks.native.ensemble import ensemble
 from benchmarks.native.measure import gflop
-from benchmarks.native.report import END, START
+from benchmarks.native.problems import in_float32
+from benchmarks.native.report import END, START, section
+from benchmarks.problem import draw
 from jaxseq._kernels.cpu import compilers
 from tests.tools.commands import one_line
 
@@ -23,16 +29,51 @@ def test_cases():
     assert cases(["step"]) == [
         ("step", Case(op, "step", 1, 1, 128, 128)) for op in ("rnn", "lstm", "gru")
     ]
-    assert gflop(Case("peephole LSTM", "forward", 1, 1, 2, 4)) == pytest.approx(192e-9)
-    assert gflop(Case("projected LSTM", "forward", 1, 1, 2, 4)) is None
+    assert {asked.case.dtype for asked in cases(["half"])} == {"bfloat16", "float16"}
+    of = lambda op, part: gflop(Asked(part, Case(op, "forward", 1, 1, 2, 4)))
+    assert of("peephole LSTM", "cells") == pytest.approx(192e-9)
+    assert of("projected LSTM", "cells") is None
+    assert of("lstm", "layers") == pytest.approx(192e-9)
+    assert of("lstm", "ensemble") == pytest.approx(MEMBERS * 192e-9)
+
+
+def test_float32_is_given_the_same_numbers():
+    problem = draw(Case("lstm", "gradient", 2, 3, 4, 8, "bfloat16"))
+    wide = in_float32(problem)
+    assert wide.case == problem.case._replace(dtype="float32")
+    pairs = jax.tree.leaves(wide[1:]), jax.tree.leaves(problem[1:])
+    for got, given in zip(*pairs, strict=True):
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, given.astype(np.float32))
+
+
+@pytest.mark.parametrize("mode", ["forward", "gradient"])
+def test_each_member_of_an_ensemble_is_checked(mode):
+    made = []
+
+    def layer(problem, wrong=None):
+        made.append(problem)
+        if len(made) - 1 == wrong:
+            (weights,) = problem.weights
+            problem = problem._replace(weights=(weights._replace(b=2 * weights.b),))
+        return ours.layer(problem, "scan")
+
+    found = []
+    for wrong in (None, MEMBERS - 2):
+        made.clear()
+        layers = {"scan": lambda problem, wrong=wrong: layer(problem, wrong)}
+        asked = ensemble(Case("gru", mode, 2, 3, 4, 8), layers, jax.devices("cpu")[0])
+        found.append(asked.check("scan", asked.contenders["scan"](1))["reason"])
+        assert len(made) == MEMBERS and len({p.x.tobytes() for p in made}) == 1
+    assert found[0] is None and found[1].startswith("other numbers: ")
 
 
 def test_the_switch_is_put_back(monkeypatch):
-    monkeypatch.setenv(problems.SWITCH, "1")
-    with pytest.raises(RuntimeError), problems.turned_off():
-        assert problems.os.environ[problems.SWITCH] == "0"
+    monkeypatch.setenv(task.SWITCH, "1")
+    with pytest.raises(RuntimeError), task.turned_off():
+        assert task.os.environ[task.SWITCH] == "0"
         raise RuntimeError
-    assert problems.os.environ[problems.SWITCH] == "1"
+    assert task.os.environ[task.SWITCH] == "1"
 
 
 @pytest.mark.skipif(compilers.compiler() is None, reason="no compiler")
@@ -47,30 +88,83 @@ def test_no_engine_is_one_line(monkeypatch, capsys, tmp_path):
     assert "no native engine" in one_line(capsys, code)
 
 
-def test_a_run_of_one_cell_and_its_page(tmp_path, capsys):
+def checked(tmp_path, *asked):
+    """The rows of a run in which nothing is timed."""
     if not jaxseq.native_available():
         pytest.skip("no native engine")
-    asked = ["--parts", "cells", "--shapes", "2,3,4,8", "--modes", "forward"]
-    asked += ["--rounds", "0", "--results", str(tmp_path)]
-    assert main(["native", *asked]) == 0
+    how = ["--shapes", "2,3,4,8", "--rounds", "0", "--results", str(tmp_path)]
+    assert main(["native", *asked, *how]) == 0
     (path,) = tmp_path.glob("*.jsonl")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return path, [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("mode", ["forward", "gradient"])
+@pytest.mark.parametrize(
+    "part, names",
+    [
+        ("half", {"native", "float32", "chunks", "torch"}),
+        ("ensemble", {"native", "chunks", "scan", "flax"}),
+    ],
+)
+def test_16_bits_and_ensembles(part, names, mode, tmp_path):
+    _, rows = checked(tmp_path, "--parts", part, "--modes", mode)
+    assert {row["contender"] for row in rows} == names
+    wrong = [row for row in rows if row["reason"]]
+    assert all(row["contender"] == "torch" for row in wrong), wrong
+    assert len({row["dtype"] for row in rows}) == (2 if part == "half" else 1)
+    assert {row["dtype"] for row in rows if row["contender"] == "torch"} <= {"bfloat16"}
+
+
+def test_a_run_of_one_cell_and_its_page(tmp_path, capsys):
+    asked = ["--parts", "cells", "--modes", "forward"]
+    path, rows = checked(tmp_path, *asked)
     assert {row["contender"] for row in rows} == {"native", "chunks", "scan"}
     assert all(row["reason"] is None for row in rows)
-    assert main(["native", *asked, "--resume"]) == 0  # which has nothing left to do
-    assert len(path.read_text().splitlines()) == len(rows)
-    # as if it had been timed
-    times = {"native": 2.0, "chunks": 3.0, "scan": 5.0}
-    for row in rows:
-        row |= {"median_ms": times[row["contender"]], "iqr_ms": 0.1, "cores": 2}
-        row |= {"compile_ms": 10.0, "peaks": {"1": 10.0, "2": 20.0}}
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, again = checked(tmp_path, *asked, "--resume")  # which has nothing left to do
+    assert again == rows
+    report = ["native", "--report", "--results", str(tmp_path), "--page"]
+    assert "no rows" in one_line(capsys, main([*report, str(tmp_path / "page.md")]))
+    path.write_text("".join(json.dumps(row) + "\n" for row in map(timed, rows)))
     page = tmp_path / "page.md"
     page.write_text(f"# A page\n\n{START}\n{END}\n")
-    report = ["native", "--report", "--results", str(tmp_path), "--page", str(page)]
-    assert main(report) == 0
+    assert main([*report, str(page)]) == 0
     text = page.read_text()
-    assert "| peephole LSTM | cells, forward | 1.50 (1.50 to 1.50)" in text
+    line = "| peephole LSTM | forward | chunks | 1.50 | 1.50 | 2,3,4,8 | 1.50 |"
+    assert line in text
     assert "| peephole LSTM | forward | 2,3,4,8 | 2 |" in text
     assert (tmp_path / "native.png").exists()
     capsys.readouterr()
+
+
+TIMES = {"native": 2.0, "chunks": 3.0, "scan": 5.0}
+
+
+def timed(row, **more):
+    """As if it had been timed."""
+    row = row | {"median_ms": TIMES[row["contender"]], "iqr_ms": 0.1, "cores": 2}
+    row |= {"compile_ms": 10.0, "peaks": {"1": 10.0, "2": 20.0}, "rounds": 5}
+    return row | more
+
+
+def made(name, case, **more):
+    row = {"contender": name, **case._asdict(), "part": "layers", "reason": None}
+    row |= {"gflop": 0.02, "matmul_gflops": 16.0, "temp_mb": 4.0, "load": 0.1}
+    row |= {"versions": {"jax": "1"}, "device": "cpu-new", "commit": "c0ffee"}
+    return timed(row | {"time": "2026-01-01T00:00:00Z"}, **more)
+
+
+def test_tables():
+    few, many = (Case("lstm", "forward", B, 2, 3, 4) for B in (1, 64))
+    rows = [made("native", few), made("chunks", few), made("native", many)]
+    rows += [made("chunks", many, median_ms=1.0, compile_ms=5.0, temp_mb=8.0)]
+    text = section(rows)
+    assert "Commit c0ffee (2026-01-01)." in text
+    assert "| lstm | forward | chunks | 1.00 | 0.50 | 64,2,3,4 | 1.50 |" in text
+    assert "| lstm | forward | native | 1 | – | – | – | 50% (50 to 50) |" in text
+    assert "| 1,2,3,4 | 10 | 50% | 62% | – |" in text  # the roofline
+    costs = "| 0.75 | 0.50 | 64,2,3,4 | 1.50 | 1.00 | 1,2,3,4 |"
+    assert f"| lstm | forward | chunks {costs}" in text
+    gradient = few._replace(mode="gradient")
+    text = section([*rows, made("native", gradient, commit="f00d")])
+    assert "**The rows are of 2 commits.** c0ffee (2026-01-01): layers for" in text
+    assert "f00d (2026-01-01): layers gradient." in text

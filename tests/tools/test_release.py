@@ -115,14 +115,32 @@ def test_forms(path):
 
 
 def test_rooms():
-    """CONTRIBUTING names each folder and file of `jaxseq` that its table is of."""
-    table = (
-        read("CONTRIBUTING.md").partition("| in `jaxseq/` |")[2].partition("\n\n")[0]
-    )
-    first = [row.split("|")[1] for row in table.splitlines()[2:]]
-    rooms = {name for cell in first for name in re.findall(r"`([\w/]+)/`", cell)}
+    """CONTRIBUTING names each folder of `jaxseq`."""
     there = {p.parent.name for p in (ROOT / "jaxseq").glob("*/__init__.py")}
-    assert rooms == there
+    assert sorted(named_in("jaxseq/")) == sorted(f"{name}/" for name in there)
+
+
+@pytest.mark.parametrize(
+    ("title", "folder"),
+    [
+        ("jaxseq/_engine", "jaxseq/_engine"),
+        ("jaxseq/_kernels/cpu", "jaxseq/_kernels/cpu"),
+        ("src/", "jaxseq/_kernels/cpu/src"),
+    ],
+)
+def test_files_of_the_engine(title, folder):
+    """CONTRIBUTING names each file of the engine once."""
+    there = [p for p in (ROOT / folder).iterdir() if p.suffix in (".py", ".h", ".cc")]
+    there = {p.name.removesuffix(".py") for p in there} - {"__init__"}
+    known = {"module.cc", "kernel.cc"}  # which the text above the table explains
+    assert sorted(named_in(title)) == sorted(there - known)
+
+
+def named_in(title):
+    """The names in the first column of a table."""
+    table = read("CONTRIBUTING.md").partition(f"| in `{title}` |")[2]
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    return [name for row in rows for name in re.findall("`(.+?)`", row.split("|")[1])]
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])

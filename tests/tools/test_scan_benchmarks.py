@@ -23,7 +23,7 @@ CPU = jax.devices("cpu")[0]
 SHAPE = (3, 5, 8, 16)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("body", BODIES)
 def test_bodies_agree_in_float64(body):
     assert set(MAKERS) == set(BODIES)

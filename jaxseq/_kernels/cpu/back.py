@@ -1,7 +1,7 @@
 """The backward pass of a cell over time, as a run of its way back by the kernels."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from jaxseq._engine.types import (
 )
 from jaxseq._kernels.cpu import call
 from jaxseq._kernels.cpu.blocks import blocks_of, in_blocks
+from jaxseq._kernels.cpu.counts import values_of
 from jaxseq._kernels.cpu.plan import CLEARED, KEPT, LOST, Arrays, numbered
-from jaxseq._kernels.cpu.pull import back_of
+from jaxseq._kernels.cpu.pull import Back, back_of
 from jaxseq._kernels.cpu.rows import Batch, rows_of
 
 
@@ -35,7 +36,7 @@ def backward(
     d_end: Any,
     d_ys: Any,
 ) -> Gradients:
-    """As `loop.backward` takes and returns."""
+    """As `loop_back.backward` takes and returns."""
     step = spec.step
     back = back_of(step, call.blocks_in(step, weights))
     assert not isinstance(back, str)
@@ -44,42 +45,26 @@ def backward(
     B, T = on.B, jax.tree.leaves((d_ys, saved, x))[0].shape[0]
     dtype = rows.dtype
     starts = spec.starts and masks.keep is not None
-    last = -1 if spec.reverse else 0  # the step that comes last on the way back
 
     maps = [a if b is None else b for a, b in zip(x, saved.z_x, strict=True)]
     given = {"z_x": maps, "z": saved.z, "state": saved.state, "y": d_ys}
     like = {"z_x": step.z_x, "z": step.z, "state": step.state, "y": step.ys}
-
-    def is_before(kind: str, i: int) -> bool:
-        return isinstance(given[kind][i], Before)
-
-    def is_turned(kind: str, i: int) -> bool:
-        return spec.turned and (kind == "y" or is_before(kind, i))
-
-    def of_steps(kind: str, i: int) -> Array:
-        a, own, last = given[kind][i], like[kind][i], is_turned(kind, i)
-        a = a.y if isinstance(a, Before) else a
-        if a is None:  # what is not read has any value
-            F = rows.width(own)
-            return jnp.zeros((B, T, F) if last else (T, B, F), own.dtype)
-        if last:  # cancels the transposition of y, so XLA copies nothing
-            a = to_batch_first(a)
-        return on.flat(a, own, (T,), last, once=kind == "y")
+    read = _Read(on, T, spec.turned, given, like)
 
     args: list[Array] = []
     place: dict[tuple[str, int], int] = {}  # of each input in `args`
     for kind, i in back.inputs:
         place[kind, i] = len(args)
-        args.append(of_steps(kind, i))
-        if is_before(kind, i):
+        args.append(read.of_steps(kind, i))
+        if read.is_before(kind, i):
             args.append(on.flat(given[kind][i].first, like[kind][i]))
     args += [in_blocks(weights.w_h[k]) for k in back.called]
-    args += [weights.extra[i].ravel() for i in back.extra]
+    args += [values_of(i, weights.extra, dtype) for i in back.extra]
     out: list[call.Result] = []
     moving = [(a, d) for a, d in zip(step.state, d_end, strict=True) if d is not None]
     for a, d in moving:
-        args.append(on.flat(d, a))
-        own = call.Result(args[-1].shape, on.whole(a), d.dtype, 0)
+        args.append(on.flat(d, a, once=True))
+        own = call.Result(args[-1].shape, on.whole(a, total=True), d.dtype, 0)
         out += [own, *[own._replace(dtype=dtype)] * starts]
     for i in back.sums:
         own = partial(on.total, like=step.extra[i])
@@ -102,10 +87,48 @@ def backward(
     now = Masks(masks.valid, keep)
     args += [m.reshape(T, B) for m in now if m is not None]
 
-    n, sums = len(moving), len(back.sums)
-    arrays = Arrays(
+    how = _arrays(back, weights, read, len(moving), LOST if starts else CLEARED)
+    numbers = numbered(back.program, how, False, not spec.reverse, call.ROWS)
+    found = iter(call.run(devices, numbers, now, args, out, dtype, over))
+    return _gradients(spec, weights, masks, back, d_end, found)
+
+
+class _Read(NamedTuple):
+    """What each step back is given, by a kind and a number."""
+
+    on: Batch
+    T: int
+    turned: bool
+    given: dict[str, Any]
+    like: dict[str, Any]  # the same of one step
+
+    def is_before(self, kind: str, i: int) -> bool:
+        return isinstance(self.given[kind][i], Before)
+
+    def is_turned(self, kind: str, i: int) -> bool:
+        """Whether its batch comes before time."""
+        return self.turned and (kind == "y" or self.is_before(kind, i))
+
+    def of_steps(self, kind: str, i: int) -> Array:
+        a, like, last = self.given[kind][i], self.like[kind][i], self.is_turned(kind, i)
+        a = a.y if isinstance(a, Before) else a
+        if a is None:  # what is not read has any value
+            B, F = self.on.B, self.on.rows.width(like)
+            return jnp.zeros((B, self.T, F) if last else (self.T, B, F), like.dtype)
+        if last:  # cancels the transposition of y, so XLA copies nothing
+            a = to_batch_first(a)
+        return self.on.flat(a, like, (self.T,), last, once=kind == "y")
+
+
+def _arrays(
+    back: Back, weights: Weights, read: _Read, moving: int, reset: int
+) -> Arrays:
+    """What the plan says of each array; `moving` parts of the state have gradients."""
+    turned, before = read.is_turned, read.is_before
+    kept = len(back.sums) + len(back.given_rows)
+    return Arrays(
         [
-            (("input", i), is_turned(*name), is_before(*name), False, False, False)
+            (("input", i), turned(*name), before(*name), False, False, False)
             for i, name in zip(_numbers_of(back, "input"), back.inputs, strict=True)
         ],
         [
@@ -114,26 +137,29 @@ def backward(
         ],
         [("extra", i) for i in back.extra],
         [
-            *((("state", i), LOST if starts else CLEARED, False) for i in range(n)),
-            *(
-                (("state", n + i), KEPT, False)
-                for i in range(sums + len(back.given_rows))
-            ),
+            *((("state", i), reset, False) for i in range(moving)),
+            *((("state", moving + i), KEPT, False) for i in range(kept)),
         ],
         [("output", j) for j in range(len(back.outputs))],
     )
-    numbers = numbered(back.program, arrays, False, not spec.reverse, call.ROWS)
-    found = iter(call.run(devices, numbers, now, args, out, dtype, over))
 
+
+def _gradients(
+    spec: Spec, weights: Weights, masks: Masks, back: Back, d_end: Any, found: Any
+) -> Gradients:
+    """From the results of the call, in their order."""
+    step = spec.step
+    last = -1 if spec.reverse else 0  # the step that comes last on the way back
     first = None if masks.keep is None else masks.keep[last]
-    states = [[next(found) for _ in range(1 + starts)] for _ in range(n)]
+    starts = spec.starts and masks.keep is not None
+    moving = sum(d is not None for d in d_end)
+    states = [[next(found) for _ in range(1 + starts)] for _ in range(moving)]
     d_state = iter(select(first, (d,))[0] for d, *_ in states)
     d_starts = None
     if starts and first is not None:
         d_starts = iter(
-            (lost + select(~first, (d,))[0].astype(dtype)).astype(d.dtype)
-            for d, *more in states
-            for lost in more
+            (lost + select(~first, (d,))[0].astype(lost.dtype)).astype(d.dtype)
+            for d, lost in states
         )
     d_extra: list[Any] = [None] * len(step.extra)
     for i in back.sums:
@@ -154,7 +180,7 @@ def backward(
     return Gradients(d_z_x, d_z, tuple(d_extra), by_part(d_state), d_start)
 
 
-def _numbers_of(back: Any, kind: str) -> list[int]:
+def _numbers_of(back: Back, kind: str) -> list[int]:
     return sorted(i for k, i in back.program.columns if k == kind)
 
 

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from jaxseq._engine.products import transposed
-
 
 class Blocks(NamedTuple):
     N: int
@@ -31,9 +29,7 @@ def blocks_of(w: Any) -> Blocks:
     return Blocks(N, 1, I, 1, O)
 
 
-def in_blocks(w: Array, turned: bool = False) -> Array:
-    """Each block as one matrix `(N, P I, Q O)`, or transposed."""
+def in_blocks(w: Array) -> Array:
+    """Each block as one matrix `(N, P I, Q O)`."""
     N, P, I, Q, O = blocks_of(w)
-    if turned:
-        return transposed(w).reshape(N, Q * O, P * I)
     return w.reshape(N, P * I, Q * O)

@@ -2,7 +2,6 @@
 
 import ctypes
 import hashlib
-import logging
 import os
 import platform
 import shutil
@@ -16,23 +15,38 @@ from pathlib import Path
 
 import jax
 
+from jaxseq._base.told import log
 from jaxseq._kernels.cpu import compilers
 from jaxseq._kernels.cpu.interface import damage, refusal
 
 SWITCH = "JAXSEQ_NATIVE"  # 0: never
+OFF = "0", "false", "no", "off"  # all mean 0
 CACHE = "JAXSEQ_CACHE"  # a folder for what is built
 HERE = Path(__file__).parent
 PACKAGED = HERE / "native.so"  # in wheels for Linux
-TARGET = "jaxseq_native_forward"
-GRADIENTS = "jaxseq_native_gradients"
-MEMBERS = "jaxseq_native_members"  # of some with weights of their own
 AGAIN = "`python -m jaxseq.native build` tries again"
 
-log = logging.getLogger("jaxseq")  # without a handler, warnings go to stderr
+
+def _sources() -> list[Path]:
+    return [f for f in sorted(compilers.SOURCES.glob("*")) if f.is_file()]
+
+
+def _hash(files: list[Path], about: str = "") -> str:
+    parts = [*(f.read_bytes() for f in files), about.encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+# An executable that was saved names them. It holds programs in the instructions of the
+# library that it was compiled for, and must not be run by another one.
+_OWN = _hash(_sources())[:8]
+TARGET = f"jaxseq_native_forward_{_OWN}"
+GRADIENTS = f"jaxseq_native_gradients_{_OWN}"
+MEMBERS = f"jaxseq_native_members_{_OWN}"  # of some with weights of their own
 
 
 def switch() -> str | None:
-    return os.environ.get(SWITCH)
+    value = os.environ.get(SWITCH)
+    return "0" if value is not None and value.lower() in OFF else value
 
 
 @cache
@@ -63,7 +77,10 @@ def _registered(path: Path) -> str | None:
             MEMBERS: jax.ffi.pycapsule(library.JaxseqMembers),
         }
     except (OSError, AttributeError) as error:
-        return f"the library of native kernels cannot be loaded: {error}"
+        # so says the loader where the file system is mounted with noexec
+        away = f"; set {CACHE} to a folder from which programs may run"
+        text = away * ("failed to map segment" in str(error))
+        return f"the library of native kernels cannot be loaded: {error}{text}"
     try:
         for name, handler in handlers.items():
             jax.ffi.register_ffi_target(name, handler, platform="cpu")
@@ -94,11 +111,11 @@ def cached() -> Path:
 
 
 def _folder() -> Path:
-    if named := os.environ.get(CACHE):
-        return Path(named).absolute()  # compilers run in another folder
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named).absolute() / "jaxseq"
     try:
+        if named := os.environ.get(CACHE):  # compilers run in another folder
+            return Path(named).expanduser().absolute()
+        if named := os.environ.get("XDG_CACHE_HOME"):
+            return Path(named).expanduser().absolute() / "jaxseq"
         return Path.home() / ".cache" / "jaxseq"
     except RuntimeError as error:
         raise OSError(f"there is no home folder to build it in; set {CACHE}") from error
@@ -107,13 +124,11 @@ def _folder() -> Path:
 def _version() -> str:
     if not compilers.SOURCES.is_dir():
         raise OSError(f"its sources are not files here, in {compilers.SOURCES}")
-    files = sorted(compilers.SOURCES.iterdir())
-    files += sorted(Path(jax.ffi.include_dir()).rglob("*.h"))
+    files = [*_sources(), *sorted(Path(jax.ffi.include_dir()).rglob("*.h"))]
     # a folder may be that of several machines, each with a C library of its own
     about: tuple[str, ...] = compilers.machine(), sys.platform, *platform.libc_ver()
     about += compilers.FLAGS, compilers.OURS, str(compilers.kernels(about[0]))
-    parts = [*(f.read_bytes() for f in files if f.is_file()), repr(about).encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return _hash(files, repr(about))[:16]
 
 
 def compiler(path: Path, again: bool = False) -> list[str]:
@@ -197,5 +212,9 @@ def _locked(path: Path) -> Iterator[None]:
     import fcntl  # which Windows does not have
 
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("jaxseq: another process builds its native CPU engine, waiting")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -26,7 +26,9 @@ from jaxseq._engine.types import (
 from jaxseq._kernels.call import mesh_of
 from jaxseq._kernels.cpu import build, spread
 from jaxseq._kernels.cpu.blocks import Blocks, blocks_of, in_blocks
-from jaxseq._kernels.cpu.elements import is_computed_in
+from jaxseq._kernels.cpu.counts import counts_of, values_of
+from jaxseq._kernels.cpu.elements import is_held
+from jaxseq._kernels.cpu.integers import from_lanes, in_lanes
 from jaxseq._kernels.cpu.plan import Flags, Numbers, numbers_of
 from jaxseq._kernels.cpu.program import program_of
 from jaxseq._kernels.cpu.pull import back_of
@@ -89,7 +91,7 @@ def _of_dtype(spec: Spec, arrays: Any) -> str | None:
     dtype = dtype_of(spec.step)
     ys = [jax.ShapeDtypeStruct(y.shape, out_dtype(spec, y)) for y in spec.step.ys]
     for a in jax.tree.leaves((arrays, ys)):
-        if not is_computed_in(dtype, a) and a.dtype != bool:
+        if not is_held(dtype, a):
             return f"the state is {dtype}, and an array is {a.dtype}"
     return None
 
@@ -103,7 +105,7 @@ def _limit(devices: Devices, spec: Spec, weights: Weights, others: Any) -> str |
     for a in jax.tree.leaves((weights, others)):
         if any(map(is_symbolic_dim, a.shape)):
             return f"the shape {a.shape} is not known yet"
-    if step.native or step.has_effects:
+    if step.on_mesh or step.has_effects:
         return "the update has an effect, or holds arrays of a mesh"
     dtype = dtype_of(step)
     if dtype not in (jnp.float32, jnp.float64):
@@ -143,7 +145,7 @@ def forward(
     if spec.turned:  # cancels the transposition of x, so XLA copies nothing
         x = tuple(map(to_batch_first, x))
     B, T = on.B, x[0].shape[len(batch) if first else 0]
-    # in the order in which src/read.h takes them
+    # in the order in which src/read_plan.h takes them
     args: list[Array] = []
     out: list[Result] = []
 
@@ -166,6 +168,8 @@ def forward(
     own = [rows.is_given_rows(a) for a in step.extra]
     extra = list(zip(weights.extra, own, strict=True))
     args += [a.ravel() for a, yes in extra if not yes]
+    counts = counts_of(program.columns)
+    args += [values_of(i, weights.extra, rows.dtype) for _, i in counts]
     for i, a in enumerate(state):
         part = step.state[i]
         args.append(on.flat(a, part))
@@ -238,8 +242,8 @@ def run(
         jnp.array(numbers.values, dtype),
     )
     of_masks = len(args) - which.bit_count()
-    held = lambda kind: dtype if kind == jnp.dtype(bool) else kind
-    args = [a.astype(held(a.dtype)) if i < of_masks else a for i, a in enumerate(args)]
+    held = lambda kind: kind if jnp.issubdtype(kind, jnp.floating) else dtype
+    args = [in_lanes(a, dtype) if i < of_masks else a for i, a in enumerate(args)]
     about = spread.Call(
         devices,
         [None] * len(program) + numbers.axes + [1] * which.bit_count(),
@@ -247,4 +251,4 @@ def run(
         [(len(program) + i, j) for i, j in over],
     )
     pairs = zip(spread.call(about, [*program, *args]), out, strict=True)
-    return [r.whole(a).astype(r.dtype) for a, r in pairs]
+    return [from_lanes(r.whole(a), r.dtype) for a, r in pairs]

@@ -1,11 +1,12 @@
 """Nodes of a graph as instructions over registers."""
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 from jaxseq._kernels.cpu.columns import Graph
 from jaxseq._kernels.cpu.elements import OPS, Unknown
 
-MOST_REGISTERS = 255  # of src/program.h, less one
+MOST_REGISTERS = 255  # of src/plan.h, less one
 CODE = {name: i for i, name in enumerate(OPS)}
 
 
@@ -28,6 +29,7 @@ def run_of(
     """
     inputs: dict[int, Any] = {n: p for n, p in computed.items() if p is not None}
     nodes = {n: graph.nodes[n] for n in sorted(computed) if computed[n] is None}
+    nodes = fused(graph, nodes, {n for n, _ in roots})
     read = {a for _, *args in nodes.values() for a in args} | {n for n, _ in roots}
     for n in sorted(read):
         op, *args = graph.nodes[n]
@@ -35,7 +37,6 @@ def run_of(
             inputs[n] = place(args[0], args[1], False)
     inputs = {n: p for n, p in inputs.items() if n in read}
     constants = sorted(n for n in read if graph.nodes[n][0] == "constant")
-    nodes = fused(nodes, {n for n, _ in roots})
     places = [*inputs.values(), *(p for _, p in roots)]
     register = dict(zip(inputs, range(len(inputs)), strict=True))
     first = len(places)
@@ -75,22 +76,37 @@ def run_of(
     return Run(length, places, values, temporaries, code)
 
 
-def fused(nodes: dict[int, Any], kept: set[int]) -> dict[int, Any]:
-    """With products that only one sum reads as a part of it."""
-    uses: dict[int, int] = {}
-    for _, *args in nodes.values():
-        for a in args:
-            uses[a] = uses.get(a, 0) + 1
-    out, inside = {}, set()
+def fused(graph: Graph, nodes: dict[int, Any], kept: set[int]) -> dict[int, Any]:
+    """With what only one node reads as a part of it, if an instruction has both."""
+    uses = Counter(a for _, *args in nodes.values() for a in args)
+    out: dict[int, Any] = {}
+
+    def inside(n: int) -> tuple[Any, ...]:
+        is_part = n in out and uses[n] == 1 and n not in kept
+        return out[n] if is_part else ("",)
+
+    def whole(op: str, a: int, b: int) -> Any:
+        """The node with its part, and that."""
+        if op in ("add", "sub"):
+            for part, other, kind in ((b, a, "fnma"), (a, b, "fms")):
+                if inside(part)[0] == "mul":
+                    return (
+                        kind if op == "sub" else "fma",
+                        *inside(part)[1:],
+                        other,
+                    ), part
+        if op == "mul":
+            for part, other in ((b, a), (a, b)):
+                kind, *args = inside(part)
+                if kind == "sub" and graph.number(args[0]) == 1:
+                    return ("rest", other, args[1]), part
+                if kind == "rest":
+                    return ("rests", *args, other), part
+        return None
+
     for n, (op, *args) in nodes.items():
         out[n] = (op, *args)
-        if op not in ("add", "sub"):
-            continue
-        for i in (1, 0):
-            product = nodes.get(args[i], ("",))
-            if product[0] == "mul" and uses[args[i]] == 1 and args[i] not in kept:
-                kind = "fma" if op == "add" else "fnma" if i else "fms"
-                out[n] = (kind, *product[1:], args[1 - i])
-                inside.add(args[i])
-                break
-    return {n: node for n, node in out.items() if n not in inside}
+        if found := whole(op, *args) if len(args) == 2 else None:
+            out[n], part = found
+            del out[part]
+    return out

@@ -21,7 +21,9 @@ Value = list[Piece]
 Key = tuple[str, int]  # what an array is, such as ("state", 0)
 
 HALVES = "bfloat16", "float16"
-ORDERLESS = frozenset("add mul max min and or xor eq ne".split())
+ORDERLESS = frozenset(
+    "add mul max min and or xor eq ne iadd imul imax imin ieq".split()
+)
 
 
 class Graph:
@@ -53,7 +55,7 @@ class Graph:
         return [Piece(self.node("at", key, a, b - a), b - a) for a, b in pairs]
 
     def constant(self, x: float, width: int) -> Value:
-        return [Piece(self.node("constant", x), width)]
+        return [Piece(self.node("constant", x), width)] if width else []
 
     def number(self, node: int) -> float | None:
         kind, *rest = self.nodes[node]

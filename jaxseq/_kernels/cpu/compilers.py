@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,7 @@ def _run(commands: list[list[str]], folder: Path) -> None:
     running: list[subprocess.Popen[str]] = []
     how: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     how |= {"stdin": subprocess.DEVNULL, "cwd": folder, "errors": "replace"}
+    how["process_group"] = 0  # of its own, for what a compiler starts ends with it
     caches = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
     how["env"] = dict.fromkeys(caches, str(folder / "zig")) | os.environ
     try:
@@ -138,5 +140,5 @@ def _run(commands: list[list[str]], folder: Path) -> None:
     finally:
         for process in running:
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

@@ -10,13 +10,21 @@ from jaxseq._kernels.cpu.columns import HALVES, Graph, Value, width_of
 
 # the instructions of src/ops.h, in its order
 OPS = (
-    "add sub mul div max min fma fms fnma neg abs sign exp expm1 log log1p tanh"
-    " logistic sqrt copy eq ne lt le gt ge and or xor not select floor ceil round"
+    "add sub mul div max min fma fms fnma rest rests neg abs sign exp expm1 log log1p"
+    " tanh logistic sqrt copy eq ne lt le gt ge and or xor not select floor ceil round"
     " round_even rem pow cbrt exp2 sin cos tan asin acos atan atan2 sinh cosh asinh"
     " acosh atanh erf erfc bfloat16 float16"
+    " iadd isub imul idiv irem udiv urem imax imin ieq ilt shl shr sar int_of"
+    " unsigned_of number_of number_of_unsigned"
 ).split()
-SAME = {name: name for name in OPS} | {"add_any": "add", "select_n": "select"}
-MADE = frozenset("fma fms fnma select copy round_even bfloat16 float16".split())
+INTEGERS = frozenset("int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
+SAME = {name: name for name in OPS[: OPS.index("iadd")]} | {
+    "add_any": "add",
+    "select_n": "select",
+}
+MADE = frozenset(
+    "fma fms fnma rest rests select copy round_even bfloat16 float16".split()
+)
 # what the operations do to truth values, which have all bits set or none
 OF_TRUTHS = {name: name for name in ("and", "or", "xor", "not", "select")}
 OF_TRUTHS |= {"ne": "xor", "eq": "xnor", "max": "or", "min": "and"}
@@ -29,6 +37,20 @@ class Unknown(Exception):
 def is_computed_in(dtype: Any, a: Any) -> bool:
     """Whether the kernel computes with the elements of an array as with `dtype`."""
     return a.dtype.name in FLOATS and state_dtype(a.dtype) == dtype
+
+
+def is_truth(a: Any) -> bool:
+    return a.dtype == jnp.dtype(bool)
+
+
+def is_integer_in(dtype: Any, a: Any) -> bool:
+    """Whether a program of `dtype` has room for the integers of an array."""
+    return a.dtype.name in INTEGERS and a.dtype.itemsize <= jnp.dtype(dtype).itemsize
+
+
+def is_held(dtype: Any, a: Any) -> bool:
+    """Whether a program of `dtype` can have an array."""
+    return is_computed_in(dtype, a) or is_truth(a) or is_integer_in(dtype, a)
 
 
 def rounded(graph: Graph, dtype: Any, a: Value) -> Value:
@@ -69,11 +91,11 @@ def pointwise(graph: Graph, dtype: Any, e: Any, args: list[Value]) -> Value:
         return rounded(graph, jnp.bfloat16, args[0])
     if name not in SAME or (name in MADE and name != "select_n"):
         raise Unknown(f"the kernel has no {name}")
-    truth = [v.aval.dtype == jnp.dtype(bool) for v in e.invars]
+    truth = [is_truth(v.aval) for v in e.invars]
     if len(args) > 3 or (name == "select_n" and not truth[0]):
         raise Unknown("the update selects one of several")
     for v in (*e.invars, *e.outvars):
-        if not is_computed_in(dtype, v.aval) and v.aval.dtype != jnp.dtype(bool):
+        if not is_computed_in(dtype, v.aval) and not is_truth(v.aval):
             raise Unknown(f"{name} has {v.aval.dtype}")
     if p.get("accuracy") is not None:
         raise Unknown(f"{name} is asked for with an accuracy")

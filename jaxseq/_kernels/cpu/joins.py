@@ -4,8 +4,44 @@ import math
 from typing import Any
 
 from jaxseq._kernels.cpu.columns import Graph, Value
-from jaxseq._kernels.cpu.elements import Unknown
+from jaxseq._kernels.cpu.elements import Unknown, is_computed_in, is_integer_in
 from jaxseq._kernels.cpu.moves import View, whole
+
+
+def joined(tracer: Any, e: Any, args: Any) -> Any:
+    """Several along an axis, or one with a number around it."""
+    name, shapes = e.primitive.name, [v.aval.shape for v in e.invars]
+    rows, values = tracer.alike(e, args, shapes)
+    n = len(tracer.lead) if rows else 0
+    insides = [s[n:] for s in shapes]
+    sizes = map(math.prod, insides)
+    values = [tracer.wide(a, m) for a, m in zip(values, sizes, strict=True)]
+    if name != "pad":
+        axis = e.params["axis" if name == "stack" else "dimension"] - n
+        tracer.require(axis >= 0, e)
+        if name == "stack":
+            insides = [(*s[:axis], 1, *s[axis:]) for s in insides]
+        value = side_by_side(tracer.graph, values, insides, axis)
+        return args[0]._replace(value=value, rows=rows, partial=False)
+    around = e.params["padding_config"]
+    tracer.require(not any(map(any, around[:n])), e)
+    value, shape = values[0], insides[0]
+    for axis, sizes in enumerate(around[n:]):
+        value, shape = padded(tracer, value, shape, axis, sizes, values[1])
+    return args[0]._replace(value=value, rows=rows, partial=False)
+
+
+def counted(tracer: Any, e: Any) -> tuple[Value, bool]:
+    """The number of each element along an axis of a row, and whether it has rows."""
+    of, axis, n = e.outvars[0].aval, e.params["dimension"], len(tracer.lead)
+    is_integer = is_integer_in(tracer.dtype, of)
+    if 0 in of.shape or not (is_integer or is_computed_in(tracer.dtype, of)):
+        raise Unknown(f"the kernel has no iota of {of.str_short()}")
+    rows = n > 0 and axis >= n and of.shape[:n] == tracer.lead
+    shape, value = tracer.of_one_row(rows, of.shape), tracer.count(of.shape[axis])
+    strides = tuple(int(i == axis) for i in range(len(shape)))
+    value = tracer.graph.operate("int_of", value) if is_integer else value
+    return tracer.take(value, View(shape, strides, 0)), rows
 
 
 def padded(

@@ -1,4 +1,4 @@
-"""A program and the arrays of a run as the numbers that `src/read.h` reads."""
+"""A program and the arrays of a run as the numbers that `src/read_plan.h` reads."""
 
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ from jaxseq._engine.types import Spec, Weights
 from jaxseq._kernels.cpu.blocks import Blocks, blocks_of
 from jaxseq._kernels.cpu.code import Run
 from jaxseq._kernels.cpu.columns import Key
+from jaxseq._kernels.cpu.counts import counts_of
 from jaxseq._kernels.cpu.program import Program
 from jaxseq._kernels.cpu.rows import rows_of
 from jaxseq._kernels.cpu.runs import Fold
@@ -33,7 +34,7 @@ class Numbers(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """What `src/read.h` asks of each array, behind the number of the array itself."""
+    """What `src/read_plan.h` asks of each array, after the array's own number."""
 
     # is batch first, is read one step ahead, has a matrix, has a bias, is saved
     inputs: list[tuple[Key, bool, bool, bool, bool, bool]]
@@ -57,7 +58,10 @@ def numbers_of(spec: Spec, weights: Weights, program: Program, flags: Flags) -> 
             (("product", k), spec.save, blocks_of(weights.w_h[k]), False)
             for k in step.called
         ],
-        [("extra", i) for i in range(len(step.extra) - own)],
+        [
+            *(("extra", i) for i in range(len(step.extra) - own)),
+            *counts_of(program.columns),
+        ],
         [
             *(
                 (("state", i), flags.start, yes)

@@ -14,12 +14,14 @@ from jaxseq._engine.step import Step
 from jaxseq._kernels.cpu.blocks import Blocks
 from jaxseq._kernels.cpu.code import Run
 from jaxseq._kernels.cpu.columns import Graph, Key, Value, edges_of
+from jaxseq._kernels.cpu.counts import COUNTS, counts_of
 from jaxseq._kernels.cpu.elements import Unknown, as_number, as_truth, rounded
 from jaxseq._kernels.cpu.rows import Rows, check
 from jaxseq._kernels.cpu.runs import Fold, Multiply, Runs
 from jaxseq._kernels.cpu.trace import Part, Tracer
 
 MOST_COLUMNS = 1024
+MOST_BLOCKS = 256  # of a matrix, for which src/read_plan.h has no room
 MOST_TURNS = 32
 
 
@@ -56,7 +58,7 @@ def _build(step: Step, blocks: tuple[Blocks, ...]) -> Program:
 
 
 def limited(program: Program, *kinds: Any) -> Program:
-    """A program that src/read.h takes: it has room for so many and no more."""
+    """A program that src/read_actions.h takes: it has room for so many and no more."""
     widths: dict[bool, int] = {True: 0, False: 0}
     for (kind, _), lengths in program.columns.items():
         widths[kind == "between"] += sum(lengths)
@@ -97,6 +99,9 @@ class Traced:
             self.folds[name] = self.array(key, width)
         return self.folds[name]
 
+    def count(self, n: int) -> Value:
+        return self.array(("extra", COUNTS + n), n)
+
     def given(self, key: Key, like: Any, has_rows: bool | None = None) -> Part:
         """What the step is given."""
         width = math.prod(like.shape) if has_rows is False else self.rows.width(like)
@@ -121,6 +126,8 @@ class Traced:
     def product(self, k: int, first: int, left: Value, how: Blocks, adds: bool) -> Any:
         """A value times the blocks of a matrix, the first of which has this number."""
         graph, key = self.graph, ("product", k)
+        if how.N >= MOST_BLOCKS:
+            raise Unknown(f"a matrix has {how.N} blocks")
         for n in range(how.N):
             ends = [((p * how.N + n) * how.I, how.I) for p in range(how.P)]
             parts = [part for a, I in ends for part in graph.slice(left, a, a + I)]
@@ -179,8 +186,9 @@ class _Traced(Traced):
             return self.product(k, first, left, blocks[i], k in self.sums)
 
         tracer = self.tracer = Tracer(
-            self.graph, rows.dtype, rows.lead, _joined(step), product, self.fold
-        )
+            self.graph, rows.dtype, rows.lead, _joined(step), product,
+            self.fold, self.count,
+        )  # fmt: skip
         n, of = len(step.state), rows.is_given_rows
         own = [i for i, a in enumerate(step.extra) if of(a)]  # parts of the state
         keys = {i: ("state", n + k) for k, i in enumerate(own)}
@@ -231,4 +239,5 @@ def _scheduled(step: Step, traced: _Traced) -> Program:
     columns = traced.columns()
     columns |= {place.key: [length] for place, length in runs.kept}
     program = Program(columns, runs.actions(), traced.sums)
-    return limited(program, step.z_x, step.called, step.extra, step.state, step.ys)
+    extra = *step.extra, *counts_of(columns)
+    return limited(program, step.z_x, step.called, extra, step.state, step.ys)

@@ -21,6 +21,7 @@ from jaxseq._engine.steps import product_back, pull, reads
 from jaxseq._kernels.cpu.blocks import Blocks
 from jaxseq._kernels.cpu.columns import Graph, Key, Value, width_of
 from jaxseq._kernels.cpu.elements import Unknown
+from jaxseq._kernels.cpu.folds import folded
 from jaxseq._kernels.cpu.program import Made, Program, Traced, limited, made, settled
 from jaxseq._kernels.cpu.rows import Rows, check
 from jaxseq._kernels.cpu.runs import Fold, Place, Runs
@@ -49,9 +50,6 @@ def back_of(step: Step, blocks: tuple[Blocks, ...]) -> Back | str:
 
 def _build(step: Step, blocks: tuple[Blocks, ...]) -> Back:
     rows = check(step)
-    for a in step.state:
-        if is_float(a) and not rows.has(a):
-            raise Unknown("a part of the state is the same for all rows")
     return _scheduled(settled(lambda cuts: _TracedBack(step, rows, blocks, cuts)))
 
 
@@ -81,9 +79,13 @@ class _TracedBack(Traced):
         def inputs(kind: str, numbers: Any, like: Any) -> list[Part]:
             return [self.given(("input", number[kind, i]), like[i]) for i in numbers]
 
+        def of_all_rows(part: Part) -> Part:
+            """The gradient of what all rows share is the sum of what each row has."""
+            return part._replace(partial=bool(rows.lead) and not part.rows)
+
         def incoming(key: Key, p: int, like: Any) -> Part:
             """The gradient of the new state, with that of outputs that are the same."""
-            part = self.given(key, like)
+            part = of_all_rows(self.given(key, like))
             if p not in joined:
                 return part
             (more,) = inputs("y", [joined[p]], step.ys)
@@ -102,10 +104,7 @@ class _TracedBack(Traced):
             *inputs("state", range(len(step.state)), step.state),
             *(extra(i, a) for i, a in enumerate(step.extra)),
             *(incoming(("state", i), p, step.state[p]) for i, p in enumerate(moving)),
-            *(
-                part._replace(partial=bool(rows.lead) and not part.rows)
-                for part in inputs("y", other, step.ys)
-            ),
+            *map(of_all_rows, inputs("y", other, step.ys)),
         ]
         self.called: list[int] = []
 
@@ -116,7 +115,7 @@ class _TracedBack(Traced):
             return self.product(k, first, left, how[-1].turned, False)
 
         tracer = self.tracer = _Tracer(
-            self.graph, rows.dtype, rows.lead, {}, product, self.fold
+            self.graph, rows.dtype, rows.lead, {}, product, self.fold, self.count
         )
         out = dict(zip(jaxpr.outvars, tracer.evaluate(jaxpr, args), strict=True))
         self.outputs = [
@@ -128,15 +127,18 @@ class _TracedBack(Traced):
             ),
         ]
         part = lambda v: tracer.literal(v) if type(v) is Literal else out[v]
-        self.new = [
-            self.result(("state", i), step.state[p], part(d.state[p]))
-            for i, p in enumerate(moving)
-        ]
+        is_sum = lambda part: part.partial or self.graph.is_uniform(part.value)
+        self.new = []
+        for i, p in enumerate(moving):
+            new = part(d.state[p])
+            if rows.lead and not (rows.has(step.state[p]) or is_sum(new)):
+                raise Unknown("the gradient of a number in the state is not a sum")
+            self.new.append(self.result(("state", i), step.state[p], new))
         for i, e in enumerate(self.sums):
             key, like = ("state", len(moving) + i), step.extra[e]
             more = tracer.in_rows(like.shape, part(d.extra[e]))
-            is_sum = more.partial or self.graph.is_uniform(more.value)
-            if rows.lead and not (more.rows if e in self.given_rows else is_sum):
+            is_own = more.rows if e in self.given_rows else is_sum(more)
+            if rows.lead and not is_own:
                 raise Unknown(f"a weight {like.shape} of the update is for each row")
             total = self.array(key, rows.width_of_weight(like))
             value = tracer.wide(more.value, width_of(total))
@@ -183,13 +185,18 @@ class _Tracer(Tracer):
             axes = e.params["axes"]
             if set(range(n)) <= set(axes):
                 rest = {**e.params, "axes": tuple(axes[n:])}
-                part = self.folded(e.replace(params=rest), args[0])
+                part = folded(self, e.replace(params=rest), args[0])
                 return [Part(part.value, False, True)]
         out = super().equation(e, args)
         partial = [a.partial for a in args]
-        if not any(partial) or name in CALLS:
+        if not any(partial) or name in CALLS or name == "cond":
             return out
         once = {"mul": sum(partial) == 1, "div": not partial[-1]}
+        cases = zip(args[1:], partial[1:], strict=True)
+        one_of = not partial[0] and all(
+            yes or self.is_zero(a.value) for a, yes in cases
+        )
+        once["select_n"] = one_of
         if not (once.get(name) or name in LINEAR) or any(a.rows for a in out):
             raise Unknown(f"{name} of a sum over rows")
         return [a._replace(partial=True) for a in out]

@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxseq._base.dtypes import FLOATS, is_float, state_dtype
 from jaxseq._engine.step import Step
-from jaxseq._kernels.cpu.elements import Unknown, is_computed_in
+from jaxseq._kernels.cpu.elements import Unknown, is_computed_in, is_held
 
 
 class Rows(NamedTuple):
@@ -57,11 +57,11 @@ def _main(step: Step) -> Any:
 
 def check(step: Step) -> Rows:
     """The rows of a step, if the kernel can have them."""
-    rows, bits = rows_of(step), jnp.dtype(bool)
+    rows = rows_of(step)
     for a in (*step.z_x, *step.state, *step.ys):
         if 0 in a.shape or not (rows.has(a) or math.prod(a.shape) == 1):
             raise Unknown(f"a row has shape {a.shape}")
-        if not is_computed_in(rows.dtype, a) and a.dtype != bits:
+        if not is_held(rows.dtype, a):
             raise Unknown(f"the state is {rows.dtype}, and a row is {a.dtype}")
     for a in (*step.z, *step.lefts):
         known = is_computed_in(rows.dtype, a)
@@ -71,8 +71,7 @@ def check(step: Step) -> Rows:
         if rows.width(a) != step.widths[k][0]:
             raise Unknown(f"a matrix is given a part of {a.shape} for each row")
     for a in step.extra:
-        known = is_computed_in(rows.dtype, a) or a.dtype == bits
-        if 0 in a.shape or not known:
+        if 0 in a.shape or not is_held(rows.dtype, a):
             text = f"{a.dtype} of shape {a.shape}"
             raise Unknown(f"{text} in extra is empty, or of another dtype")
     return rows

@@ -4,6 +4,8 @@ An axis of `vmap` that maps weights is one of members, in front of those arrays 
 differ between them. Over devices the members or the rows are split.
 """
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -27,19 +29,28 @@ class Call(NamedTuple):
     over: list[tuple[int, int]]  # an argument, and the result that may take its place
 
 
+# Makes one call of arguments, of which those that are `own` have members in front. All
+# its results have.
+Run = Callable[[list[bool], list[Array]], list[Array]]
+
+
 def call(about: Call, args: list[Array]) -> list[Array]:
-    return _folded(about, [False] * len(args), args)
+    return with_members(partial(_split, about), args)
 
 
-def _folded(about: Call, own: list[bool], args: list[Array]) -> list[Array]:
-    """A call of members, for those arguments that are `own`; `vmap` makes more."""
-    one = custom_vmap(lambda *args: _split(about, own, list(args)))
+def with_members(run: Run, args: list[Array]) -> list[Array]:
+    """`run` without members; `vmap` makes more of them, in the same call."""
+    return _folded(run, [False] * len(args), args)
+
+
+def _folded(run: Run, own: list[bool], args: list[Array]) -> list[Array]:
+    one = custom_vmap(lambda *args: run(own, list(args)))
 
     @one.def_vmap
     def _(N: int, mapped: list[bool], *args: Array) -> Any:
         M = _members(own, args, mapped)
         out = _folded(
-            about,
+            run,
             [a or b for a, b in zip(own, mapped, strict=True)],
             [_of_all(M, N, *each) for each in zip(own, mapped, args, strict=True)],
         )
@@ -48,6 +59,15 @@ def _folded(about: Call, own: list[bool], args: list[Array]) -> list[Array]:
         return out, [True] * len(out)
 
     return one(*args)
+
+
+def said_of(own: list[bool], args: list[Array]) -> dict[str, Any]:
+    """What a call is told of its members."""
+    M = _members(own, args)
+    return {
+        "members": -1 if M is None else M,
+        "own": "".join("01"[yes] for yes in own),
+    }
 
 
 def _of_all(M: int | None, N: int, own: bool, mapped: bool, a: Array) -> Array:
@@ -106,8 +126,7 @@ def _run(about: Call, own: list[bool], args: list[Array]) -> list[Array]:
     M, lead = _members(own, args), []
     options, name = {}, build.TARGET
     if M is not None:
-        options = {"members": M, "own": "".join("01"[yes] for yes in own)}
-        lead, name = [M], build.MEMBERS
+        options, lead, name = said_of(own, args), [M], build.MEMBERS
     parts = zip(about.rows, own, args, strict=True)
     B = next(a.shape[yes + rows] for rows, yes, a in parts if rows is not None)
 

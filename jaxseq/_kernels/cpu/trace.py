@@ -4,31 +4,28 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from jaxseq._engine.chain import product_p
+from jaxseq._kernels.cpu.branches import branched
+from jaxseq._kernels.cpu.casts import converted
 from jaxseq._kernels.cpu.columns import Graph, Value, width_of
 from jaxseq._kernels.cpu.elements import (
     Unknown,
-    as_number,
-    as_truth,
-    is_computed_in,
+    is_integer_in,
     pointwise,
-    rounded,
     unrounded,
 )
-from jaxseq._kernels.cpu.joins import padded, side_by_side
+from jaxseq._kernels.cpu.folds import FOLDED, FOLDS, PLACES, RUNNING, along, folded
+from jaxseq._kernels.cpu.integers import Integers
+from jaxseq._kernels.cpu.joins import counted, joined
 from jaxseq._kernels.cpu.moves import MOVES, View, keeps_rows, moved, spread, whole
 
-# along a row, in the order of src/fold.h, and the same of two numbers
-FOLDS = "sum", "max", "min", "mul"
-OF_TWO = {"sum": "add", "max": "max", "min": "min", "mul": "mul"}
-OF_NONE = {"sum": 0.0, "max": -math.inf, "min": math.inf, "mul": 1.0}
-FOLDED = {"reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min"}
-FOLDED |= {"reduce_prod": "mul", "reduce_and": "min", "reduce_or": "max"}
 # what leaves the values of rows as they are
 IDLE = frozenset("copy copy_p stop_gradient optimization_barrier reshard".split())
+
+# what has any value, and no axes
+EMPTY = frozenset("empty2 empty".split())
 
 
 class Part(NamedTuple):
@@ -59,12 +56,15 @@ class Tracer:
         sums: dict[Any, Any],
         product: Any,
         fold: Any,
+        count: Any,
     ):
         self.graph, self.dtype, self.lead = graph, dtype, lead
+        self.integers = Integers(graph, dtype)
         self.sums = sums  # of variables that a sum takes the place of: what it is
         self.product = product
         # (name, value, width): a row of one number, of all elements of the value
         self.fold = fold
+        self.count = count  # the numbers 0 to n - 1, as floats
 
     def evaluate(self, jaxpr: Any, args: list[Part], consts: Any = ()) -> list[Part]:
         if consts:
@@ -86,6 +86,8 @@ class Tracer:
         if isinstance(x, bool):
             zero = self.graph.constant(0.0, 1)
             return Part(self.graph.operate("eq" if x else "ne", zero, zero), False)
+        if is_integer_in(self.dtype, v.aval):
+            return Part(self.integers.constant(x, 1), False)
         return Part(self.graph.constant(float(x), 1), False)
 
     def equation(self, e: Any, args: list[Part]) -> list[Part]:
@@ -107,11 +109,19 @@ class Tracer:
         if name in MOVES:
             return self.moved(e, args[0])
         if name in ("concatenate", "stack", "pad"):
-            return [self.joined(e, args)]
+            return [joined(self, e, args)]
+        if name == "cond":
+            return branched(self, e, args)
+        if name == "iota":
+            return [Part(*counted(self, e))]
+        if name in EMPTY:
+            return [Part(self.graph.constant(0.0, 1), False)]
         if name == "convert_element_type":
-            return [args[0]._replace(value=self.converted(e, args[0].value))]
+            return [args[0]._replace(value=converted(self, e, args[0].value))]
         if name in FOLDED:
-            return [self.folded(e, args[0])]
+            return [folded(self, e, args[0])]
+        if name in PLACES or name in RUNNING:
+            return [along(self, e, args[0])]
         if not args:
             raise Unknown(f"the kernel has no {name}")
         shape = e.outvars[0].aval.shape
@@ -123,7 +133,17 @@ class Tracer:
         rows, values = self.alike(e, args, [shape] * len(args))
         width = math.prod(self.inside(shape, rows))
         values = [self.wide(a, width) for a in values]
-        return [Part(pointwise(self.graph, self.dtype, e, values), rows)]
+        return [Part(self.computed(e, values), rows)]
+
+    def computed(self, e: Any, values: list[Value]) -> Value:
+        """Of each element by itself."""
+        known = [is_integer_in(self.dtype, v.aval) for v in e.invars]
+        if any(known) and e.primitive.name == "pow" and not known[0]:
+            values[1] = self.integers.as_float(e.invars[1].aval.dtype, values[1])
+            return self.graph.operate("pow", *values)
+        if any(known):
+            return self.integers.pointwise(e, values)
+        return pointwise(self.graph, self.dtype, e, values)
 
     def inside(self, shape: Any, rows: bool) -> tuple[int, ...]:
         """The axes of a row."""
@@ -155,7 +175,7 @@ class Tracer:
             return a
         if self.graph.is_uniform(a):
             return [a[0]._replace(length=width)] if width else []
-        return self.reduce("sum", a, width)
+        return self.reduce("or", a, width)
 
     def reduce(self, name: str, a: Value, width: int) -> Value:
         return self.fold(FOLDS.index(name), a, width) if width else []
@@ -195,74 +215,8 @@ class Tracer:
             found += piece if times == 1 else self.wide(piece, times)
         return found
 
-    def joined(self, e: Any, args: list[Part]) -> Part:
-        """Several along an axis, or one with a number around it."""
-        shapes = [v.aval.shape for v in e.invars]
-        rows, values = self.alike(e, args, shapes)
-        n = len(self.lead) if rows else 0
-        insides = [s[n:] for s in shapes]
-        sizes = map(math.prod, insides)
-        values = [self.wide(a, m) for a, m in zip(values, sizes, strict=True)]
-        if e.primitive.name != "pad":
-            is_stack = e.primitive.name == "stack"
-            axis = e.params["axis" if is_stack else "dimension"] - n
-            self.require(axis >= 0, e)
-            if is_stack:
-                insides = [(*s[:axis], 1, *s[axis:]) for s in insides]
-            return Part(side_by_side(self.graph, values, insides, axis), rows)
-        around = e.params["padding_config"]
-        self.require(not any(map(any, around[:n])), e)
-        value, shape = values[0], insides[0]
-        for axis, sizes in enumerate(around[n:]):
-            value, shape = padded(self, value, shape, axis, sizes, values[1])
-        return Part(value, rows)
-
-    def folded(self, e: Any, a: Part) -> Part:
-        """Over some axes of a row."""
-        name, n = e.primitive.name, len(self.lead) if a.rows else 0
-        shape, dtype = e.invars[0].aval.shape[n:], e.invars[0].aval.dtype
-        axes = [axis - n for axis in e.params["axes"]]
-        self.require(min(axes, default=0) >= 0, e)
-        truth = dtype == jnp.dtype(bool)
-        self.require(truth == (name in ("reduce_and", "reduce_or")), e)
-        if not truth and dtype != self.dtype:
-            raise Unknown(f"{name} has {dtype}")
-        value = self.wide(a.value, math.prod(shape))
-        if truth:
-            value = as_number(self.graph, value)
-        view, left = whole(shape), [i for i in range(len(shape)) if i not in axes]
-        value = self.fold_all(FOLDED[name], value, view.over(axes), view.over(left))
-        return Part(as_truth(self.graph, value) if truth else value, a.rows)
-
-    def fold_all(self, op: str, a: Value, inner: View, outer: View) -> Value:
-        """Of the elements of `inner` one, for each element of `outer` as the first."""
-        size, width = math.prod(inner.shape), math.prod(outer.shape)
-        if not size:
-            return self.wide(self.graph.constant(OF_NONE[op], 1), width)
-        side_by_side = len(list(inner.runs())) == 1
-        if size > 1 and (side_by_side or width == 1):
-            some = [self.take(a, inner._replace(first=i)) for i in outer.firsts()]
-            return [piece for each in some for piece in self.reduce(op, each, 1)]
-        total, *rest = (self.take(a, outer._replace(first=i)) for i in inner.firsts())
-        for more in rest:
-            total = self.graph.operate(OF_TWO[op], total, more)
-        return total
-
-    def converted(self, e: Any, a: Value) -> Value:
-        old, new = e.invars[0].aval.dtype, e.outvars[0].aval.dtype
-        numbers = [self.graph.number(p.node) for p in a]
-        is_known = None not in numbers
-        of, to = (
-            is_computed_in(self.dtype, v.aval) for v in (e.invars[0], e.outvars[0])
-        )
-        if old == new:
-            return a
-        if to and (of or is_known):
-            return rounded(self.graph, new, a)
-        if of and new == jnp.dtype(bool):
-            return as_truth(self.graph, a)
-        self.require(old == jnp.dtype(bool) and to, e)
-        return as_number(self.graph, a)
+    def is_zero(self, a: Value) -> bool:
+        return all(self.graph.number(p.node) == 0 for p in a)
 
     def require(self, ok: bool, e: Any) -> None:
         if not ok:

@@ -34,7 +34,7 @@ def why_not(devices: Devices, spec: Spec, weights: Weights, *others: Any) -> str
     step, dtype = spec.step, jnp.dtype(spec.dtype)
     if dtype not in (jnp.float32, jnp.bfloat16):
         return f"{dtype} is neither float32 nor bfloat16"
-    if step.native:
+    if step.on_mesh:
         return "the update holds arrays of a mesh"
     for a in jax.tree.leaves(others):
         if any(map(is_symbolic_dim, a.shape)):

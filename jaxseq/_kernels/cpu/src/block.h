@@ -265,19 +265,25 @@ class Block {
     if (u < last) execute<T>(run, io, n, over(last - u, L.W) * L.W, registers);
   }
 
+  template <int64_t op = 0>
   void fold(const jaxseq::Fold& f, const Turn& turn) {
+    if constexpr (op + 1 < FOLDS)
+      if (f.op != op) return fold<op + 1>(f, turn);
+    // what has one element is only spread
+    const bool is_one = f.places == 1 && column_of(f.place[0]).length == 1;
+    const Room& to = L.room[f.out];
     for (int64_t r = 0; r < n; ++r) {
-      T x = start_of<T>(f.op);
-      for (int64_t i = 0; i < f.places; ++i) {
+      V<T> y = everywhere<T>(start_of<T>(op));
+      for (int64_t i = 0; i < f.places && !is_one; ++i) {
         const Place& p = f.place[i];
-        const Column& c = L.room[p.array].column[p.column];
-        x = folded<T>(f.op, x, at(p, turn) + r * pitch_of(p, turn), c.length);
+        y = folded<op, T>(y, at(p, turn) + r * pitch_of(p, turn), column_of(p).length);
       }
-      const Room& to = L.room[f.out];
+      const T x = is_one ? at(f.place[0], turn)[r * pitch_of(f.place[0], turn)] : across<op, T>(y);
       for (int64_t j = 0; j < to.columns; ++j)
         spread<T>(x, at(f.out, 0) + to.column[j].at + r * to.column[j].pad, to.column[j].pad);
     }
   }
+  const Column& column_of(const Place& p) const { return L.room[p.array].column[p.column]; }
 
   // What a matrix of 16 bits is given, all of it side by side.
   void multiply_rounded(const jaxseq::Multiply& m, const Own<T>& own, const Turn& turn, Piece piece) {
@@ -298,7 +304,7 @@ class Block {
       if (P.pairs) memset(row.at(k).data, 0, k % 2 * 2);
       own.row[r] = {(const T*)row, to, r};
     }
-    product<T>(P, piece.i, 0, P.K, n, own.row, m.adds ? ADD : ZERO);
+    product<T>(P, piece.i, 0, P.K, n, own.row, m.adds ? ADD : ZERO, nullptr, turn.t % 2);
   }
 
   void multiply(const jaxseq::Multiply& m, const Own<T>& own, const Turn& turn, Piece piece) {
@@ -311,7 +317,7 @@ class Block {
       const Column& c = L.room[p.array].column[p.column];
       const T* a = at(p, turn);
       for (int64_t r = 0; r < n; ++r) row[r] = {a + r * pitch_of(p, turn), to, r};
-      product<T>(P, piece.i, k, c.length, n, row, m.adds || i ? ADD : ZERO);
+      product<T>(P, piece.i, k, c.length, n, row, m.adds || i ? ADD : ZERO, nullptr, turn.t % 2);
       k += c.length;
     }
   }

@@ -3,7 +3,9 @@
 // one another.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <memory>
+#include <new>
 #include <thread>
 
 #include "plan.h"
@@ -11,6 +13,8 @@
 namespace jaxseq {
 
 inline void rest(int64_t turn) {
+  // a thread that yields still keeps the processor from those of less priority
+  if (turn >= 5000) return std::this_thread::sleep_for(std::chrono::microseconds(50));
   if (turn >= 1000) return std::this_thread::yield();
 #ifdef __x86_64__
   __builtin_ia32_pause();
@@ -110,12 +114,20 @@ class Crew {
     if (!desk_) desk_ = std::make_shared<Desk>(threads_);
     desk_->begin(n, f, argument);
     for (int64_t i = 1; i < people; ++i)
-      if (desk_->misses(i)) pool_.Schedule([desk = desk_, i] { desk->help(i); });
+      if (desk_->misses(i)) send_for(i);
     desk_->work(0);
     for (int64_t turn = 0; !desk_->finished(); ++turn) rest(turn);
   }
 
  private:
+  // Without memory for it there is no helper, and others do its pieces.
+  void send_for(int64_t helper) {
+    try {
+      pool_.Schedule([desk = desk_, helper] { desk->help(helper); });
+    } catch (const std::bad_alloc&) {
+    }
+  }
+
   Pool& pool_;
   const int64_t threads_;
   std::shared_ptr<Desk> desk_;

@@ -184,12 +184,12 @@ const char* forward(const Call& call, const Workers& workers) {
   if (call.B == 0) return nullptr;
   Layout<T> L(call, workers.threads);
   Weights<T> weights;
-  if (!L.plan(tables) || !pack(L, workers, weights)) return "no memory";
+  if (!L.plan(tables) || !pack(L, workers, weights)) return jaxseq::NO_MEMORY;
   widen_results<T>(call);
   Whole<T> whole{L, weights};
   if (L.pieces > 1) run_pieces(whole, workers);
   else workers.all(workers.context, L.blocks, run_block<T>, &whole);
-  return whole.failed ? "no memory" : nullptr;
+  return whole.failed ? jaxseq::NO_MEMORY : nullptr;
 }
 
 }  // namespace

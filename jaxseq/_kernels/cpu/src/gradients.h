@@ -5,111 +5,17 @@
 #pragma once
 #include <atomic>
 
-#include "plan.h"
-#include "vector.h"
+#include "tiles.h"
 
 namespace {
 
-using jaxseq::Gradients;
 using jaxseq::Workers;
 
-// A tile of sums in registers, of which there are 32 where vectors have 64 bytes, else 16.
-constexpr int HIGH = VECTOR_BYTES == 64 ? 8 : 4, WIDE = 3;
 constexpr int64_t DEEP = 192;    // rows of d that are packed at a time
 constexpr int64_t TALL = 512;    // columns of the left sides that are packed at a time
 constexpr int64_t GROUP = 8;     // rows that are packed together
 constexpr int64_t CHUNK = 64;    // rows that are multiplied by all of a matrix
 constexpr int64_t LENGTH = 1024;  // of a product, before the next panel
-
-// The left side of a tile: packed, HIGH elements for each k, or rows as they lie.
-template <class T>
-struct Side {
-  const T* packed;
-  const T* row[HIGH];
-};
-
-// HIGH rows times a panel of N vectors, added to c or put there. The next tile of c, which
-// lies below it, is fetched.
-template <class T, int N, bool PACKED>
-void tile_of_sums(int64_t K, const Side<T>& side, const T* b, T* c, int64_t pitch, bool adds) {
-  constexpr int W = Vector<T>::W;
-  V<T> sum[HIGH][N];
-  const T* row[HIGH];
-#pragma GCC unroll 8
-  for (int m = 0; m < HIGH; ++m) {
-    if (!PACKED) row[m] = side.row[m];
-#pragma GCC unroll 8
-    for (int v = 0; v < N; ++v) sum[m][v] = adds ? load(c + m * pitch + v * W) : V<T>{};
-  }
-  const T* a = side.packed;
-#pragma GCC unroll 2
-  for (int64_t k = 0; k < K; ++k, b += N * W) {
-    if (PACKED) {
-      const int64_t line = k < 4 * HIGH ? k : 0;
-      __builtin_prefetch(c + (HIGH + line / 4) * pitch + line % 4 * W, 1, 3);
-      __builtin_prefetch(a + (k + 32) * HIGH, 0, 3);
-    }
-    V<T> w[N];
-#pragma GCC unroll 8
-    for (int v = 0; v < N; ++v) w[v] = *(const V<T>*)(b + v * W);
-#pragma GCC unroll 8
-    for (int m = 0; m < HIGH; ++m) {
-      const T s = PACKED ? a[k * HIGH + m] : row[m][k];
-#pragma GCC unroll 8
-      for (int v = 0; v < N; ++v) sum[m][v] += s * w[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int m = 0; m < HIGH; ++m)
-#pragma GCC unroll 8
-    for (int v = 0; v < N; ++v) store<T>(c + m * pitch + v * W, sum[m][v]);
-}
-
-// Columns in panels of at most WIDE vectors.
-template <class T>
-struct Panels {
-  static constexpr int W = Vector<T>::W;
-  int64_t columns;
-  int64_t vectors() const { return over(columns, W); }
-  int64_t number() const { return over(vectors(), WIDE); }
-  int64_t first(int64_t p) const { return p * vectors() / number(); }  // vector of a panel
-  int64_t size(int64_t p) const { return first(p + 1) - first(p); }
-  // elements of a panel that there are
-  int64_t filled(int64_t p) const { return least(size(p) * W, columns - first(p) * W); }
-  // where a panel of K rows lies; they do not begin at the same place of a page
-  int64_t at(int64_t p, int64_t K) const { return (first(p) * K + 4 * p) * W; }
-  int64_t room(int64_t K) const { return at(number(), K); }
-};
-
-// The tile of HIGH rows of c, of which only some rows and columns may be there. If so, or
-// if its rows are not evenly apart, it goes by a place of its own.
-template <class T, bool PACKED>
-void sums(int64_t K, const Side<T>& side, int64_t n, const T* b, T* const* c, int64_t rows, int64_t columns,
-          bool adds) {
-  constexpr int W = Vector<T>::W;
-  auto run = [&](T* to, int64_t apart) {
-    if (n == 3) tile_of_sums<T, 3, PACKED>(K, side, b, to, apart, adds);
-    else if (n == 2) tile_of_sums<T, 2, PACKED>(K, side, b, to, apart, adds);
-    else tile_of_sums<T, 1, PACKED>(K, side, b, to, apart, adds);
-  };
-  bool even = rows == HIGH && columns == n * W;
-  for (int64_t m = 2; m < HIGH && even; ++m) even = c[m] - c[m - 1] == c[1] - c[0];
-  if (even) return run(c[0], c[1] - c[0]);
-  alignas(64) T own[HIGH * WIDE * W] = {};
-  for (int64_t m = 0; adds && m < rows; ++m) memcpy(own + m * n * W, c[m], columns * sizeof(T));
-  run(own, n * W);
-  for (int64_t m = 0; m < rows; ++m) memcpy(c[m], own + m * n * W, columns * sizeof(T));
-}
-
-// Where row i of all T times B, by time, lies.
-template <class T>
-const T* row_of(const Gradients& call, const jaxseq::Rows& a, int64_t i) {
-  int64_t t = i / call.B;
-  const int64_t b = i % call.B;
-  if (a.first && t == (call.reverse ? call.T - 1 : 0)) return (const T*)a.first + b * a.width;
-  if (a.first) t += call.reverse ? 1 : -1;
-  return (const T*)a.data + (a.batch_first ? b * call.T + t : t * call.B + b) * a.width;
-}
 
 template <class T>
 struct Sums {
@@ -310,14 +216,14 @@ const char* gradients(const Gradients& call, const Workers& workers) {
     const int64_t across = most(1, least(pieces, panels / 4));
     Sums<T> s{call, across, most(1, least(over(pieces, across), tiles / 4))};
     all(s.across * s.down, run_sums<T>, &s);
-    if (s.failed) return "no memory";
+    if (s.failed) return jaxseq::NO_MEMORY;
   }
   for (int64_t i = 0; i < call.rights && rows > 0; ++i) {
     const jaxseq::Right& r = call.right[i];
     widen((void*)r.dx.data, rows * r.dx.width * sizeof(T));
     Back<T> back{call, r, {r.dx.width}, nullptr};
     back.data = memory.take<T>(back.panels.room(call.width), false);
-    if (!back.data) return "no memory";
+    if (!back.data) return jaxseq::NO_MEMORY;
     all(back.panels.number(), pack_panel<T>, &back);
     all(over(rows, CHUNK), run_chunk<T>, &back);
   }

@@ -46,7 +46,8 @@ struct Layout {
 
   explicit Layout(const Call& call, int64_t threads) : call(call) {
     const int64_t B = call.B, few = most(1, least(threads, B / 4));
-    pieces = B < 4 * threads ? most(1, least(4 * threads, pieces_for(B))) : 1;
+    pieces = least(threads, pieces_for(B));
+    if (pieces <= few) pieces = 1;
     blocks = pieces > 1 ? 1 : most(1, over(B, call.rows));
     if (pieces == 1 && few > 1) blocks = over(blocks, few) * few;
     rows = most(1, over(B, blocks));
@@ -54,8 +55,9 @@ struct Layout {
     steps = most(1, least(call.T, over(64, rows)));
   }
 
-  // Into how many pieces a step is worth to be split: none has less than 32 units or 3
-  // microseconds, and a step of less than 10 is not split. An estimate.
+  // Into how many pieces a step is worth to be split, of 32 units or more. In n pieces it
+  // takes time / n and about n times 500 ns for threads to meet: least with n * n of them
+  // in time. An estimate.
   int64_t pieces_for(int64_t B) const {
     int64_t size = 0, widest = 0;
     for (int64_t i = 0; i < call.actions; ++i) {
@@ -68,7 +70,9 @@ struct Layout {
     for (int64_t i = 0; i < call.states; ++i) widest = most(widest, call.state[i].width);
     const int64_t read = size * sizeof(T) / 60, computed = size * 2 * B * sizeof(T) / 400;
     const int64_t time = most(read, computed);  // in ns, of one thread
-    return time < 10000 ? 1 : least(time / 3000, widest / 32);
+    int64_t n = 1;
+    while (n < widest / 32 && (n + 1) * (n + 1) * 500 <= time) ++n;
+    return n;
   }
 
   static int64_t columns_of(const Call& call) {

@@ -1,6 +1,16 @@
 // Functions of vectors. NaN passes through all of them.
 #pragma once
 #include "half.h"
+#ifdef __x86_64__
+#include <immintrin.h>
+#if VECTOR_BYTES == 64
+#define VECTOR(f) _mm512_##f
+#elif VECTOR_BYTES == 32
+#define VECTOR(f) _mm256_##f
+#else
+#define VECTOR(f) _mm_##f
+#endif
+#endif
 
 namespace {
 
@@ -8,20 +18,15 @@ template <class T>
 inline V<T> all(T x) {
   return x - V<T>{};  // which keeps -0
 }
-// where the bits of `m` are set `a`, else `b`
+// `a` where `m` is not zero, else `b`
 template <class T>
 inline V<T> blend(I<T> m, V<T> a, V<T> b) {
-  return (V<T>)(((I<T>)a & m) | ((I<T>)b & ~m));
+  return m ? a : b;
 }
 template <class T>
 inline V<T> absolute(V<T> x) {
   const I<T> sign = (I<T>)all<T>(T(-0.0));
   return (V<T>)((I<T>)x & ~sign);
-}
-template <class T>
-inline V<T> with_sign(V<T> x, V<T> of) {
-  const I<T> sign = (I<T>)all<T>(T(-0.0));
-  return (V<T>)(((I<T>)x & ~sign) | ((I<T>)of & sign));
 }
 // Of two zeros the one without a sign is the larger; other equals have the same bits.
 template <class T>
@@ -35,38 +40,22 @@ inline V<T> minimum(V<T> a, V<T> b) {
   return blend<T>((I<T>)(a < b) | (I<T>)(a != a), a, b);
 }
 
+// x between a and b, or NaN
+template <class T>
+inline V<T> within(T a, V<T> x, T b) {
+  const V<T> low = all<T>(a), high = all<T>(b);
+#ifdef __x86_64__  // one instruction each, which GCC does not find
+  if constexpr (sizeof(T) == 4) return (V<T>)VECTOR(min_ps)(high, VECTOR(max_ps)(low, x));
+  else return (V<T>)VECTOR(min_pd)(high, VECTOR(max_pd)(low, x));
+#else
+  x = blend<T>((I<T>)(x < low), low, x);  // comparisons with NaN are false
+  return blend<T>((I<T>)(x > high), high, x);
+#endif
+}
+
 // To a float, this adds an integer in its lowest bits: it rounds to integers.
 template <class T>
 constexpr T ROUNDER = T(1.5) * T(uint64_t(1) << Of<T>::MANTISSA);
-
-// (exp(r) - 1 - r) / r^2 for |r| <= log(2) / 2, by its series
-template <class T>
-inline V<T> ratio(V<T> r);
-
-template <>
-inline V<float> ratio<float>(V<float> r) {
-  V<float> q = all<float>(1.f / 5040);
-  q = q * r + 1.f / 720;
-  q = q * r + 1.f / 120;
-  q = q * r + 1.f / 24;
-  q = q * r + 1.f / 6;
-  return q * r + 0.5f;
-}
-template <>
-inline V<double> ratio<double>(V<double> r) {
-  V<double> q = all<double>(1. / 6227020800.);
-  q = q * r + 1. / 479001600.;
-  q = q * r + 1. / 39916800.;
-  q = q * r + 1. / 3628800.;
-  q = q * r + 1. / 362880.;
-  q = q * r + 1. / 40320.;
-  q = q * r + 1. / 5040.;
-  q = q * r + 1. / 720.;
-  q = q * r + 1. / 120.;
-  q = q * r + 1. / 24.;
-  q = q * r + 1. / 6.;
-  return q * r + 0.5;
-}
 
 // log(2) in two parts, the first with zeros at its end
 template <class T>
@@ -74,20 +63,41 @@ constexpr T LN2_HIGH = sizeof(T) == 4 ? T(0.693359375) : T(0x1.62e42feep-1);
 template <class T>
 constexpr T LN2_LOW = sizeof(T) == 4 ? T(-2.12194440e-4) : T(0x1.a39ef35793c76p-33);
 
-// x = n log(2) + r: exp(r) - 1, and n
+// x = n log(2) + r: n, and in the lowest bits of `bits` n + `more`
 template <class T>
-inline V<T> reduced(V<T> x, V<T>* n) {
-  *n = (x * T(1.442695040888963407) + ROUNDER<T>)-ROUNDER<T>;
-  V<T> r = x - *n * LN2_HIGH<T>;
-  r = r - *n * LN2_LOW<T>;
-  return ratio<T>(r) * (r * r) + r;
+inline V<T> whole(V<T> x, V<T>* bits, int more) {
+  const T rounder = ROUNDER<T> + T(more);
+  *bits = x * T(1.442695040888963407) + rounder;
+  return *bits - rounder;
 }
-// 2^n of integers
+// the same, but r
 template <class T>
-inline V<T> power(V<T> n) {
-  const V<T> rounder = all<T>(ROUNDER<T>);
-  I<T> i = (I<T>)(n + rounder) - (I<T>)rounder;
-  return (V<T>)((i + Of<T>::BIAS) << Of<T>::MANTISSA);
+inline V<T> reduced(V<T> x, V<T>* bits, int more) {
+  const V<T> n = whole<T>(x, bits, more);
+  return (x - n * LN2_HIGH<T>)-n * LN2_LOW<T>;
+}
+// the lowest bits where a float has its exponent
+template <class T>
+inline typename Vector<T>::U exponent(V<T> n) {
+  return (typename Vector<T>::U)n << Of<T>::MANTISSA;
+}
+
+// exp(r) - 1 for |r| <= log(2) / 2, by a polynomial for (exp(r) - 1 - r) / r^2 with the
+// least largest error, below a tenth of a unit in the last place of exp(r). Its terms are
+// summed in pairs, so that fewer of them wait for each other.
+inline V<float> series(V<float> r) {
+  const V<float> q = r * r;
+  const V<float> a = r * 0.16666518f + 0.5f, b = r * 0.0083689112f + 0.041666206f;
+  return (a + q * (b + q * 0.0013950523f)) * q + r;
+}
+inline V<double> series(V<double> r) {
+  const V<double> q = r * r, q2 = q * q;
+  const V<double> a = r * 0x1.5555555555563p-3 + 0x1.000000000000bp-1;
+  const V<double> b = r * 0x1.111111110d0ddp-7 + 0x1.5555555550096p-5;
+  const V<double> c = r * 0x1.a01a01bc7230dp-13 + 0x1.6c16c1859b538p-10;
+  const V<double> d = r * 0x1.71dddca913538p-19 + 0x1.a01996a433d52p-16;
+  const V<double> e = r * 0x1.af8a20d7ffbdcp-26 + 0x1.28b04382950cdp-22;
+  return ((a + q * b) + q2 * ((c + q * d) + q2 * e)) * q + r;
 }
 
 template <class T>
@@ -95,46 +105,45 @@ constexpr T EXP_MOST = sizeof(T) == 4 ? T(88.7228390) : T(709.782712893384);
 template <class T>
 constexpr T EXP_LEAST = sizeof(T) == 4 ? T(-87.3365447) : T(-708.396418532264);
 
+// `e`, but infinite where x is too large for it, and NaN where x is
+template <class T>
+inline V<T> limited(V<T> x, V<T> e) {
+  const V<T> most = all<T>(EXP_MOST<T>);
+  return blend<T>((I<T>)(x <= most), e, x + T(__builtin_inf()));
+}
+
 template <class T>
 inline V<T> exponential(V<T> x) {
-  V<T> n, y = x;
-  const V<T> high = all<T>(EXP_MOST<T>), low = all<T>(EXP_LEAST<T>);
-  x = blend<T>((I<T>)(x > high), high, x);  // comparisons with NaN are false
-  x = blend<T>((I<T>)(x < low), low, x);
-  V<T> e = reduced<T>(x, &n);
-  // 2^n itself may not be finite where the result is
-  V<T> half = (n * T(0.5) + ROUNDER<T>)-ROUNDER<T>;
-  V<T> s = power<T>(half);
-  e = ((e + T(1)) * s) * power<T>(n - half);
-  e = blend<T>((I<T>)(y > high), all<T>(T(__builtin_inf())), e);
-  return blend<T>((I<T>)(y < low), V<T>{}, e);
+  V<T> n;
+  const V<T> p = series(reduced<T>(x, &n, 0)) + T(1), least = all<T>(EXP_LEAST<T>);
+  V<T> e = (V<T>)((typename Vector<T>::U)p + exponent<T>(n));
+  e = blend<T>((I<T>)(x < least), V<T>{}, e);
+  return limited<T>(x, e);
 }
 template <class T>
 inline V<T> exponential_less_1(V<T> x) {
-  const V<T> high = all<T>(T(sizeof(T) == 4 ? 60 : 600)), low = all<T>(T(-40));
-  V<T> n, y = blend<T>((I<T>)(x < low), low, blend<T>((I<T>)(x > high), high, x));
-  V<T> e = reduced<T>(y, &n), s = power<T>(n);
-  e = e * s + (s - T(1));
-  e = blend<T>((I<T>)(x > high), exponential<T>(x), e);
-  return blend<T>((I<T>)(x == V<T>{}), x, e);
+  const V<T> low = all<T>(T(-40)), tiny = all<T>(T(1e-30));
+  V<T> n, e = series(reduced<T>(blend<T>((I<T>)(x < low), low, x), &n, Of<T>::BIAS - 1));
+  const V<T> half = (V<T>)exponent<T>(n);  // of 2^n, which may not be finite
+  e = (e * half + (half - T(0.5))) * T(2);
+  return limited<T>(x, blend<T>((I<T>)(absolute<T>(x) < tiny), x, e));
 }
 template <class T>
-inline V<T> logistic(V<T> x) {
-  const V<T> low = all<T>(EXP_LEAST<T>);
-  V<T> n, a = -absolute<T>(x), b = blend<T>((I<T>)(a < low), low, a);
-  V<T> e = reduced<T>(b, &n), s = power<T>(n);
-  e = (e + T(1)) * s;  // exp(-|x|)
-  e = blend<T>((I<T>)(a < low), V<T>{}, e);
-  return blend<T>((I<T>)(x < V<T>{}), e, all<T>(T(1))) / (e + T(1));
+inline V<T> logistic(V<T> x) {  // e / (e + 1) of e = exp(x), zero below -87.7 or -708.7
+  V<T> n;
+  const V<T> p = series(reduced<T>(within<T>(EXP_LEAST<T> - T(1), x, T(40)), &n, Of<T>::BIAS)) + T(1);
+  const V<T> e = p * (V<T>)exponent<T>(n);
+  return e / (e + T(1));
 }
 template <class T>
-inline V<T> tangent(V<T> x) {  // hyperbolic
-  const V<T> low = all<T>(T(-60));
-  V<T> n, a = absolute<T>(x) * T(-2);
-  a = blend<T>((I<T>)(a < low), low, a);
-  V<T> e = reduced<T>(a, &n), s = power<T>(n);
-  e = e * s + (s - T(1));  // exp(-2|x|) - 1, exact near 0
-  return with_sign<T>(-e / (e + T(2)), x);
+inline V<T> tangent(V<T> x) {  // hyperbolic: (1 - e) / (1 + e) of e = exp(-2|x|)
+  V<T> bits, a = absolute<T>(x), b = -(a + a);
+  const V<T> n = whole<T>(b, &bits, Of<T>::BIAS);
+  // one part of log(2) is enough: the larger n is, the less e matters
+  const V<T> e = series(b - n * T(0.693147180559945309)), s = (V<T>)exponent<T>(bits);
+  V<T> y = ((T(1) - s) - e * s) / (e * s + (s + T(1)));  // 1 - s is exact near 0
+  y = blend<T>((I<T>)(a > all<T>(T(20))), all<T>(T(1)), y);
+  return (V<T>)((I<T>)y | ((I<T>)x & (I<T>)all<T>(T(-0.0))));
 }
 
 // log of x = 2^n m with m from sqrt(1/2) to sqrt(2), by s = (m - 1) / (m + 1)
@@ -200,7 +209,12 @@ inline V<T> pairs(V<T> x, V<T> y, F f) {
 }
 template <class T>
 inline V<T> root(V<T> x) {
+#ifdef __x86_64__
+  if constexpr (sizeof(T) == 4) return (V<T>)VECTOR(sqrt_ps)(x);
+  else return (V<T>)VECTOR(sqrt_pd)(x);
+#else
   return each<T>(x, [](T a) { return sizeof(T) == 4 ? T(__builtin_sqrtf(a)) : T(__builtin_sqrt(a)); });
+#endif
 }
 template <class T>
 inline V<T> sign(V<T> x) {

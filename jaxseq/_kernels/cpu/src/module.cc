@@ -1,10 +1,8 @@
 // The custom call of XLA: checks what it is given, and runs the kernel for this processor.
-#include <string_view>
-
 #include "crew.h"
 #include "members.h"
 #include "processor.h"
-#include "read.h"
+#include "read_call.h"
 #include "read_gradients.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -52,85 +50,67 @@ inline Type type_of(ffi::DataType type) {
     default: return OTHER;
   }
 }
-// Of an array that has members in front, what a member has.
-inline Buffer buffer(const ffi::AnyBuffer& b, int64_t members, int64_t member) {
-  const int64_t lead = members >= 0;
+inline Buffer buffer(const ffi::AnyBuffer& b) {
   const auto sizes = b.dimensions();
-  require(!lead || (sizes.size() > 0 && sizes[0] == members), "an array has another number of members");
-  char* data = (char*)b.untyped_data() + (members > 0 ? b.size_bytes() / members * member : 0);
-  return {{sizes.begin() + lead, int64_t(sizes.size()) - lead, {data, type_of(b.element_type())}}};
+  return {{sizes.begin(), int64_t(sizes.size()), {b.untyped_data(), type_of(b.element_type())}}};
 }
 
-// How many members there are, or -1, and of each argument whether they are in front of it,
-// in zeros and ones. All results have them.
-struct Members {
-  int64_t number = -1;
-  std::string_view own{};
-};
-
-inline std::vector<Buffer> buffers(const ffi::RemainingArgs& arguments, Members all = {}, int64_t member = 0) {
-  std::vector<Buffer> found;
-  require(all.number < 0 || all.own.size() == arguments.size(), "arguments and members differ in number");
+inline Arrays arrays(const ffi::RemainingArgs& arguments, const ffi::RemainingRets& results) {
+  Arrays found;
   for (size_t i = 0; i < arguments.size(); ++i) {
     auto a = arguments.get<ffi::AnyBuffer>(i);
     require(a.has_value(), "an argument is missing");
-    found.push_back(buffer(*a, all.number < 0 || all.own[i] != '1' ? -1 : all.number, member));
+    found.arguments.push_back(buffer(*a));
   }
-  return found;
-}
-inline std::vector<Buffer> buffers(const ffi::RemainingRets& results, Members all = {}, int64_t member = 0) {
-  std::vector<Buffer> found;
   for (size_t i = 0; i < results.size(); ++i) {
     auto a = results.get<ffi::AnyBuffer>(i);
     require(a.has_value(), "a result is missing");
-    found.push_back(buffer(**a, all.number, member));
+    found.results.push_back(buffer(**a));
   }
   return found;
 }
 
-inline ffi::Error outcome(const char* failed) {
-  return failed ? ffi::Error(ffi::ErrorCode::kResourceExhausted, failed) : ffi::Error::Success();
-}
-
-ffi::Error run(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, Members all) {
+template <class Make, class Run>
+ffi::Error run(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, Members all,
+               const Make& make, const Run& run) {
   try {
-    auto request = [&](int64_t member) {
-      return Request(buffers(arguments, all, member), buffers(results, all, member));
-    };
-    const Request first = request(0);  // throws what is wrong with any of them
-    const Kernel& kernel = kernel_for(first.vectors());
-    const Pairs pairs = pairs_for(first.vectors());
     Crew crew(pool);
-    const int64_t threads = pool.num_threads();
-    auto one = [&](int64_t member, auto& crew, int64_t threads) {
-      return request(member).run(kernel, crew, threads, pairs);
-    };
-    return outcome(all.number < 0 ? first.run(kernel, crew, threads, pairs)
-                                  : run_members(all.number, one, crew, threads));
+    const char* failed = run_call(arrays(arguments, results), all, make, run, crew, pool.num_threads());
+    return failed ? ffi::Error(ffi::ErrorCode::kResourceExhausted, failed) : ffi::Error::Success();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, NO_MEMORY);
   } catch (const std::exception& e) {
     return ffi::Error::InvalidArgument(e.what());
   }
+}
+
+ffi::Error run_steps(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, Members all) {
+  auto make = [](const Arrays& a) { return Request(a.arguments, a.results); };
+  auto one = [](const Request& request, auto& crew, int64_t threads) {
+    const int64_t most = request.vectors();
+    return request.run(kernel_for(most), crew, threads, pairs_for(most));
+  };
+  return run(pool, arguments, results, all, make, one);
 }
 
 ffi::Error run_gradients(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
-                         int64_t lefts, int64_t turned, int64_t before, int64_t reverse, int64_t vectors) {
-  try {
-    const Said said{lefts, turned, before, reverse, vectors};
-    const GradientsRequest request(buffers(arguments), buffers(results), said);
-    Crew crew(pool);
-    return outcome(request.run(kernel_for(request.vectors()), crew, pool.num_threads()));
-  } catch (const std::exception& e) {
-    return ffi::Error::InvalidArgument(e.what());
-  }
+                         int64_t lefts, int64_t turned, int64_t before, int64_t reverse, int64_t vectors,
+                         int64_t members, std::string_view own) {
+  const Said said{lefts, turned, before, reverse, vectors};
+  auto make = [&](const Arrays& a) { return GradientsRequest(a.arguments, a.results, said); };
+  auto one = [](const GradientsRequest& request, auto& crew, int64_t threads) {
+    return request.run(kernel_for(request.vectors()), crew, threads);
+  };
+  return run(pool, arguments, results, {members, own}, make, one);
 }
 
 ffi::Error run_one(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results) {
-  return run(pool, arguments, results, {});
+  return run_steps(pool, arguments, results, {});
 }
 ffi::Error run_all(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, int64_t members,
                    std::string_view own) {
   if (members < 0) return ffi::Error::InvalidArgument("jaxseq: a negative number of members");
-  return run(pool, arguments, results, {members, own});
+  return run_steps(pool, arguments, results, {members, own, 3});
 }
 
 }  // namespace jaxseq
@@ -148,7 +128,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxseqGradients, jaxseq::run_gradients,
                                   .Attr<int64_t>("turned")
                                   .Attr<int64_t>("before")
                                   .Attr<int64_t>("reverse")
-                                  .Attr<int64_t>("vectors"));
+                                  .Attr<int64_t>("vectors")
+                                  .Attr<int64_t>("members")
+                                  .Attr<std::string_view>("own"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     JaxseqMembers, jaxseq::run_all,
     ffi::Ffi::Bind()

@@ -44,6 +44,8 @@ struct Place {
   int64_t array, column, fresh;
 };
 
+constexpr int MOST_REGISTERS = 256;  // a run has fewer
+
 // Instructions over columns of one length: op, result, and up to three operands, which
 // are registers: places, then constants, then temporaries.
 struct Run {
@@ -59,12 +61,14 @@ struct Multiply {
   const Place* place;
 };
 
-// The sum, largest, least or product (0 to 3) of what stands at some places of a row, put
-// into every element of a row of an array.
+// The sum, largest, least, product (0 to 3) of what stands at some places of a row, all its
+// bits (4), or the first four of integers (5 to 8), put into every element of a row of an
+// array.
 struct Fold {
   int64_t op, out, places;
   const Place* place;
 };
+constexpr int FOLDS = 9;  // operations of folds
 
 struct Action {
   bool is_run, is_fold;  // else it is a product
@@ -165,6 +169,12 @@ struct Workers {
   int64_t threads;
 };
 
+template <class Crew>
+Workers workers_of(Crew& crew, int64_t threads) {
+  auto all = [](void* c, int64_t n, void (*f)(void*, int64_t), void* a) { ((Crew*)c)->all(n, f, a); };
+  return {&crew, all, threads};
+}
+
 // Rows of some width at T steps of B rows, by time or by row of the batch; those of step t
 // may be what an array had before it, and `first` (B, width) before the first one.
 struct Rows {
@@ -193,6 +203,8 @@ struct Gradients {
   void* db;  // (width), or null
   const Right* right;
 };
+
+constexpr const char* NO_MEMORY = "jaxseq: there is no memory for what a call computes";
 
 // These return null, or why it did not run.
 typedef const char* (*Forward)(const Call&, const Workers&);

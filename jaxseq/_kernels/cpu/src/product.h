@@ -255,12 +255,15 @@ void bare(const Packed<T>& P, const Slot* slot, int64_t n, int64_t k0, int64_t K
 }
 
 // Rows times the panels of a piece, the part of K from k0 on; of pairs all of them.
-// `bias` has all vectors of the results.
+// `bias` has all vectors of the results. Of a matrix larger than the cache some panels are
+// still there if each step begins with those that the one before ended with.
 template <class T>
 void product(const Packed<T>& P, int64_t piece, int64_t k0, int64_t K, int64_t M, const Row<T>* rows,
-             Begin begin, const T* bias = nullptr) {
+             Begin begin, const T* bias = nullptr, bool last_first = false) {
   constexpr int W = Vector<T>::W;
-  for (int64_t p = P.begin[piece]; p < P.begin[piece + 1]; ++p) {
+  const int64_t first = P.begin[piece], end = P.begin[piece + 1];
+  for (int64_t i = first; i < end; ++i) {
+    const int64_t p = last_first ? first + end - 1 - i : i;
     const int64_t v0 = P.first[p], n = P.first[p + 1] - v0;
     const Slot* slot = P.slot + v0;
     const T* own = bias ? bias + v0 * W : nullptr;

@@ -1,16 +1,16 @@
 // Runs instructions over columns, a strip at a time: its registers are in the nearest
 // cache.
 #pragma once
-#include "math.h"
+#include "integers.h"
 #include "plan.h"
 
 namespace {
 
+using jaxseq::MOST_REGISTERS;
 using jaxseq::Run;
 
 template <class T>
 constexpr int64_t STRIP = 1024 / sizeof(T);
-constexpr int MOST_REGISTERS = 256;
 
 enum {
 #define OP(name, value) op_##name,
@@ -26,9 +26,10 @@ struct Operand {
   int64_t pitch;
 };
 
-// One instruction over rows of n elements, a multiple of a vector.
+// One instruction over rows of n elements, a multiple of a vector. A call of a function for
+// each would take as long as the instruction itself.
 template <class T>
-inline void instruct(const int32_t* code, const Operand<T>* r, int64_t rows, int64_t n) {
+__attribute__((always_inline)) inline void instruct(const int32_t* code, const Operand<T>* r, int64_t rows, int64_t n) {
   constexpr int W = Vector<T>::W;
   const Operand<T> to = r[code[1]], of[] = {r[code[2]], r[code[3]], r[code[4]]};
   T* d = to.p;
@@ -71,9 +72,10 @@ void execute(const Run& run, const Operand<T>* io, int64_t rows, int64_t n, T* s
   const int32_t* end = run.code + 5 * run.instructions;
   for (int64_t row = 0; row < rows; row += group)
     for (int64_t s = 0; s < n; s += STRIP<T>) {
+      const int64_t some = least(group, rows - row), length = least(STRIP<T>, n - s);
       for (int64_t i = 0; i < run.places; ++i) r[i] = {io[i].p + row * io[i].pitch + s, io[i].pitch};
       for (const int32_t* i = run.code; i < end; i += 5)
-        instruct<T>(i, r, least(group, rows - row), least(STRIP<T>, n - s));
+        instruct<T>(i, r, some, length);
     }
 }
 

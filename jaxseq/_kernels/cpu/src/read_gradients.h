@@ -1,6 +1,6 @@
 // A call for gradients of matrices, checked against its arrays.
 #pragma once
-#include "read.h"
+#include "given.h"
 
 namespace jaxseq {
 
@@ -57,8 +57,7 @@ class GradientsRequest {
   // Null, or why it did not run.
   template <class Crew>
   const char* run(const Kernel& kernel, Crew& crew, int64_t threads) const {
-    auto all = [](void* c, int64_t n, void (*f)(void*, int64_t), void* a) { ((Crew*)c)->all(n, f, a); };
-    return (type_ == FLOAT32 ? kernel.back32 : kernel.back64)(call_, Workers{&crew, all, threads});
+    return (type_ == FLOAT32 ? kernel.back32 : kernel.back64)(call_, workers_of(crew, threads));
   }
 
  private:
@@ -69,9 +68,7 @@ class GradientsRequest {
   std::vector<Right> right_;
 
   static void* taken(const Given& a, std::initializer_list<int64_t> sizes) {
-    bool ok = a.rank == int64_t(sizes.size());
-    for (int64_t i = 0; ok && i < a.rank; ++i) ok = a.at(i) == sizes.begin()[i];
-    require(ok, "an array has another shape than d and the others say");
+    require(a.has_shape(sizes), "an array has another shape than d and the others say");
     return a.data.data;
   }
   Rows rows(const Given& a, bool batch_first) const {
