@@ -90,8 +90,12 @@ def prepare_all(
         except Exception as error:  # of a library, which must not end the run
             return error_text(error)
 
-    with ThreadPoolExecutor(1 if repeats else 4) as pool:
-        found = dict(zip(contenders, pool.map(prepare, contenders), strict=True))
+    # PyTorch has a pool of threads for each thread that calls it; those of two pools
+    # sleep where those of one would spin: it is called by this thread alone
+    in_pool = [n for n in contenders if not repeats and n != "torch"]
+    with ThreadPoolExecutor(4) as pool:
+        done = dict(zip(in_pool, pool.map(prepare, in_pool), strict=True))
+    found = {n: done[n] if n in done else prepare(n) for n in contenders}
     ready = {n: c for n, c in found.items() if isinstance(c, Contender)}
     if not repeats:  # others were compiled at the same time
         none = {"compile_ms": None, "first_ms": None, "second_ms": None}
