@@ -170,6 +170,39 @@ def native_library():
         pytest.skip(reason)
 
 
+@pytest.fixture
+def ran(monkeypatch):
+    """ "forward" and "backward", for each pass that is traced as a native kernel's."""
+    from jaxseq._kernels.cpu import back, call
+
+    found = []
+    for module, name in ((call, "forward"), (back, "backward")):
+        real = getattr(module, name)
+        spy = lambda *a, real=real, name=name: (found.append(name), real(*a))[1]
+        monkeypatch.setattr(module, name, spy)
+    return found
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Why passes that are traced are not the native kernels'."""
+    from jaxseq._kernels.cpu import limits
+
+    found = []
+
+    def spied(real):
+        def why(*args):
+            if (reason := real(*args)) is not None:
+                found.append(reason)
+            return reason
+
+        return why
+
+    for name in ("why_not", "why_not_back"):
+        monkeypatch.setattr(limits, name, spied(getattr(limits, name)))
+    return found
+
+
 @pytest.fixture(params=[0, 1, 2], ids=["plain", "avx2", "avx512"])
 def vectors(request, monkeypatch):
     """The native kernels, those that this processor has; new programs for each."""

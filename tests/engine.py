@@ -10,8 +10,8 @@ from jaxseq._base.masks import make_masks
 from jaxseq._cells.gru_update import gru_update
 from jaxseq._cells.lstm_update import lstm_update
 from jaxseq._cells.rnn import RNNUpdate
+from jaxseq._engine.kept import prepared
 from jaxseq._engine.mesh import NO_MESH
-from jaxseq._engine.over_time import prepared
 from jaxseq._engine.step import Step
 from jaxseq._engine.types import Devices, Inputs, Spec, Weights
 from jaxseq._engine.update import Shapes

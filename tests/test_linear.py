@@ -20,6 +20,25 @@ def plain(w, x):
     return jax.lax.scan(body, jnp.ones(()), (w, x))
 
 
+def tangent(known, b, *, factor):
+    def body(d, now):
+        w_t, c_t, b_t = now
+        d = (1 - c_t**2) * (w_t * d + b_t)
+        return d, d
+
+    return jax.lax.scan(body, jnp.zeros(()), (*known, b))
+
+
+def transpose(known, like, d, *, factor):
+    def body(d, now):
+        w_t, c_t, d_t = now
+        d = (1 - c_t**2) * (d + d_t)
+        return w_t * d, factor * d
+
+    d_end, d_cs = d
+    return jax.lax.scan(body, d_end, (*known, d_cs), reverse=True)[1]
+
+
 def rule(factor):
     """The same with a rule of its own, whose transpose is `factor` times too large."""
     run = jax.custom_jvp(plain)
@@ -27,27 +46,12 @@ def rule(factor):
     @run.defjvp
     def _(primals, tangents):
         (w, x), (d_w, d_x) = primals, tangents
-        end, cs = run(w, x)
-        before = jnp.concatenate([jnp.ones(1), cs[:-1]])
-
-        def f(b):
-            def body(d, now):
-                w_t, c_t, b_t = now
-                d = (1 - c_t**2) * (w_t * d + b_t)
-                return d, d
-
-            return jax.lax.scan(body, jnp.zeros(()), (w, cs, b))
-
-        def transpose(d_end, d_cs):
-            def body(d, now):
-                w_t, c_t, d_t = now
-                d = (1 - c_t**2) * (d + d_t)
-                return w_t * d, factor * d
-
-            return jax.lax.scan(body, d_end, (w, cs, d_cs), reverse=True)[1]
-
+        out = run(w, x)
+        before = jnp.concatenate([jnp.ones(1), out[1][:-1]])
         b = before * d_w + d_x
-        return (end, cs), with_transpose(f, transpose, (w, x, cs), b, (end, cs))
+        return out, with_transpose(
+            tangent, transpose, (w, out[1]), b, out, factor=factor
+        )
 
     return run
 

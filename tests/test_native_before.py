@@ -8,7 +8,7 @@ import pytest
 import jaxseq
 from jaxseq._engine.types import Before
 from jaxseq._kernels.cpu import back
-from tests.test_native import normal
+from tests.native.problems import normal, random_weights
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -41,7 +41,7 @@ def gradients(params, x, h, **options):
 )
 @pytest.mark.parametrize("reverse", [False, True])
 def test_it_is_the_same_as_from_an_array(B, T, H, reverse, read):
-    params = jaxseq.gru_init(jax.random.key(0), 3, H, dtype=jnp.float64)
+    params = random_weights(jaxseq.gru_init, 3, H)
     args = params, normal(1, B, T, 3), normal(2, B, H)
     got = jax.jit(lambda *args: gradients(*args, reverse=reverse))(*args)
     assert read == [[True]]
@@ -77,7 +77,7 @@ def test_nothing_of_the_size_of_the_outputs_is_moved(read):
 
 @pytest.mark.parametrize("mapped", ["x, h", "x", "h", "params, x, h"])
 def test_rows_of_vmap_and_members(mapped, read):
-    params = jaxseq.gru_init(jax.random.key(0), 3, 8, dtype=jnp.float64)
+    params = random_weights(jaxseq.gru_init, 3, 8)
     one = {"params": params, "x": normal(1, 4, 5, 3), "h": normal(2, 4, 8)}
     two = jax.tree.map(lambda a: jnp.stack([a, jnp.cos(a)]), one)
     names = mapped.split(", ")

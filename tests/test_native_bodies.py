@@ -8,7 +8,6 @@ from jax import lax
 
 import jaxseq
 from jaxseq._base.dtypes import floats
-from jaxseq._kernels.cpu import call
 from tests.bodies import BODIES
 
 pytestmark = pytest.mark.usefixtures("native_library")
@@ -61,9 +60,7 @@ def of_kinds(rng):
 
 @pytest.mark.every(2)
 @pytest.mark.parametrize("name", [*NAMES, "of kinds"])
-def test_a_body(name, monkeypatch):
-    ran, real = [], call.forward
-    monkeypatch.setattr(call, "forward", lambda *args: (ran.append(1), real(*args))[1])
+def test_a_body(name, ran):
     maker = of_kinds if name == "of kinds" else BODIES[name]
     make, w, state, xs = maker(np.random.default_rng(0))
 
@@ -76,7 +73,7 @@ def test_a_body(name, monkeypatch):
         return scan(make(w), state, xs), jax.grad(run, has_aux=True)(w)
 
     got = jax.jit(lambda: everything(jaxseq.scan))()
-    assert ran
+    assert "forward" in ran
     want = jax.jit(lambda: everything(lax.scan))()
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

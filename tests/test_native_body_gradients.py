@@ -13,7 +13,8 @@ from jax import lax
 import jaxseq
 from jaxseq._engine import sums
 from jaxseq._kernels.cpu import gradients as native
-from tests.native.cases import normal
+from jaxseq._kernels.cpu import limits
+from tests.native.problems import normal
 
 pytestmark = pytest.mark.usefixtures("native_library")
 B, T, D, H = 3, 5, 4, 6
@@ -34,7 +35,7 @@ def ways(monkeypatch):
 
     monkeypatch.setattr(native, "gradients", kernels)
     monkeypatch.setattr(sums, "_by_xla", xla)
-    monkeypatch.setattr(native, "FEW", 0)
+    monkeypatch.setattr(limits, "FEW", 0)
     jax.clear_caches()
     yield found
     jax.clear_caches()

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import jaxseq
 from jaxseq import native
 from jaxseq._kernels.cpu import build, compilers
+from tests.native.python import python
 
 pytestmark = pytest.mark.skipif(
     sys.platform not in ("linux", "darwin"), reason="it is not built here"
@@ -99,6 +99,14 @@ def test_a_failing_compiler_is_asked_once(compiler, caplog):
     compiler(WRITES)
     build.built(build.cached(), again=True)
     assert files() == [".lock", ".so"]
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL"])
+def test_a_compiler_that_is_killed(compiler, name):
+    compiler(f"#!/bin/sh\nkill -{name} $$\n")
+    reason = limit()
+    assert f"cxx was ended by signal SIG{name}, see " in reason
+    assert "tries again" in reason and "it has to be" not in reason
 
 
 def test_a_broken_library_is_a_sentence_and_not_built_again(compiler):
@@ -273,11 +281,8 @@ params = jaxseq.lstm_init(jax.random.key(0), 3, 4)
 for T in 5, 6:
     print(jaxseq.lstm(params, jnp.ones((2, T, 3)))[1].shape)
 """
-    own = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=own, capture_output=True, text=True
-    )
-    assert ran.stdout == "(2, 5, 4)\n(2, 6, 4)\n", ran.stderr
+    ran = python("-c", code, JAX_PLATFORMS="cpu")
+    assert ran.stdout == "(2, 5, 4)\n(2, 6, 4)\n"
     said = [line for line in ran.stderr.splitlines() if line.startswith("jaxseq: ")]
     assert len(said) == 2 and "building" in said[0] and "failed" in said[1]
 

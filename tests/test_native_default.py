@@ -13,6 +13,7 @@ import pytest
 
 import jaxseq
 from jaxseq._kernels.cpu import build
+from tests.native.python import python
 
 PARAMS = jaxseq.lstm_init(jax.random.key(0), 3, 4, dtype=jnp.float64)
 
@@ -146,7 +147,4 @@ jax.eval_shape(run, Shape((32, 128), float), Shape((5, 32, 128), float))
 jax.config.update("jax_num_cpu_devices", 3)
 print(jax.device_count())
 """
-    own = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, env=own, capture_output=True, text=True)
-    assert ran.stdout == "3\n", ran.stderr
+    assert python("-c", code, JAX_PLATFORMS="cpu").stdout == "3\n"

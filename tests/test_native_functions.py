@@ -1,15 +1,14 @@
 """The functions of the native kernels over all exponents, and their special values."""
 
-import os
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
+from tests.native import LONG
 from tests.test_native_ops import FUNCTIONS, PAIRS, assert_ulps, evaluated, flushed
 
 pytestmark = pytest.mark.usefixtures("native_library")
-LONG = "JAXSEQ_TEST_UPDATES" in os.environ  # as make test-long sets it
 MANTISSAS = 1000 if LONG else 25  # of each exponent and sign
 DTYPES = [jnp.float32, jnp.float64]
 
@@ -61,6 +60,28 @@ def test_pairs_over_all_exponents(dtype, vectors):
         with np.errstate(all="ignore"):
             exact = f(x.astype(np.longdouble), y.astype(np.longdouble))
         assert_ulps(name, found[name], np.asarray(exact, np.longdouble), dtype)
+
+
+@pytest.mark.every(5)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_exact_has_the_bits_of_jax(dtype, vectors):
+    x = over_exponents(dtype, np.random.default_rng(2))
+    near = np.round(x[-1000:]) / 2  # halves
+    end = 2.0 ** np.finfo(dtype).nmant
+    ends = np.array([[0.25, 0.5, 0.75, 1, 2]]).T * (end + np.arange(-12, 13))
+    x = np.concatenate([x, near, np.concatenate([ends, -ends])]).astype(dtype)
+    names = "floor ceil round round_even abs sign clip relu".split()
+    functions = {k: FUNCTIONS[k][0] for k in names}
+    functions["rem"] = lambda a: lax.rem(a, jnp.full_like(a, 0.3))
+    functions["rem_of_whole"] = lambda a: lax.rem(a, jnp.full_like(a, -7))
+    native, scan = (
+        evaluated(functions, jnp.asarray(x), implementation=name)
+        for name in ("native", "scan")
+    )
+    for name in functions:
+        a, b = (flushed(np.asarray(each[name])) for each in (native, scan))
+        np.testing.assert_array_equal(a, b, name)
+        np.testing.assert_array_equal(np.signbit(a), np.signbit(b), name)
 
 
 def evaluated_halves(functions, rows):

@@ -11,11 +11,20 @@ import pytest
 import jaxseq
 from examples.cells.peephole_lstm import PEEPHOLE_LSTM
 from examples.cells.projected_lstm import PROJECTED_LSTM
-from jaxseq._kernels.cpu import back, call
+from jaxseq._kernels.cpu import call
 from tests.cells import every_cell, expected, to_jax
+from tests.native.problems import (
+    SHAPES,
+    built_in,
+    cell_run,
+    gradients,
+    masks_of,
+    normal,
+    only_valid,
+    random_weights,
+    state_of,
+)
 from tests.test_dtypes import one_step_with_rounded_h, problem
-from tests.test_native import built_in, masks_of, normal, state_of
-from tests.test_native_backward import gradients
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -31,17 +40,6 @@ def vectors(request, monkeypatch):
     jax.clear_caches()
     yield
     jax.clear_caches()
-
-
-@pytest.fixture
-def ran(monkeypatch):
-    """How often a program has gone forward and back by the kernels."""
-    found = []
-    for module, name in ((call, "forward"), (back, "backward")):
-        real = getattr(module, name)
-        spy = lambda *a, real=real, name=name: (found.append(name), real(*a))[1]
-        monkeypatch.setattr(module, name, spy)
-    return found
 
 
 class Two(NamedTuple):
@@ -101,14 +99,10 @@ def test_every_number_is_rounded_to_the_nearest(dtype, width, vectors):
     np.testing.assert_array_equal(state, x)
 
 
-SHAPES = [(3, 4, 5, 37), (70, 3, 4, 24), (1, 9, 16, 33), (2, 3, 1, 1), (5, 1, 3, 8)]
-SHAPES += [(40, 6, 64, 64)]
-
-
 @every_cell
 @every_type
 @pytest.mark.every(3)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (40, 6, 64, 64)])
 def test_the_equations(cell, dtype, shape):
     B, T, D, H = shape
     (params, x, state), wide = problem(cell, dtype, batch=(B,), T=T, D=D, H=H)
@@ -176,10 +170,7 @@ def test_masks(names, reverse, dtype, ran):
     B, T, D, H = 6, 7, 5, 9
     options = masks_of(names, B, T)
     f, params = built_in("lstm", D, H, dtype)
-    x = normal(1, B, T, D, dtype=dtype)
-    if "lengths" in options:  # what is not valid is never read
-        valid = jnp.arange(T)[:, None] < options["lengths"][:, None, None]
-        x = jnp.where(valid, x, jnp.nan)
+    x = only_valid(normal(1, B, T, D, dtype=dtype), options)
     state = jax.tree.map(lambda a: a.astype(jnp.float32), state_of("lstm", B, H))
     start = jax.tree.map(lambda a: a[0] / 2, state)
     pair = gradients(f, params, x, state, start=start, reverse=reverse, **options)
@@ -191,14 +182,9 @@ def test_masks(names, reverse, dtype, ran):
 @every_type
 @pytest.mark.parametrize("cell", [PEEPHOLE_LSTM, PROJECTED_LSTM])
 def test_cells_of_users(cell, dtype, ran):
-    params = cell.init(jax.random.key(0), 3, 9, dtype=dtype)
-
-    def f(params, x, implementation):
-        zeros = cell.zeros(params, (5,))
-        run = partial(jaxseq.cell, cell.update, implementation=implementation)
-        return run(params, x, zeros)
-
-    check(gradients(f, params, normal(1, 5, 4, 3, dtype=dtype)), dtype)
+    params = random_weights(cell.init, 3, 9, dtype=dtype)
+    x = normal(1, 5, 4, 3, dtype=dtype)
+    check(gradients(cell_run(cell, 5), params, x), dtype)
     assert ran == ["forward", "backward"]
 
 
@@ -255,7 +241,8 @@ def test_bodies_of_scans(name, dtype, ran):
 def test_what_is_not_finite_stays_in_its_row(bad, dtype, vectors):
     """D and H are odd: the last pair of each row has no second number."""
     f, params = built_in("lstm", 3, 5, dtype)
-    x = normal(1, 12, 6, 3, dtype=dtype).at[2, 3, 0].set(bad)
+    x = normal(1, 12, 6, 3, dtype=dtype)
+    x[2, 3, 0] = bad
     (_, y), (_, want) = (
         jax.jit(partial(f, implementation=name))(params, x)
         for name in ("native", "scan")
@@ -268,7 +255,7 @@ def test_nothing_is_read_behind_a_row_of_odd_width():
     """There is what the wider rows of the run before have left."""
     for D, factor in ((5, np.nan), (3, 1)):
         f, params = built_in("lstm", D, 5, jnp.bfloat16)
-        x = normal(1, 12, 6, D, dtype=jnp.bfloat16) * factor
+        x = (factor * normal(1, 12, 6, D)).astype(jnp.bfloat16)
         (_, y), (_, want) = (
             jax.jit(partial(f, implementation=name))(params, x)
             for name in ("native", "scan")
@@ -280,6 +267,7 @@ def test_nothing_is_read_behind_a_row_of_odd_width():
 def test_what_float16_is_too_small_for():
     """On the way back through a product, gradients have float32's exponents."""
     f, params = built_in("rnn", 3, 5, jnp.float16)
+    params = jax.tree.map(lambda a: a / 2, params)
     x = normal(1, 4, 6, 3, dtype=jnp.float16)
 
     def run(name):

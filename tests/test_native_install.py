@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jaxseq._kernels.cpu import build, compilers
+from tests.native.python import python
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(
@@ -47,15 +48,6 @@ def script(path, text=WRITES):
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
-
-
-def in_a_process(code, **own):
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", **own}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
 
 
 def test_a_folder_with_spaces_and_letters_of_all_kinds(monkeypatch, tmp_path):
@@ -218,5 +210,5 @@ except ValueError as error:
     print(error)
 """
     own = {"PYTHONPATH": str(tmp_path / "jaxseq.whl"), "PYTHONSAFEPATH": "1"}
-    said = in_a_process(code, **own).splitlines()
+    said = python("-c", code, JAX_PLATFORMS="cpu", **own).stdout.splitlines()
     assert said[0] == "(2, 5, 4)" and "sources are not files" in said[1]

@@ -1,7 +1,6 @@
 """Libraries of native kernels that are damaged, or for something else."""
 
 import re
-import subprocess
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 
 import jaxseq
 from jaxseq._kernels.cpu import build, interface
+from tests.native.python import python
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -68,10 +68,7 @@ def test_a_damaged_library(tmp_path):
     for name, (damage, _) in DAMAGES.items():
         files.append(tmp_path / f"{name}.so")
         files[-1].write_bytes(damage(data))
-    command = [sys.executable, "-c", LOAD, *map(str, files)]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    said = ran.stdout.splitlines()
+    said = python("-c", LOAD, *files).stdout.splitlines()
     assert len(said) == len(files) + 1
     for line, (_, words) in zip(said, DAMAGES.values(), strict=False):
         assert re.search(words, line), line

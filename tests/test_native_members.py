@@ -1,17 +1,15 @@
 """The native kernels under a `vmap` of weights: an ensemble's members in one call."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxseq
-from jaxseq._kernels.cpu import build
-from jaxseq._kernels.cpu import gradients as native
+from jaxseq._kernels.cpu import build, limits
+from tests.cells import assert_close
+from tests.native.problems import normal, random_weights
+from tests.native.python import python
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -22,18 +20,14 @@ B, T, D, H = 3, 4, 5, 9
 def few():
     """Gradients of few rows are by the kernels too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "FEW", 0)
+        patch.setattr(limits, "FEW", 0)
         jax.clear_caches()
         yield
     jax.clear_caches()
 
 
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
-
-
 def ensemble(*lead, op="lstm"):
-    params = getattr(jaxseq, f"{op}_init")(jax.random.key(0), D, H, dtype=jnp.float64)
+    params = random_weights(getattr(jaxseq, f"{op}_init"), D, H)
     return jax.tree.map(lambda a: a + normal(7, *lead, *a.shape) / 9, params)
 
 
@@ -52,11 +46,6 @@ def masks(*lead):
     return {"lengths": jnp.asarray(lengths), "resets": normal(4, *lead, B, T) > 0.5}
 
 
-def check(a, b):
-    for one, other in zip(*map(jax.tree.leaves, (a, b)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
-
-
 def both(axes, *args, op="lstm", calls=2):
     """By the native kernel and by the plain scan, mapped over some axes in turn."""
 
@@ -71,7 +60,7 @@ def both(axes, *args, op="lstm", calls=2):
     assert f"@{build.TARGET}" not in text
     # those of matrices as well, and of inputs; a gru has two sums
     assert text.count(f"@{build.GRADIENTS}") == (3 if op == "gru" else 2)
-    check(run("native")(*args), run("scan")(*args))
+    assert_close(run("native")(*args), run("scan")(*args))
 
 
 @pytest.mark.every(4)
@@ -134,10 +123,7 @@ def test_on_threads(threads):
         "import tests.conftest, numpy; from tests.test_native_members import bits; "
         "assert all(numpy.array_equal(*bits(M)) for M in (1, 7))"
     )
-    environment = {**os.environ, "NPROC": str(threads)}  # of the pool of XLA
-    command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    python("-c", code, NPROC=str(threads))  # of the pool of XLA
 
 
 def called(monkeypatch, name, change):

@@ -3,11 +3,11 @@
 Each is a process of its own, which says what it has done in its last line.
 """
 
-import os
-import subprocess
 import sys
 
 import pytest
+
+from tests.native.python import python
 
 pytestmark = [
     pytest.mark.usefixtures("native_library"),
@@ -42,10 +42,8 @@ expected = every()
 
 
 def said(code):
-    command = [sys.executable, "-W", "ignore", "-c", BEGINNING + code]
-    environment = {**os.environ, "NPROC": "4"}  # threads of the pool of XLA
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran
+    command = "-W", "ignore", "-c", BEGINNING + code
+    ran = python(*command, NPROC="4")  # threads of the pool of XLA
     return ran.stdout.splitlines()[-1]
 
 

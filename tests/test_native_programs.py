@@ -1,9 +1,5 @@
 """The native kernels in programs that are exported, kept, or donated to."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -14,6 +10,8 @@ from jax._src.interpreters import mlir
 
 import jaxseq
 from jaxseq._kernels.cpu import build
+from tests.cells import assert_close
+from tests.native.python import python
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -39,11 +37,6 @@ def want():
     return jax.jit(lambda params, x: both(params, x, "scan"))(PARAMS, X)
 
 
-def check(a, b):
-    for one, other in zip(*map(jax.tree.leaves, (a, b)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
-
-
 def is_native(text):
     return build.TARGET in text
 
@@ -53,7 +46,7 @@ def test_an_export_runs_without_jaxseq(platforms, want):
     exported = jax.export.export(jax.jit(both), platforms=platforms)(PARAMS, X)
     assert not is_native(exported.mlir_module())
     exported = jax.export.deserialize(exported.serialize())
-    check(exported.call(PARAMS, X), want)
+    assert_close(exported.call(PARAMS, X), want)
 
 
 def test_an_export_of_the_engine_is_refused():
@@ -72,7 +65,7 @@ def test_lowered_for_other_platforms():
 def test_compiled_ahead(want):
     compiled = jax.jit(both).lower(PARAMS, X).compile()
     assert is_native(compiled.as_text())
-    check(compiled(PARAMS, X), want)
+    assert_close(compiled(PARAMS, X), want)
 
 
 @pytest.mark.every(3)
@@ -87,30 +80,30 @@ def test_compiled_ahead(want):
 )
 def test_checkpoint(policy, want):
     remat = jax.jit(jax.grad(jax.checkpoint(loss, policy=policy), (0, 1)))
-    check(remat(PARAMS, X), want[1])
+    assert_close(remat(PARAMS, X), want[1])
 
 
 def test_linearize(want):
     d = jax.tree.map(jnp.cos, (PARAMS, X))
     value, linear = jax.linearize(loss, PARAMS, X)
     parts = jax.tree.map(lambda a, b: (a * b).sum(), want[1], d)
-    check(linear(*d), sum(jax.tree.leaves(parts)))
-    check(value, jnp.sin(want[0]).sum())
-    check(jax.linear_transpose(linear, PARAMS, X)(1.0), want[1])
+    assert_close(linear(*d), sum(jax.tree.leaves(parts)))
+    assert_close(value, jnp.sin(want[0]).sum())
+    assert_close(jax.linear_transpose(linear, PARAMS, X)(1.0), want[1])
 
 
 def test_what_was_saved_is_read_again(want):
     """Though the gradient of z takes the place of z where that is free."""
     y, back = jax.vjp(layer, PARAMS, X)
     for pull in (back, back, jax.jit(back), back):
-        check(pull(jnp.cos(y)), want[1])
+        assert_close(pull(jnp.cos(y)), want[1])
 
 
 @pytest.mark.every(2)
 @pytest.mark.parametrize("numbers", [(0,), (1,), (0, 1)])
 def test_donated_arguments(numbers, want, recwarn):
     given = jax.tree.map(jnp.copy, (PARAMS, X))
-    check(jax.jit(both, donate_argnums=numbers)(*given), want)
+    assert_close(jax.jit(both, donate_argnums=numbers)(*given), want)
     for i, part in enumerate(given):
         leaves = jax.tree.leaves(part)
         assert all(a.is_deleted() for a in leaves) == (i in numbers)
@@ -125,7 +118,7 @@ def test_a_donated_state():
     for _ in range(3):
         expected, old = scan(state), state
         state, y = native(state)
-        check((state, y), expected)
+        assert_close((state, y), expected)
         assert all(a.is_deleted() for a in jax.tree.leaves(old))
 
 
@@ -137,15 +130,15 @@ def test_a_callback_behind(want):
         jax.debug.callback(seen.append, y)
         return y
 
-    check(jax.jit(run)(PARAMS, X), want[0])
+    assert_close(jax.jit(run)(PARAMS, X), want[0])
     jax.effects_barrier()
-    check(seen, [want[0]])
+    assert_close(seen, [want[0]])
 
 
 def test_without_jit(want):
     with jax.disable_jit():
-        check(both(PARAMS, X), want)
-    check(both(PARAMS, X), want)
+        assert_close(both(PARAMS, X), want)
+    assert_close(both(PARAMS, X), want)
 
 
 def test_at_compile_time(want, monkeypatch):
@@ -158,7 +151,7 @@ def test_at_compile_time(want, monkeypatch):
             known = both(PARAMS, X)
         return jax.tree.map(lambda a: a + 0 * x.sum(), known)
 
-    check(jax.jit(run)(X), want)
+    assert_close(jax.jit(run)(X), want)
     assert jax.eval_shape(both, PARAMS, X)[0].shape == (4, 6, 8)
 
 
@@ -169,16 +162,12 @@ def test_in_control_flow(want):
         again = jax.lax.scan(lambda c, _: (c, layer(params, x)), 0, None, 2)[1]
         return there, again[1]
 
-    check(jax.jit(run)(PARAMS, X), (want[0], want[0]))
+    assert_close(jax.jit(run)(PARAMS, X), (want[0], want[0]))
 
 
-def python(code, *args, **more):
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", code, *map(str, args)]
-    environment |= more
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.split()
+def said(code, *args, **more):
+    """What code prints, in a process that compiles as those of users do."""
+    return python("-c", code, *args, XLA_FLAGS="", **more).stdout.split()
 
 
 CACHED = """
@@ -200,7 +189,7 @@ def test_the_compilation_cache_of_another_process(tmp_path):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "",
     }
-    (first, new), (second, old) = (python(CACHED, **more) for _ in range(2))
+    (first, new), (second, old) = (said(CACHED, **more) for _ in range(2))
     assert first == second and (new, old) == ("False", "True")
 
 
@@ -234,7 +223,7 @@ print(compiled(x))
 
 def test_a_serialized_executable_without_the_engine(tmp_path):
     """It is an error of JAX, and no crash; with the engine it runs."""
-    written = python(WRITTEN, tmp_path / "run")
-    assert python(SERIALIZED, tmp_path / "run", "loaded") == written
-    error = python(SERIALIZED, tmp_path / "run", "missing")
+    written = said(WRITTEN, tmp_path / "run")
+    assert said(SERIALIZED, tmp_path / "run", "loaded") == written
+    error = said(SERIALIZED, tmp_path / "run", "missing")
     assert "registered" in error and build.TARGET in " ".join(error)

@@ -17,7 +17,7 @@ import pytest
 from jax import lax
 
 import jaxseq
-from jaxseq._kernels.cpu import back, call
+from jaxseq._kernels.cpu import back, call, limits
 
 pytestmark = pytest.mark.usefixtures("native_library")
 N = int(os.environ.get("JAXSEQ_TEST_UPDATES", 6))
@@ -178,7 +178,7 @@ def counted() -> Iterator[Counter[str]]:
     def spied(name, real):
         return lambda *args: (found.update([name]), real(*args))[1]
 
-    def why_not_back(*args, real=call.why_not_back):
+    def why_not_back(*args, real=limits.why_not_back):
         reason = real(*args)
         if reason is not None:
             assert any(word in reason for word in NO_WAY_BACK), reason
@@ -188,7 +188,7 @@ def counted() -> Iterator[Counter[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(call, "forward", spied("forward", call.forward))
         patch.setattr(back, "backward", spied("backward", back.backward))
-        patch.setattr(call, "why_not_back", why_not_back)
+        patch.setattr(limits, "why_not_back", why_not_back)
         yield found
 
 

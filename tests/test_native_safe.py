@@ -1,7 +1,5 @@
 """The native kernels given wrong programs, shapes, dtypes, and numbers of arrays."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +7,10 @@ import pytest
 
 import jaxseq
 from jaxseq._kernels.cpu import build
+from tests.native import LONG
 from tests.native.cases import cases
 
 pytestmark = pytest.mark.usefixtures("native_library")
-LONG = "JAXSEQ_TEST_UPDATES" in os.environ  # as make test-long sets it
 
 
 def call_again(call):

@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from tests.native import stress
+from tests.native import LONG, stress
 
 pytestmark = pytest.mark.usefixtures("native_library")
-LONG = "JAXSEQ_TEST_UPDATES" in os.environ  # as make test-long sets it
 
 
 def run(calls, threads, *names):

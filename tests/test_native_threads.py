@@ -1,8 +1,5 @@
 """The native kernels on several threads, also with few rows, when columns are split."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
@@ -16,6 +13,9 @@ from jax.sharding import AxisType, PartitionSpec
 import jaxseq
 from examples.cells.multiplicative_lstm import MULTIPLICATIVE_LSTM
 from jaxseq._kernels.cpu import build
+from tests.cells import assert_close
+from tests.native.problems import cell_run, normal, random_weights
+from tests.native.python import python
 
 pytestmark = pytest.mark.usefixtures("native_library")
 
@@ -25,13 +25,9 @@ FEW = [(1, 5, 7, 251), (3, 4, 6, 203), (5, 2, 3, 160)]
 OTHERS = [(2, 5, 3, 9), (7, 3, 5, 33), (9, 3, 70, 203), (1, 1, 33, 251), (40, 2, 9, 17)]
 
 
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
-
-
 def lstm(shape, **options):
     B, T, D, H = shape
-    params = jaxseq.lstm_init(jax.random.key(0), D, H, dtype=jnp.float64)
+    params = random_weights(jaxseq.lstm_init, D, H)
     return _run(jaxseq.lstm, params, normal(1, B, T, D), options)
 
 
@@ -39,11 +35,8 @@ def product_of_product(shape):
     """A cell whose second product needs all columns of what the first one gives."""
     B, T, D, H = shape
     cell = MULTIPLICATIVE_LSTM
-    params = cell.init(jax.random.key(0), D, H, dtype=jnp.float64)
-    run = lambda params, x, implementation: jaxseq.cell(
-        cell.update, params, x, cell.zeros(params, (B,)), implementation=implementation
-    )
-    return _run(run, params, normal(1, B, T, D), {})
+    params = random_weights(cell.init, D, H)
+    return _run(cell_run(cell, B), params, normal(1, B, T, D), {})
 
 
 def _run(f, params, x, options):
@@ -57,8 +50,7 @@ def _run(f, params, x, options):
 
 
 def check(run):
-    for a, b in zip(run("native"), run("scan"), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    assert_close(run("native"), run("scan"))
 
 
 @pytest.mark.every(3)
@@ -83,18 +75,6 @@ def test_masks(names):
     check(lstm((3, 4, 6, 203), **{name: every[name] for name in names.split()}))
 
 
-def test_what_is_saved_for_gradients():
-    params = jaxseq.gru_init(jax.random.key(0), 5, 203, dtype=jnp.float64)
-    x = normal(1, 3, 4, 5)
-
-    def gradient(name):
-        value = lambda *args: jnp.sum(jaxseq.gru(*args, implementation=name)[0] ** 2)
-        return jax.tree.leaves(jax.jit(jax.grad(value, (0, 1)))(params, x))
-
-    for a, b in zip(gradient("native"), gradient("scan"), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
-
-
 @cache
 def digest() -> str:
     """Of results on as many threads as the pool of this process has."""
@@ -115,10 +95,7 @@ def digest() -> str:
 def test_numbers_of_threads(threads):
     """Each element is summed in one order, on however many threads."""
     code = "from tests import test_native_threads as t; print(t.digest())"
-    command = [sys.executable, "-c", f"import tests.conftest; {code}"]
-    environment = {**os.environ, "NPROC": str(threads)}  # of the pool of XLA
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    ran = python("-c", f"import tests.conftest; {code}", NPROC=str(threads))
     assert ran.stdout.split()[-1] == digest()
 
 
@@ -138,7 +115,7 @@ def test_calls_at_once():
 @pytest.mark.parametrize("masked", [False, True])
 def test_in_a_shard_map(masked):
     """Each device runs its own rows; nothing else is asked of the batch."""
-    params = jaxseq.lstm_init(jax.random.key(0), 3, 9, dtype=jnp.float64)
+    params = random_weights(jaxseq.lstm_init, 3, 9)
     x = normal(1, 6, 4, 3)
     lengths = jnp.asarray([4, 2, 0, 1, 3, 4])
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
@@ -153,13 +130,12 @@ def test_in_a_shard_map(masked):
         split = jax.jit(jax.shard_map(one, mesh=mesh, **specs))
         return jax.tree.leaves(split(params, x, lengths))
 
-    for a, b in zip(run("native"), run("scan"), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    assert_close(run("native"), run("scan"))
 
 
 def test_environments():
     """A mapped axis behind time is one of rows: one call for all of them."""
-    params = jaxseq.gru_init(jax.random.key(0), 3, 9, dtype=jnp.float64)
+    params = random_weights(jaxseq.gru_init, 3, 9)
     x, resets = normal(1, 4, 6, 3), normal(2, 4, 6) > 0.5
 
     def run(name):
@@ -170,8 +146,4 @@ def test_environments():
 
     text = run("native").lower(x, resets).as_text()
     assert text.count(f"@{build.TARGET}") == 1 and "while" not in text
-    pairs = zip(
-        *(jax.tree.leaves(run(n)(x, resets)) for n in ("native", "scan")), strict=True
-    )
-    for a, b in pairs:
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    assert_close(*(run(name)(x, resets) for name in ("native", "scan")))

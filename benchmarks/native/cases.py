@@ -14,6 +14,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "bodies": ("nnx OptimizedLSTMCell", "linen GRUCell", "Haiku LSTM"),
     "half": ("lstm", "gru"),
     "ensemble": ("lstm", "gru"),
+    "products": OPS,
 }
 # of what is no built-in cell, the one that has as many products
 LIKE = {
@@ -36,26 +37,21 @@ EVERY: tuple[Shape, ...] = (
     (2, 300, 80, 384),
     (512, 20, 40, 96),
 )
-# one row, a few, a full block and several blocks
-FEW: tuple[Shape, ...] = (
-    (1, 512, 256, 256),
-    (8, 200, 96, 192),
-    (32, 128, 128, 256),
-    (128, 64, 128, 128),
-)
 # where a part has other shapes than the layers
 OWN: dict[str, tuple[Shape, ...]] = {
     "resets": ((256, 128, 256, 256), (1024, 64, 128, 128)),
     "step": ((1, 1, 128, 128),),
-    "cells": FEW,
-    "bodies": FEW,
     "half": ((128, 64, 128, 128), (32, 128, 128, 256), (16, 128, 256, 512)),
     "ensemble": ((8, 50, 16, 32), (32, 50, 16, 128), (16, 128, 64, 256)),
 }
+# of parts that are to be quick: rounds, and compilations, of which the median counts
+MOST_ROUNDS = {"products": 4, "cells": 4, "bodies": 4}
+COMPILES, FEWER_COMPILES = 3, {"cells": 1, "bodies": 1}
 HALF = ("bfloat16", "float16")
 MEMBERS = 8  # of an ensemble
 NATIVE, AGAIN, CHUNKS = "native", "native again", "chunks"
 FLOAT32, STEP = "float32", "jaxseq step"
+PRODUCTS = "products"  # a contender, and the part that measures it
 
 
 class Asked(NamedTuple):

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from benchmarks.cases import BOTH
 from benchmarks.figure import LOOKS, TICKS, lines
-from benchmarks.native.cases import CHUNKS, FLOAT32, NATIVE
+from benchmarks.native.cases import CHUNKS, FLOAT32, NATIVE, PRODUCTS
 from benchmarks.native.kinds import Kind, kind_of, kinds_of
 from benchmarks.rows import Row, case_of
 
@@ -21,7 +21,7 @@ SHOWN = CHUNKS, "scan", "flax", "linen", "torch", FLOAT32
 def draw(runs: list[list[Row]], path: Path) -> None:
     columns = [(rows, mode) for rows in runs for mode in BOTH]
     every = [row for rows in runs for row in rows]
-    kinds = [kind for kind in kinds_of(every) if kind.part != "step"]
+    kinds = [k for k in kinds_of(every) if k.part not in ("step", PRODUCTS)]
     size = 2.2 + 3.2 * len(columns), 1.4 + 0.42 * len(kinds)
     figure = Figure(figsize=size, layout="constrained")
     axes: Any = figure.subplots(

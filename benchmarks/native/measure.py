@@ -11,13 +11,22 @@ from benchmarks.contenders import version
 from benchmarks.device import cores
 from benchmarks.errors import Unsupported
 from benchmarks.measure import error_text
-from benchmarks.native.cases import AGAIN, LIKE, MEMBERS, NATIVE, Asked
+from benchmarks.native.cases import (
+    AGAIN,
+    COMPILES,
+    FEWER_COMPILES,
+    LIKE,
+    MEMBERS,
+    MOST_ROUNDS,
+    NATIVE,
+    PRODUCTS,
+    Asked,
+)
 from benchmarks.native.problems import Task, task
 from benchmarks.right import precision
 from benchmarks.rows import Row
 from benchmarks.timing import fitting, median_iqr, product_gflops, take_turns
 
-COMPILES = 3  # of which the median counts
 PACKAGES = "jax", "jaxseq", "flax", "torch"
 EMPTY = ("median_ms", "iqr_ms", "compile_ms", "temp_mb", "max_err", "threads")
 
@@ -29,18 +38,25 @@ def measure(
     part, case = asked
     shared: Row = {"load": os.getloadavg()[0], "cores": cores(), "peaks": peaks}
     with precision(case.dtype), jax.default_device(device):
-        rows, ready = prepare(task(asked, device), COMPILES if rounds else 1)
+        wanted = task(asked, device)
+        compiles = FEWER_COMPILES.get(part, COMPILES) if rounds else 1
+        rows, ready = prepare(wanted, compiles)
         right = {n: c for n, c in ready.items() if rows[n]["reason"] is None}
         if rounds and right:
-            if NATIVE in right:  # in turns of its own: the noise of a ratio
+            # the noise of a ratio, and the rate of XLA's product: `layers` has them too
+            more = part != PRODUCTS
+            if NATIVE in right and more:  # in turns of its own
                 right[AGAIN], rows[AGAIN] = right[NATIVE], rows[NATIVE]
-            calls, rounds = fitting(right, rounds)
-            before = product_gflops(device, "float32")
+            calls, rounds = fitting(right, min(rounds, MOST_ROUNDS.get(part, rounds)))
+            large = [product_gflops(device, "float32")] if more else []
             times = take_turns(right, rounds, calls=calls)
-            shared["matmul_gflops"] = max(before, product_gflops(device, "float32"))
+            if more:
+                large.append(product_gflops(device, "float32"))
+                shared["matmul_gflops"] = max(large)
             for name, found in times.items():
                 ms, iqr = median_iqr(found)
                 rows[name] = rows[name] | {"median_ms": ms, "iqr_ms": iqr}
+                rows[name] |= wanted.after(name, right[name]) if name != AGAIN else {}
     shared |= {"rounds": rounds, "part": part, "gflop": gflop(asked)}
     shared["versions"] = {name: version(name) for name in PACKAGES}
     empty = dict.fromkeys(EMPTY)

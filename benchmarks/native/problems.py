@@ -13,8 +13,9 @@ from benchmarks.contender import Layer, prepare_layer
 from benchmarks.contenders import flax, jaxseq_vmap, linen, torch
 from benchmarks.contenders import jaxseq as ours
 from benchmarks.measure import verdict
-from benchmarks.native.cases import CHUNKS, FLOAT32, NATIVE, STEP, Asked
+from benchmarks.native.cases import CHUNKS, FLOAT32, NATIVE, PRODUCTS, STEP, Asked
 from benchmarks.native.ensemble import ensemble
+from benchmarks.native.products import products
 from benchmarks.native.task import Make, Run, Task, compare
 from benchmarks.problem import Problem, draw
 from benchmarks.right import expected
@@ -39,6 +40,8 @@ def task(asked: Asked, device: Any) -> Task:
         return compare(make(case), device)
     if part == "ensemble":
         return ensemble(case, layers(), device)
+    if part == PRODUCTS:
+        return products(case, device)
     problem = draw(case)
     want, given = expected(problem, device), dict[str, Problem]()
     made: dict[str, Callable[..., Layer]] = {"resets": resets, "half": half}.get(

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from benchmarks.native.cases import PARTS
+from benchmarks.native.cases import PARTS, PRODUCTS
 from benchmarks.native.figure import draw
 from benchmarks.native.kinds import asked_of, kind_of
+from benchmarks.native.roofline import sections as bound_by
 from benchmarks.native.tables import costs, details, roofline, summary
 from benchmarks.report import replace, runs_of, select
 from benchmarks.rows import Row
@@ -21,6 +22,7 @@ ABOUT = {
     "bodies": "Bodies of `jax.lax.scan`, by `jaxseq.scan`",
     "half": "16 bits",
     "ensemble": "Ensembles: `vmap` over the weights",
+    PRODUCTS: "Products alone: what bounds the layers",
 }
 TIMES = (
     "Each contender's time over the native engine's: the median over the shapes, the "
@@ -64,8 +66,11 @@ def section(rows: list[Row]) -> str:
         parts += [f"#### {ABOUT[part]}", summary(own)]
         plain = select(own, op="lstm", mode="forward") if part == "layers" else []
         parts += [ROOFLINE, roofline(plain)] if plain else []
+        parts += bound_by(own) if part == PRODUCTS else []
     parts += ["#### Compile time and memory", COSTS, costs(rows)]
     for part, own in of_part.items():
+        if part == PRODUCTS:  # all of it is above
+            continue
         parts += [f"#### Every measurement: {ABOUT[part]}", details(own)]
     if absent := not_timed(rows):
         parts.append("Not timed:\n\n" + "\n".join(f"- {line}" for line in absent))

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from statistics import median
 
 from benchmarks.cases import BOTH
-from benchmarks.native.cases import AGAIN, CHUNKS, FLOAT32, NATIVE, STEP
+from benchmarks.native.cases import AGAIN, CHUNKS, FLOAT32, NATIVE, PRODUCTS, STEP
 from benchmarks.native.kinds import asked_of, kind_of, kinds_of
 from benchmarks.report import markdown, number, select
 from benchmarks.rows import Group, Row, case_of
 
 ORDER = (NATIVE, AGAIN, f"{NATIVE} vmap", FLOAT32, CHUNKS, f"{CHUNKS} vmap")
-ORDER += ("scan", STEP, "flax", "linen", "torch")
+ORDER += ("scan", STEP, PRODUCTS, "flax", "linen", "torch")
 COMPILED = (CHUNKS, "scan", "flax", "linen")
 SHAPE = "B,T,D,H"
 

@@ -24,6 +24,8 @@ class Task(NamedTuple):
 
     contenders: dict[str, Make]
     check: Callable[[str, Contender], Row]
+    # what else a row has of one that was timed
+    after: Callable[[str, Contender], Row] = lambda name, contender: {}
 
 
 class Run(NamedTuple):

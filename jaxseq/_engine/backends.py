@@ -89,11 +89,11 @@ def _native() -> Backend:
     """The kernel in C++ for CPUs; where it cannot go back, the loop does."""
 
     def why_not(devices: Devices, spec: Spec, weights: Any, *args: Any) -> str | None:
-        from jaxseq._kernels.cpu import call
+        from jaxseq._kernels.cpu import limits
 
         if len(args) > 1:  # backward: the forward pass has run then
             return None
-        limit = call.why_not(devices, spec, weights, *args)
+        limit = limits.why_not(devices, spec, weights, *args)
         tell(f"forward of {spec.step.name}", _by(limit), limit)
         return limit
 
@@ -103,9 +103,9 @@ def _native() -> Backend:
         return call.forward(*args)
 
     def backward(*args: Any) -> Any:
-        from jaxseq._kernels.cpu import back, call
+        from jaxseq._kernels.cpu import back, limits
 
-        limit = call.why_not_back(*args)
+        limit = limits.why_not_back(*args)
         tell(f"backward of {args[1].step.name}", _by(limit), limit)
         run = back.backward if limit is None else CPU_LOOP.backward
         return run(*args)
@@ -155,8 +155,8 @@ def gradients(
         return None
     if (spec.implementation or backends_of(platform)[0].name) != NATIVE.name:
         return None
-    from jaxseq._kernels.cpu import gradients
+    from jaxseq._kernels.cpu import gradients, limits
 
-    if gradients.why_not(devices, factors, terms, d) is not None:
+    if limits.why_not_gradients(devices, factors, terms, d) is not None:
         return None
     return gradients.gradients(spec, factors, terms, d)

@@ -22,7 +22,7 @@ from jaxseq._base.check import (
 from jaxseq._base.dtypes import is_float, state_dtype
 from jaxseq._base.mesh import varying
 from jaxseq._engine.backends import PALLAS
-from jaxseq._engine.over_time import Kept, prepared
+from jaxseq._engine.kept import Kept, prepared
 from jaxseq._engine.params import CellParams, as_arrays, dtype_of, input_maps, lead_of
 from jaxseq._engine.types import Devices, Spec, Weights
 from jaxseq._engine.update import Shapes, Update

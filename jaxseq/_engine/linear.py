@@ -1,28 +1,49 @@
 """Linear maps with a transpose of their own."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+from jax.interpreters.ad import (
+    Zero,
+    instantiate_zeros,
+    primitive_jvps,
+    primitive_transposes,
+)
+
+from jaxseq._engine.mesh import placing
+from jaxseq._engine.shapes import of_one_member
 
 
 def with_transpose(
-    f: Callable[[Any], Any],
+    f: Callable[..., Any],
     transpose: Callable[..., Any],
     constants: Any,
     b: Any,
     out: Any,
+    **options: Any,
 ) -> Any:
-    """`f(b)` for a linear `f`, whose transpose is `transpose(*cotangents of out)`.
+    """`f(constants, b)` for an `f` that is linear in `b`.
 
-    For rules of `jax.custom_jvp`: `b` are tangents, `constants` the primal values that
-    both functions depend on. Forward mode, and derivatives of derivatives, go through
-    `f`; reverse mode goes through `transpose`. Both give trees; `out` is a tuple like
-    `f(b)`, read for its shapes and dtypes.
+    Its transpose is `transpose(constants, like, d)`: `like` has the types of `b`, and
+    `d` are cotangents of `out`, which is like what `f` gives. Both functions are given
+    the options too. These are hashable, and like the functions hold no arrays.
+
+    For rules of derivatives: `b` are tangents, `constants` the primal values that both
+    functions depend on. Forward mode, and derivatives of derivatives, go through `f`;
+    reverse mode goes through `transpose`, which is never differentiated. A function is
+    traced where it runs: for a gradient `f` is not.
 
     >>> from jaxseq._engine.linear import with_transpose
+    >>> def f(a, b):
+    ...     return jnp.cumsum(2 * a * b)
+    >>> def transpose(a, like, d):
+    ...     return 2 * a * jnp.cumsum(d[::-1])[::-1]
     >>> @jax.custom_jvp
     ... def running_sum_of_squares(a):
     ...     return jnp.cumsum(a**2)
@@ -30,44 +51,132 @@ def with_transpose(
     ... def _(primals, tangents):
     ...     (a,), (b,) = primals, tangents
     ...     y = running_sum_of_squares(a)
-    ...     f = lambda b: (jnp.cumsum(2 * a * b),)
-    ...     transpose = lambda d: 2 * a * jnp.cumsum(d[::-1])[::-1]
-    ...     return y, with_transpose(f, transpose, a, b, (y,))[0]
+    ...     return y, with_transpose(f, transpose, a, b, y)
     >>> jax.grad(lambda a: running_sum_of_squares(a).sum())(jnp.arange(3.0)).tolist()
     [0.0, 4.0, 4.0]
-
-    Written as the solution v = (b, f(b)) of the linear
-    system v - (0, f(b)) = (b, 0), it is what `lax.custom_linear_solve` takes.
-
-    What that transposes may not be constant in part, so all of v gets to depend on
-    all of b, and all of the linear system on all constants, by paths that are never
-    taken and that XLA removes.
     """
-
-    def matvec(v: Any) -> Any:
-        b, r = v
-        v = b, jax.tree.map(jnp.subtract, r, f(b))
-        return jax.tree.map(lambda a: jnp.where(False, a * known.astype(a.dtype), a), v)
-
-    def solve(_: Any, v: Any) -> Any:
-        b, r = v
-        return b, jax.tree.map(jnp.add, r, f(b))
-
-    def transpose_solve(_: Any, v: Any) -> Any:
-        b, r = v
-        return jax.tree.map(jnp.add, b, transpose(*r)), r
-
-    dtype = jax.tree.leaves(out)[0].dtype
-    known, unknown = _nothing(constants, dtype), _nothing(b, dtype)
-    v = b, jax.tree.map(jnp.zeros_like, out)
-    v = jax.tree.map(lambda a: jnp.where(False, unknown.astype(a.dtype), a), v)
-    return lax.custom_linear_solve(matvec, v, solve, transpose_solve)[1]
+    leaves, trees = zip(*map(jax.tree.flatten, (constants, b, out)), strict=True)
+    found = linear_p.bind(
+        *leaves[0],
+        *leaves[1],
+        f=f,
+        transpose=transpose,
+        trees=trees,
+        types=tuple(tuple(map(jax.typeof, some)) for some in leaves[1:]),
+        turned=False,
+        members=(),
+        **options,
+    )
+    return trees[2].unflatten(found)
 
 
-def _nothing(tree: Any, dtype: Any) -> Array:
-    """A zero that depends on all floats of a tree, infinite ones too."""
-    zero = jnp.zeros((), dtype)
-    for a in jax.tree.leaves(tree):
-        if jnp.issubdtype(a.dtype, jnp.floating):
-            zero = zero + jnp.where(False, a, 0).sum().astype(dtype)
-    return zero
+# From the constants and b to `out`; if `turned`, from them and d to what is like b.
+# `members` has for each `vmap` the axes of the constants; all else has it in front.
+linear_p = Primitive("jaxseq_linear")
+linear_p.multiple_results = True
+
+
+@linear_p.def_abstract_eval
+def _(*avals: Any, types: Any, turned: bool, members: Any, **_: Any) -> list[Any]:
+    axes = _with_all(members, len(avals))
+    placed, (_shapes, lead) = placing(avals), of_one_member(avals, axes)
+    return [placed((*lead, *a.shape), a.dtype) for a in types[not turned]]
+
+
+def _run(
+    *leaves: Array,
+    f: Any,
+    transpose: Any,
+    trees: Any,
+    types: Any,
+    turned: bool,
+    members: Any,
+    by_jax: bool = False,
+    **options: Any,
+) -> list[Array]:
+    """What it gives; `by_jax` in a form that has derivatives by the constants."""
+    n, like = trees[0].num_leaves, trees[1].unflatten(types[0])
+
+    def one(*leaves: Array) -> list[Array]:
+        constants = trees[0].unflatten(leaves[:n])
+        given = trees[1 + turned].unflatten(leaves[n:])
+        if not turned:
+            return jax.tree.leaves(f(constants, given, **options))
+        if not by_jax:
+            return jax.tree.leaves(transpose(constants, like, given, **options))
+
+        def depending(b: Any) -> Any:
+            on = partial(_depending_on, b)
+            return on(f(constants, on(b), **options))
+
+        return jax.tree.leaves(jax.linear_transpose(depending, like)(given)[0])
+
+    run: Any = one
+    for axes in _with_all(members, len(leaves)):
+        run = jax.vmap(run, axes)
+    return run(*leaves)
+
+
+def _with_all(members: Any, number: int) -> list[tuple[int | None, ...]]:
+    """`members` with the axes of what follows the constants."""
+    return [(*axes, *[0] * (number - len(axes))) for axes in members]
+
+
+def _depending_on(b: Any, tree: Any) -> Any:
+    """A tree whose parts all depend on all of `b`, by paths that are never taken.
+
+    What JAX transposes may not be constant in part. XLA removes these paths.
+    """
+    zero = jnp.zeros((), jnp.float32)
+    for a in jax.tree.leaves(b):
+        zero = zero + jnp.where(False, a, 0).sum().astype(zero.dtype)
+    return jax.tree.map(lambda a: jnp.where(False, zero.astype(a.dtype), a), tree)
+
+
+def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    n = params["trees"][0].num_leaves
+    out, parts = linear_p.bind(*primals, **params), []
+    is_zero = [isinstance(d, Zero) for d in tangents]
+    if not all(is_zero[n:]):
+        given = map(instantiate_zeros, tangents[n:])
+        parts.append(linear_p.bind(*primals[:n], *given, **params))
+    moving = [i for i in range(n) if not is_zero[i]]
+    if moving:
+
+        def run(some: list[Array]) -> list[Array]:
+            now: Any = dict(zip(moving, some, strict=True))
+            leaves = [now.get(i, a) for i, a in enumerate(primals)]
+            return _run(*leaves, by_jax=True, **params)
+
+        at, d = ([each[i] for i in moving] for each in (primals, tangents))
+        parts.append(jax.jvp(run, (at,), (d,))[1])
+    return out, [sum(d[1:], start=d[0]) for d in zip(*parts, strict=True)]
+
+
+def _transposed(d: Any, *leaves: Any, turned: bool, **params: Any) -> list[Any]:
+    n = params["trees"][0].num_leaves
+    given = map(instantiate_zeros, d)
+    found = linear_p.bind(*leaves[:n], *given, turned=not turned, **params)
+    return [*[None] * n, *found]
+
+
+def _batched(args: Any, dims: Any, *, members: Any, **params: Any) -> Any:
+    n = params["trees"][0].num_leaves
+    N = next(a.shape[i] for a, i in zip(args, dims, strict=True) if i is not None)
+
+    def in_front(a: Array, axis: int | None) -> Array:
+        if axis is None:
+            return jnp.broadcast_to(a, (N, *a.shape))
+        return jnp.moveaxis(a, axis, 0)
+
+    given = list(map(in_front, args[n:], dims[n:]))
+    members = *members, tuple(dims[:n])
+    out = linear_p.bind(*args[:n], *given, members=members, **params)
+    return out, [0] * len(out)
+
+
+primitive_jvps[linear_p] = _jvp
+primitive_transposes[linear_p] = _transposed
+batching.primitive_batchers[linear_p] = _batched
+linear_p.def_impl(_run)
+mlir.register_lowering(linear_p, mlir.lower_fun(_run, multiple_results=True))

@@ -26,6 +26,7 @@ from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.masks import Masks
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import batch_first_plain
+from jaxseq._engine.primitive import bare, spec_of
 from jaxseq._engine.slices import at, put
 from jaxseq._engine.types import Inputs, Spec, Weights, as_written
 
@@ -47,41 +48,58 @@ def _jvp(piece: Piece, spec: Spec, primals: Any, tangents: Any) -> Any:
 
 
 def _derivative(piece: Piece, spec: Spec, primals: Any, tangents: Any) -> Any:
-    weights, inputs = primals
-    end, y, kept = _forward(piece, spec, weights, inputs)
-    at_primals = floats(primals)
-
-    def tangent(b: Any) -> Any:
-        def run(b: Any) -> Any:
-            return batch_first_plain(spec, *with_floats(b, primals))
-
-        return jax.jvp(run, (at_primals,), (b,))[1]
-
-    def transpose(d_end: Any, d_y: Array) -> Any:
-        def body(carry: Any, i: Any, first: Any, size: Any) -> Any:
-            d_weights, d_x, d_state, d_start = carry
-            state = tuple(at(a, i) for a in kept)
-            now = weights, _piece_of(inputs, state, first, size)
-            run = lambda b: piece(spec, *with_floats(b, now))
-            _, back = jax.vjp(run, floats(now))
-            ((more, d_now),) = back((d_state, _cut(d_y, first, size)))
-            d_weights = jax.tree.map(jnp.add, d_weights, more)
-            d_x = jax.tree.map(partial(_put, first=first), d_x, d_now.x)
-            d_start = jax.tree.map(jnp.add, d_start, d_now.start)
-            return d_weights, d_x, d_now.state, d_start
-
-        zero = partial(jax.tree.map, jnp.zeros_like)
-        b_weights, b_inputs = at_primals
-        carry = zero(b_weights), zero(b_inputs.x), tuple(d_end), zero(b_inputs.start)
-        carry = _in_order(body, carry, y.shape[-2], spec.remat, not spec.reverse)
-        d_weights, d_x, d_state, d_start = carry
-        return d_weights, Inputs(d_x, d_state, d_start, Masks(None, None))
-
+    end, y, kept = _forward(piece, spec, *primals)
     is_none = lambda a: a is None
     b = jax.tree.map(
-        lambda a, d: None if a is None else d, at_primals, tangents, is_leaf=is_none
+        lambda a, d: None if a is None else d,
+        floats(primals),
+        tangents,
+        is_leaf=is_none,
     )
-    return (end, y), with_transpose(tangent, transpose, at_primals, b, (end, y))
+    known, options = (primals, kept), {"piece": piece, **bare(spec)}
+    out = end, y
+    return out, with_transpose(_tangent, _transpose, known, b, out, **options)
+
+
+def _tangent(known: Any, b: Any, *, piece: Piece, **params: Any) -> Any:
+    spec, (primals, _) = spec_of(params), known
+
+    def run(b: Any) -> Any:
+        return batch_first_plain(spec, *with_floats(b, primals))
+
+    with as_written(spec):
+        return jax.jvp(run, (floats(primals),), (b,))[1]
+
+
+def _transpose(known: Any, like: Any, d: Any, *, piece: Piece, **params: Any) -> Any:
+    spec = spec_of(params)
+    with as_written(spec):
+        return _gradients(piece, spec, *known, *d)
+
+
+def _gradients(
+    piece: Piece, spec: Spec, primals: Any, kept: Any, d_end: Any, d_y: Array
+) -> Any:
+    weights, inputs = primals
+
+    def body(carry: Any, i: Any, first: Any, size: Any) -> Any:
+        d_weights, d_x, d_state, d_start = carry
+        state = tuple(at(a, i) for a in kept)
+        now = weights, _piece_of(inputs, state, first, size)
+        run = lambda b: piece(spec, *with_floats(b, now))
+        _, back = jax.vjp(run, floats(now))
+        ((more, d_now),) = back((d_state, _cut(d_y, first, size)))
+        d_weights = jax.tree.map(jnp.add, d_weights, more)
+        d_x = jax.tree.map(partial(_put, first=first), d_x, d_now.x)
+        d_start = jax.tree.map(jnp.add, d_start, d_now.start)
+        return d_weights, d_x, d_now.state, d_start
+
+    zero = partial(jax.tree.map, jnp.zeros_like)
+    b_weights, b_inputs = floats(primals)
+    carry = zero(b_weights), zero(b_inputs.x), tuple(d_end), zero(b_inputs.start)
+    carry = _in_order(body, carry, d_y.shape[-2], spec.remat, not spec.reverse)
+    d_weights, d_x, d_state, d_start = carry
+    return d_weights, Inputs(d_x, d_state, d_start, Masks(None, None))
 
 
 over_pieces.defjvp(_jvp)

@@ -8,7 +8,7 @@ from jax.extend.core import Primitive
 
 from jaxseq._engine.mesh import placing
 from jaxseq._engine.shapes import Leaf, of_one_member, outputs
-from jaxseq._engine.step import step_by
+from jaxseq._engine.step import jaxpr_of, step_by
 from jaxseq._engine.types import Spec, batch_of
 
 # One primitive, so that a branch is traced only for the platform that runs it, and
@@ -22,7 +22,13 @@ def bind(leaves: Any, params: Any) -> list[Array]:
     return run_p.bind(*leaves, **params)
 
 
+def bare(spec: Spec) -> dict[str, Any]:
+    """A spec as parameters of a primitive; see `jaxpr_of`."""
+    return {"update": jaxpr_of(spec.step), "spec": spec._replace(step=None)}  # pyright: ignore
+
+
 def spec_of(params: Any) -> Spec:
+    """That of parameters which `bare` gave."""
     return params["spec"]._replace(step=step_by(params["update"]))
 
 

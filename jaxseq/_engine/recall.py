@@ -62,9 +62,9 @@ def told_by(spec: Spec, ys: tuple[Array, ...], inputs: Inputs) -> Told:
         if p is None or told[p] is not None:
             continue
         h = inputs.state[p]
-        alike = spec.dtype in (None, h.dtype) and y.dtype == h.dtype
+        alike = spec.dtype in (None, y.dtype)
         if alike and masks.valid is None and masks.keep is None:
-            told[p] = Before(y, h)
+            told[p] = Before(y, h.astype(y.dtype))
         else:
             told[p] = select(masks.valid, previous(spec, y, inputs, p))
     return tuple(told)

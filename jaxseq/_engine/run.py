@@ -9,10 +9,9 @@ from jax.interpreters import batching
 from jaxseq._engine.backends import chosen
 from jaxseq._engine.lowering import register
 from jaxseq._engine.mesh import NO_MESH
-from jaxseq._engine.primitive import bind, run_p, spec_of
+from jaxseq._engine.primitive import bare, bind, run_p, spec_of
 from jaxseq._engine.recall import recalled
 from jaxseq._engine.shapes import outputs
-from jaxseq._engine.step import jaxpr_of
 from jaxseq._engine.types import (
     Devices,
     Gradients,
@@ -37,8 +36,7 @@ def backward(spec: Spec, *args: Any) -> Gradients:
 def _bind(kind: str, spec: Spec, args: Any) -> Any:
     leaves, tree = jax.tree.flatten(args)
     out = jax.tree.structure(outputs(kind, spec, args))
-    params = {"kind": kind, "tree": tree, "members": ()}
-    params |= {"update": jaxpr_of(spec.step), "spec": spec._replace(step=None)}
+    params = {"kind": kind, "tree": tree, "members": (), **bare(spec)}
     return out.unflatten(bind(leaves, params))
 
 

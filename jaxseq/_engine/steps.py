@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.mesh import varying
@@ -160,16 +160,10 @@ def reads(step: Step) -> Reads:
 
 
 def _find_reads(step: Step) -> Reads:
-    """Found on the jaxpr of the pulled back step, of one row."""
-    f, z = partial(pull, step, 0, product_back(step)), step.z
-    d_ys = tuple(
-        a if p is None else None for a, p in zip(step.ys, step.tells, strict=True)
-    )
-    args = step.z_x, z, step.state, step.extra, floats(step.state), floats(d_ys)
-    with jax.sharding.use_abstract_mesh(NO_MESH):
-        closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
+    """Found on the jaxpr of the pulled back step."""
+    closed, out = pulled_back(step)
     jaxpr = closed.jaxpr
-    n_x, n_z, n = len(step.z_x), len(z), len(step.state)
+    n_x, n_z, n = len(step.z_x), len(step.z), len(step.state)
     read = {
         v
         for e in needed(jaxpr.eqns, jaxpr.outvars)
@@ -179,8 +173,6 @@ def _find_reads(step: Step) -> Reads:
     read |= {v for v in jaxpr.outvars if type(v) is not Literal}
     x, state = jaxpr.invars[:n_x], jaxpr.invars[n_x + n_z : n_x + n_z + n]
     by_lefts = left_reads(step)
-    # which outputs are gradients of what
-    out = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.outvars)
     wholes = *out.z, *out.z_x
     parts = tuple(part_of(d, wholes, jaxpr) for d in out.extra)
     return Reads(
@@ -188,6 +180,23 @@ def _find_reads(step: Step) -> Reads:
         tuple((v in read) or by_lefts[n_x + i] for i, v in enumerate(state)),
         parts,
     )
+
+
+_pulled_back: WeakKeyDictionary[Step, tuple[ClosedJaxpr, Pulled]] = WeakKeyDictionary()
+
+
+def pulled_back(step: Step) -> tuple[ClosedJaxpr, Pulled]:
+    """The jaxpr of `pull` of one row, and which of its variables is which gradient."""
+    if step not in _pulled_back:
+        f = partial(pull, step, 0, product_back(step))
+        ys = zip(step.ys, step.tells, strict=True)
+        d_ys = floats(tuple(a if p is None else None for a, p in ys))
+        args = step.z_x, step.z, step.state, step.extra, floats(step.state), d_ys
+        with jax.sharding.use_abstract_mesh(NO_MESH):
+            closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
+        tree = jax.tree.structure(shapes)
+        _pulled_back[step] = closed, tree.unflatten(closed.jaxpr.outvars)
+    return _pulled_back[step]
 
 
 def product_back(step: Step) -> Product:

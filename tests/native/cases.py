@@ -17,7 +17,9 @@ from examples.cells.peephole_lstm import PEEPHOLE_LSTM
 from examples.cells.projected_lstm import PROJECTED_LSTM
 from examples.cells.reset_before_gru import RESET_BEFORE_GRU
 from examples.cells.slstm import SLSTM
+from jaxseq._base.dtypes import state_dtype
 from tests.native.calls import Call, calls_of, write
+from tests.native.problems import normal, random_weights
 
 # B, T, D, H: rows in one block and in several, odd widths, a width of one, matrices
 # that are packed and, for few steps, that are not, no rows, no steps, and few rows with
@@ -43,14 +45,9 @@ def there_and_back(run: Any, *args: Any) -> Any:
     return run(*args), pull(jax.tree.map(jnp.cos, out))
 
 
-def normal(seed: int, *shape: int, dtype: Any = jnp.float64) -> Any:
-    drawn = np.random.default_rng(seed).standard_normal(shape)
-    return jnp.asarray(drawn, dtype)
-
-
 def layer(op: str, shape: Any, dtype: Any) -> list[Call]:
     B, T, D, H = shape
-    params = getattr(jaxseq, f"{op}_init")(jax.random.key(0), D, H, dtype=dtype)
+    params = random_weights(getattr(jaxseq, f"{op}_init"), D, H, dtype=dtype)
     f = lambda params, x: getattr(jaxseq, op)(params, x, implementation="native")
     run = lambda *args: there_and_back(f, *args)
     return calls_of(run, params, normal(1, B, T, D, dtype=dtype))
@@ -65,9 +62,10 @@ def cell(cell: Any, shape: Any, names: str, reverse: bool, dtype: Any) -> list[C
         "resets": jnp.asarray(rng.random((B, T)) < 0.3),
     }
     options = {k: a for k, a in masks.items() if k in names.split()}
-    params = cell.init(jax.random.key(0), D, H, dtype=dtype)
-    state = jax.tree.map(lambda a: a + 0.5, cell.zeros(params, (B,)))
-    start = jax.tree.map(jnp.cos, state) if "start" in names else None
+    params = random_weights(cell.init, D, H, dtype=dtype)
+    zeros = jax.eval_shape(lambda: cell.zeros(params, (B,)))
+    state = jax.tree.map(lambda a: np.full(a.shape, 0.5, a.dtype), zeros)
+    start = jax.tree.map(np.cos, state) if "start" in names else None
 
     def f(params: Any, x: Any, state: Any, start: Any) -> Any:
         how = {**options, "start": start, "reverse": reverse}
@@ -100,7 +98,7 @@ def body(B: int, dtype: Any) -> list[Call]:
 def ensemble(op: str, M: int, shape: Any, dtype: Any) -> list[Call]:
     """Members of one layer, of which all but one kind of weights differ."""
     B, T, D, H = shape
-    params = getattr(jaxseq, f"{op}_init")(jax.random.key(0), D, H, dtype=dtype)
+    params = random_weights(getattr(jaxseq, f"{op}_init"), D, H, dtype=dtype)
     w_h = normal(2, M, *params.w_h.shape, dtype=dtype)
     own = params._replace(w_h=w_h)
     axes = jax.tree.map(lambda _: None, params)._replace(w_h=0)
@@ -114,7 +112,7 @@ def in_blocks(shape: Any, dtype: Any) -> list[Call]:
     B, T, D, H = shape
     w_x, w_h = normal(1, D, 4 * H), normal(2, 2, H, 2 * H)
     params = jaxseq.CellParams(w_x, w_h, normal(3, 4 * H))
-    params = jax.tree.map(lambda a: jnp.asarray(a, dtype) / 4, params)
+    params = jax.tree.map(lambda a: (a / 4).astype(dtype), params)
 
     def f(params: Any, x: Any) -> Any:
         update = lambda z, h, w, _: jnp.tanh((z + w(h)).reshape(2, -1)).prod(0)
@@ -147,7 +145,9 @@ def integers(B: int, dtype: Any) -> list[Call]:
     xs = count(6) - 3, count(6 * B).reshape(6, B, 1)
     state = normal(2, B, 9, dtype=dtype), jnp.int32(0), count(9 * B).reshape(B, 9)
     run = lambda w, state, xs: jaxseq.scan(step, state, xs)
-    return calls_of(run, w, state, xs)
+    calls = calls_of(run, w, state, xs)
+    assert any(any(call.integers) for call in calls)
+    return calls
 
 
 def members(M: int, shape: Any, masked: bool, dtype: Any) -> list[Call]:
@@ -155,16 +155,15 @@ def members(M: int, shape: Any, masked: bool, dtype: Any) -> list[Call]:
     B, T, D, H = shape
     rng = np.random.default_rng(2)
     options = {"lengths": jnp.asarray(rng.integers(0, T + 1, B))} if masked else {}
-    params = jaxseq.gru_init(jax.random.key(0), D, H, dtype=dtype)
-    several = jax.tree.map(
-        lambda a: a + normal(3, M, *a.shape, dtype=dtype) / 9, params
-    )
+    params = random_weights(jaxseq.gru_init, D, H, dtype=dtype)
+    some = lambda a: (a + normal(3, M, *a.shape) / 9).astype(dtype)
+    several = jax.tree.map(some, params)
 
     def run(params: Any, x: Any, h: Any) -> Any:
         f = lambda *a: jaxseq.gru(*a, **options, implementation="native")
         return jax.vmap(lambda params: there_and_back(f, params, x, h))(params)
 
-    sums = jnp.promote_types(dtype, jnp.float32)
+    sums = state_dtype(dtype)
     x, h = normal(1, B, T, D, dtype=dtype), normal(4, B, H, dtype=sums)
     return calls_of(run, several, x, h)
 
@@ -199,6 +198,26 @@ def several_axes(dtype: Any) -> list[Call]:
     return calls_of(lambda *args: there_and_back(run, *args), *args)
 
 
+def shared(B: int, dtype: Any) -> list[Call]:
+    """A body in which rows have in common a counter, and numbers of each step."""
+    w, a = normal(1, 9, 9, dtype=dtype), normal(2, 9, dtype=dtype)
+
+    def run(w: Any, a: Any, h: Any, xs: Any) -> Any:
+        def step(state: Any, now: Any) -> Any:
+            (h, t), (x, n) = state, now
+            part = jnp.exp(-a * a) * jnp.sin(n) + jnp.abs(a).max()
+            new = jnp.tanh(h @ w + x.mean(-1, keepdims=True) * part)
+            periods = jnp.arange(1, 10, dtype=jnp.int32)
+            h = jnp.where(t % periods == 0, new, h * jnp.exp(-a * a))
+            return (h, t + 1), (h, t)
+
+        return jaxseq.scan(step, (h, jnp.int32(0)), xs)
+
+    xs = normal(3, 6, B, 3, dtype=dtype), normal(4, 6, dtype=dtype)
+    args = w, a, normal(5, B, 9, dtype=dtype), xs
+    return calls_of(lambda *args: there_and_back(run, *args), *args)
+
+
 def cases() -> dict[str, Callable[[], list[Call]]]:
     """The calls of each case."""
     found: dict[str, Callable[[], list[Call]]] = {}
@@ -220,6 +239,7 @@ def cases() -> dict[str, Callable[[], list[Call]]]:
         found[f"body-{i}"] = lambda a=(6, dtype): body(*a)
     for i, dtype in enumerate(dtypes):
         found[f"integers-{i}"] = lambda a=(5, dtype): integers(*a)
+        found[f"shared-{i}"] = lambda a=(37, dtype): shared(*a)
     for i, shape in enumerate(SHAPES):
         a = "gru", shape, (jnp.bfloat16, jnp.float16)[i % 2]
         found[f"half-{i}"] = lambda a=a: layer(*a)
@@ -238,11 +258,16 @@ def cases() -> dict[str, Callable[[], list[Call]]]:
     return found
 
 
+# a width of one, no rows, no steps, integers, and members
+ALWAYS = "rnn-2-0", "gru-4-0", "rnn-5-0", "integers-0", "ensemble-2"
+
+
 def write_all(folder: Path, every: int = 1) -> list[Path]:
-    """Files of the calls of every so many cases."""
-    paths = []
-    for name, make in list(cases().items())[::every]:
-        for k, call in enumerate(make()):
+    """Files of the calls of every so many cases, and of those that always are."""
+    found, paths = cases(), []
+    some = list(found)[::every]
+    for name in [*some, *(name for name in ALWAYS if name not in some)]:
+        for k, call in enumerate(found[name]()):
             paths.append(folder / f"{name}-{k}.case")
             write(call, paths[-1])
     return paths

@@ -25,10 +25,10 @@ SANITIZERS = {
 MARCH = {16: (), 32: ("-march=x86-64-v3",), 64: ("-march=x86-64-v4",)}
 
 
-def compiled(kind: str, width: int, folder: Path) -> Path:
+def compiled(kind: str, width: int, folder: Path, *options: str) -> Path:
     first, *others = SANITIZERS[kind]
     program = folder / f"{kind}-{width}"
-    more = [f"-fsanitize={first}", *others]
+    more = [f"-fsanitize={first}", *others, *options]
     more += ["-mavx512bf16"] * (width == 64 and "avx512_bf16" in flags())
     return built("harness.cc", width, program, more)
 

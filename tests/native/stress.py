@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxseq
 
-MOST_BYTES = 32 << 20  # that resident memory may grow by
+MOST_BYTES = 8 << 20  # that resident memory may grow by
 
 native = partial(jaxseq.lstm, implementation="native")
 

@@ -9,14 +9,19 @@ import pytest
 import jaxseq
 from benchmarks.__main__ import main
 from benchmarks.cases import Case
+from benchmarks.contender import Contender, call_of, compile_call, values
 from benchmarks.contenders import jaxseq as ours
-from benchmarks.native import peak, task
+from benchmarks.native import peak, products, task
+from benchmarks.native.bounds import steps
 from benchmarks.native.cases import MEMBERS, PARTS, Asked, cases
 from benchmarks.native.ensemble import ensemble
 from benchmarks.native.measure import gflop
+from benchmarks.native.parts import split
 from benchmarks.native.problems import in_float32
 from benchmarks.native.report import END, START, section
+from benchmarks.native.traffic import calls, size, traffic
 from benchmarks.problem import draw
+from benchmarks.profile import Kernel
 from jaxseq._kernels.cpu import compilers
 from tests.tools.commands import one_line
 
@@ -77,9 +82,12 @@ def test_the_switch_is_put_back(monkeypatch):
 
 
 @pytest.mark.skipif(compilers.compiler() is None, reason="no compiler")
-def test_peak():
+def test_peak_and_bandwidths():
     found = peak.peaks([1, 2], seconds=0.01)
     assert [*found] == ["1", "2"] and min(found.values()) > 0
+    memory, sizes = peak.bandwidths(2, [100, 1 << 16], largest=1 << 22, seconds=0.01)
+    assert [*memory] == ["read", "write"] and [*sizes] == [100, 1 << 16]
+    assert min(*memory.values(), *sizes.values()) > 0
 
 
 def test_no_engine_is_one_line(monkeypatch, capsys, tmp_path):
@@ -115,6 +123,92 @@ def test_16_bits_and_ensembles(part, names, mode, tmp_path):
     assert {row["dtype"] for row in rows if row["contender"] == "torch"} <= {"bfloat16"}
 
 
+@pytest.mark.parametrize("mode", ["forward", "gradient"])
+def test_products(mode, tmp_path):
+    _, rows = checked(tmp_path, "--parts", "products", "--modes", mode)
+    of = lambda op: {row["contender"] for row in rows if row["op"] == op}
+    assert of("lstm") == {"native", "products", "torch"}
+    assert of("gru") == of("rnn") == {"native", "products"}
+    assert all(row["reason"] is None for row in rows), rows
+    engine = [row for row in rows if row["contender"] != "torch"]
+    assert all(row["read_mb"] > row["write_mb"] > 0 for row in engine)
+
+
+@pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
+def test_products_are_those_of_the_layer(op, native_library):
+    """The engine is given and returns the same arrays, but for the program's."""
+    problem = draw(Case(op, "gradient", 40, 3, 8, 16))
+
+    def text(layer):
+        f, args = call_of(layer, problem, jax.devices("cpu")[0])
+        return compile_call(f, args)[0].as_text()
+
+    def moved(layer):
+        every = [of for call in calls(text(layer)) for of in call]
+        return [[a for a in of if a.count(",")] for of in every]
+
+    found = moved(products.layer(problem, "native"))
+    assert found == moved(ours.layer(problem, "native"))
+    Z = len(problem.weights[0].b)
+    assert len(found) >= 6 and f"f32[3,40,{Z}]" in found[1], found  # z is saved
+    z, w_h = np.zeros(Z), lambda h: jax.numpy.zeros(Z) + h[0]
+    state = jax.numpy.zeros(16)
+    state = jaxseq.LSTMState(state, state) if op == "lstm" else state
+    update = products.CELLS[op][0].update
+    jaxpr = jax.make_jaxpr(lambda z, s: update(z, s, w_h, None))(z, state)
+    kinds = {e.primitive.name for e in jaxpr.eqns}
+    assert not kinds & {"exp", "tanh", "logistic", "div", "pow"}, kinds
+
+
+def test_wrong_products_have_no_time():
+    case = Case("gru", "gradient", 2, 3, 4, 8)
+    wanted = products.products(case, jax.devices("cpu")[0])
+    problem = draw(case)
+    bare = problem._replace(weights=(products.smaller(problem),))
+    for own, wrong in ((bare, False), (problem, True)):
+        f, args = call_of(layer := products.layer(own, "loop"), own, None)
+        out = values(layer, own, jax.jit(f)(*args))
+        one = Contender(lambda: None, lambda out=out: out)
+        reason = wanted.check("products", one)["reason"]
+        assert (reason is not None) == wrong, reason
+
+
+TEXT = """
+  %x.1 = f32[2,3]{1,0} parameter(0)
+  %call.2 = (f32[4]{0}, /*index=1*/f32[2,3]{1,0}) custom-call(%x.1, s32[5]{0} %c), NAME
+  %c = s32[5]{0} constant({...})
+  %e = f32[4]{0} get-tuple-element(%call.2), index=0
+  ROOT %r = f32[4]{0} custom-call(%e), custom_call_target="other"
+""".replace("NAME", 'custom_call_target="jaxseq_native_forward_ab"')
+
+
+def test_traffic():
+    ((given, results),) = calls(TEXT)
+    assert given == ["f32[2,3]", "s32[5]"] and results == ["f32[4]", "f32[2,3]"]
+    assert size("f32[]") == 4 and size("pred[3,2]") == 6
+    assert traffic(TEXT) == pytest.approx({"read_mb": 44e-6, "write_mb": 40e-6})
+
+
+def test_bounds():
+    many, few = (Case("lstm", "forward", B, 7, 8, 16) for B in (70, 7))
+    matrix = 4 * 4 * 16 * 16
+    for case, array, total in ((many, matrix, 3 * 7), (few, matrix // 2, 7)):
+        found = steps(case, 2)
+        assert found.array == array
+        assert found.total == pytest.approx(1e-9 * total * matrix)
+    gradient = few._replace(mode="gradient")
+    assert steps(gradient, 2).total == 2 * steps(few, 2).total
+    kernel = lambda name, start: Kernel(name, start, start + 1.0, 1.0)
+    names = ["ffi_call.7", "copy.1", "ffi_call.2", "ffi_call.1", "ffi_call.4"]
+    found = split([kernel(n, i + j) for j in (9, 0) for i, n in enumerate(names)])
+    starts = [
+        {part: [k.start for k in ks] for part, ks in one.items()} for one in found
+    ]
+    for j, one in zip((0, 9), starts, strict=True):
+        assert one == {"forward": [j], "backward": [j + 2], "sums": [j + 3, j + 4]}
+    assert split([kernel("ffi_call.1", 0), kernel("copy.1", 2)]) == []
+
+
 def test_a_run_of_one_cell_and_its_page(tmp_path, capsys):
     asked = ["--parts", "cells", "--modes", "forward"]
     path, rows = checked(tmp_path, *asked)
@@ -136,7 +230,7 @@ def test_a_run_of_one_cell_and_its_page(tmp_path, capsys):
     capsys.readouterr()
 
 
-TIMES = {"native": 2.0, "chunks": 3.0, "scan": 5.0}
+TIMES = {"native": 2.0, "chunks": 3.0, "scan": 5.0, "products": 1.6, "torch": 4.0}
 
 
 def timed(row, **more):
@@ -168,3 +262,23 @@ def test_tables():
     text = section([*rows, made("native", gradient, commit="f00d")])
     assert "**The rows are of 2 commits.** c0ffee (2026-01-01): layers for" in text
     assert "f00d (2026-01-01): layers gradient." in text
+
+
+def test_tables_of_products():
+    of = {"part": "products", "gflop": 0.02, "read_mb": 8.0, "write_mb": 3.0}
+    of |= {"bandwidth": {"read": 40.0, "write": 10.0, "weights": 20.0}}
+    case = Case("lstm", "gradient", 64, 2, 3, 100)
+    parts = {"forward": 0.5, "backward": 0.8, "sums": 0.4, "rest": 0.3}
+    rows = [made("native", case, **of, parts=parts)]
+    rows += [made("products", case, **of, parts=parts), made("torch", case, **of)]
+    text = section(rows)
+    assert "#### Products alone" in text and "Every measurement" not in text
+    assert "| lstm | gradient | products | 0.80 | 0.80 | 64,2,3,100 | 0.80 |" in text
+    weights = 2 * 2 * 2 * 160_000 / 20e6
+    line = f"| 0.02 | 1 | {weights:.3g} | 0.5 | 1.6 | 2 | 4 | 2.50 |"
+    assert f"| lstm | 64,2,3,100 {line}" in text
+    assert "gradient, the median over the shapes is 2.50" in text
+    N, Z = 128, 400
+    share = 100 * 2e-9 * N * Z * 103 / 0.5e-3 / 20
+    assert f"| lstm | 64,2,3,100 | 0.5 | {share:.0f}% | 0.8 |" in text
+    assert "Products alone" not in section([made("native", case)])

@@ -19,11 +19,11 @@ from jaxseq._engine.types import (
     to_batch_first,
 )
 from jaxseq._kernels.cpu import call
-from jaxseq._kernels.cpu.blocks import blocks_of, in_blocks
+from jaxseq._kernels.cpu.blocks import blocks_in, blocks_of, in_blocks
 from jaxseq._kernels.cpu.counts import values_of
 from jaxseq._kernels.cpu.plan import CLEARED, KEPT, LOST, Arrays, numbered
 from jaxseq._kernels.cpu.pull import Back, back_of
-from jaxseq._kernels.cpu.rows import Batch, rows_of
+from jaxseq._kernels.cpu.rows import Batch, are_alike, rows_of
 
 
 def backward(
@@ -38,9 +38,10 @@ def backward(
 ) -> Gradients:
     """As `loop_back.backward` takes and returns."""
     step = spec.step
-    back = back_of(step, call.blocks_in(step, weights))
-    assert not isinstance(back, str)
     rows, batch = rows_of(step), batch_of(step, d_end)
+    alike = are_alike(step, batch, masks)
+    back = back_of(step, blocks_in(step, weights), alike)
+    assert not isinstance(back, str)
     on = Batch(rows, batch)
     B, T = on.B, jax.tree.leaves((d_ys, saved, x))[0].shape[0]
     dtype = rows.dtype

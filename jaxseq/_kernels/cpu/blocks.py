@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from jaxseq._engine.step import Step
+from jaxseq._engine.types import Weights
+
 
 class Blocks(NamedTuple):
     N: int
@@ -33,3 +36,8 @@ def in_blocks(w: Array) -> Array:
     """Each block as one matrix `(N, P I, Q O)`."""
     N, P, I, Q, O = blocks_of(w)
     return w.reshape(N, P * I, Q * O)
+
+
+def blocks_in(step: Step, weights: Weights) -> tuple[Blocks, ...]:
+    """Those of each matrix that a step calls."""
+    return tuple(blocks_of(weights.w_h[k]) for k in step.called)

@@ -1,13 +1,11 @@
 """A cell over time on a CPU, as a custom call of the native kernels."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.export import is_symbolic_dim
 
 from jaxseq._base.masks import Masks
 from jaxseq._engine.products import project
@@ -23,107 +21,18 @@ from jaxseq._engine.types import (
     to_batch_first,
     to_time_first,
 )
-from jaxseq._kernels.call import mesh_of
-from jaxseq._kernels.cpu import build, spread
-from jaxseq._kernels.cpu.blocks import Blocks, blocks_of, in_blocks
+from jaxseq._kernels.cpu import spread
+from jaxseq._kernels.cpu.blocks import blocks_in, in_blocks
 from jaxseq._kernels.cpu.counts import counts_of, values_of
-from jaxseq._kernels.cpu.elements import is_held
 from jaxseq._kernels.cpu.integers import from_lanes, in_lanes
 from jaxseq._kernels.cpu.plan import Flags, Numbers, numbers_of
 from jaxseq._kernels.cpu.program import program_of
-from jaxseq._kernels.cpu.pull import back_of
-from jaxseq._kernels.cpu.rows import Batch, dtype_of, rows_of
+from jaxseq._kernels.cpu.rows import Batch, are_alike, rows_of
 
 ROWS = 32  # of a block, at most
 # 0 for the portable kernel, 1 for that for AVX2, 2 for that for AVX-512, without its
 # products of bfloat16; for tests
 VECTORS = 3
-STEP_ROWS = 32  # up to which a single step is not slower than XLA's, without a gradient
-FASTER = "a single step is faster without it"
-
-
-def why_not(
-    devices: Devices, spec: Spec, weights: Weights, inputs: Inputs
-) -> str | None:
-    """The limit of the kernel that a run would pass, or None."""
-    limit = _limit(devices, spec, weights, inputs)
-    if limit is None:
-        limit = _of_devices(devices, spec, inputs.state)
-    if limit is None:
-        limit = _of_one_step(spec, inputs)
-    if limit is not None:
-        return limit
-    program = program_of(spec.step, blocks_in(spec.step, weights))
-    if isinstance(program, str):
-        return program
-    return _of_dtype(spec, (weights, inputs)) or build.limit()
-
-
-def why_not_back(
-    devices: Devices, spec: Spec, weights: Weights, *others: Any
-) -> str | None:
-    """The limit that a run back would pass; it is given what `backward` is."""
-    limit = _limit(devices, spec, weights, others)
-    _, saved, _, d_end, d_ys = others
-    if limit is None:
-        limit = _of_devices(devices, spec, d_end)
-    if limit is not None:
-        return limit
-    if any(a.size == 0 for a in jax.tree.leaves(others[3])):
-        return "there are no rows"
-    if spec.implementation is None and len(jax.tree.leaves((saved, d_ys))[0]) == 1:
-        return FASTER
-    back = back_of(spec.step, blocks_in(spec.step, weights))
-    if isinstance(back, str):
-        return back
-    return _of_dtype(spec, (weights, others)) or build.limit()
-
-
-def _of_one_step(spec: Spec, inputs: Inputs) -> str | None:
-    """What is faster without the kernel, if nobody has asked for it."""
-    x, state = inputs.x[0], inputs.state[0]
-    T = x.shape[state.ndim - 1 if spec.batch_first else 0]
-    many = spec.save or math.prod(state.shape[:-1]) > STEP_ROWS
-    return FASTER if spec.implementation is None and T == 1 and many else None
-
-
-def _of_dtype(spec: Spec, arrays: Any) -> str | None:
-    dtype = dtype_of(spec.step)
-    ys = [jax.ShapeDtypeStruct(y.shape, out_dtype(spec, y)) for y in spec.step.ys]
-    for a in jax.tree.leaves((arrays, ys)):
-        if not is_held(dtype, a):
-            return f"the state is {dtype}, and an array is {a.dtype}"
-    return None
-
-
-def _limit(devices: Devices, spec: Spec, weights: Weights, others: Any) -> str | None:
-    if build.switch() == "0":
-        return f"{build.SWITCH} is 0"
-    if devices.exported:
-        return "an exported program runs without jaxseq, and so without its engine"
-    step = spec.step
-    for a in jax.tree.leaves((weights, others)):
-        if any(map(is_symbolic_dim, a.shape)):
-            return f"the shape {a.shape} is not known yet"
-    if step.on_mesh or step.has_effects:
-        return "the update has an effect, or holds arrays of a mesh"
-    dtype = dtype_of(step)
-    if dtype not in (jnp.float32, jnp.float64):
-        return f"the kernel does not compute in {dtype}"
-    for a in (*weights.w_x, *weights.w_h):
-        if a is not None and 0 in a.shape:
-            return f"a matrix {a.shape} is empty"
-    return None
-
-
-def _of_devices(devices: Devices, spec: Spec, state: Any) -> str | None:
-    if spec.implementation is None and mesh_of(devices)[1]:
-        return "how arrays lie on several devices is not known"
-    return spread.limit(devices, math.prod(batch_of(spec.step, state)))
-
-
-def blocks_in(step: Any, weights: Weights) -> tuple[Blocks, ...]:
-    return tuple(blocks_of(weights.w_h[k]) for k in step.called)
 
 
 def forward(
@@ -131,9 +40,10 @@ def forward(
 ) -> tuple[tuple[Array, ...], tuple[Array, ...], Saved | None]:
     """The state, the outputs, and what the backward pass needs if `spec.save`."""
     step = spec.step
-    program = program_of(step, blocks_in(step, weights))
-    assert not isinstance(program, str)
     x, state, start, masks = inputs
+    alike = are_alike(step, batch_of(step, state), masks)
+    program = program_of(step, blocks_in(step, weights), alike)
+    assert not isinstance(program, str)
     keep_x, keep_state = [False] * len(x), [False] * len(state)
     if spec.save:
         keep_x, keep_state = kept(spec, weights)

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any, NamedTuple
 
-from jaxseq._kernels.cpu.columns import Graph
+from jaxseq._kernels.cpu.columns import CONSTANT, Graph
 from jaxseq._kernels.cpu.elements import OPS, Unknown
 
 MOST_REGISTERS = 255  # of src/plan.h, less one
@@ -11,21 +11,28 @@ CODE = {name: i for i, name in enumerate(OPS)}
 
 
 class Run(NamedTuple):
-    """Registers are places, then constants, then temporaries."""
+    """Registers are places, constants, what is computed of those once, temporaries."""
 
     length: int
     places: list[Any]
     constants: list[float]
     temporaries: int
     code: list[tuple[int, int, int, int, int]]  # op, result, operands
+    fixed: int  # of the first instructions, which are run once, of constants
 
 
 def run_of(
-    graph: Graph, length: int, roots: Any, computed: dict[int, Any], place: Any
+    graph: Graph,
+    length: int,
+    roots: Any,
+    computed: dict[int, Any],
+    place: Any,
+    once: bool = True,
 ) -> Run:
     """What computes some nodes: those in `computed`, unless it says where they are.
 
-    `roots` are pairs of a node and the place that it is written to.
+    `roots` are pairs of a node and the place that it is written to. What is computed of
+    constants is computed `once`, if there are registers to keep it.
     """
     inputs: dict[int, Any] = {n: p for n, p in computed.items() if p is not None}
     nodes = {n: graph.nodes[n] for n in sorted(computed) if computed[n] is None}
@@ -42,6 +49,10 @@ def run_of(
     first = len(places)
     register |= {n: first + i for i, n in enumerate(constants)}
     first += len(constants)
+    fixed = [n for n in nodes if once and graph.levels[n] == CONSTANT]
+    register |= {n: first + i for i, n in enumerate(fixed)}
+    first += len(fixed)
+    nodes = {n: nodes[n] for n in fixed} | nodes
     to: dict[int, int] = {}
     copies = []
     for i, (n, _) in enumerate(roots):
@@ -54,12 +65,15 @@ def run_of(
     free: list[int] = []
     temporaries, code = 0, []
     for t, (n, (op, *args)) in enumerate(nodes.items()):
+        op = "copy" if op == "spread" and length == 1 else op
         operands = [register[a] for a in args]
         # a register may be written where it is read for the last time
         for a in set(args):
             if last[a] == t and register[a] >= first:
                 free.append(register[a])
-        if n in to:
+        if n in register:
+            pass
+        elif n in to:
             register[n] = to[n]
         elif free:
             register[n] = free.pop()
@@ -71,9 +85,11 @@ def run_of(
     for i, n in copies:
         code.append((CODE["copy"], i, *[register[n]] * 3))
     if first + temporaries > MOST_REGISTERS:
+        if fixed:
+            return run_of(graph, length, roots, computed, place, False)
         raise Unknown(f"the update needs {first + temporaries} registers")
     values = [graph.nodes[n][1] for n in constants]
-    return Run(length, places, values, temporaries, code)
+    return Run(length, places, values, temporaries, code, len(fixed))
 
 
 def fused(graph: Graph, nodes: dict[int, Any], kept: set[int]) -> dict[int, Any]:

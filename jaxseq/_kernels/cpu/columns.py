@@ -21,6 +21,9 @@ Value = list[Piece]
 Key = tuple[str, int]  # what an array is, such as ("state", 0)
 
 HALVES = "bfloat16", "float16"
+# How often a node has another value: never; in no row of no step, but it is computed of
+# weights of the update; at each step, in no row; in each row.
+CONSTANT, FIXED, STEP, ROW = range(4)
 ORDERLESS = frozenset(
     "add mul max min and or xor eq ne iadd imul imax imin ieq".split()
 )
@@ -32,7 +35,10 @@ class Graph:
     def __init__(self, cuts: dict[Key, set[int]]):
         self.nodes: list[Any] = []
         self.known: dict[Any, int] = {}
-        self.uniform: list[bool] = []  # whether a node is of constants only
+        self.levels: list[int] = []  # one of those above
+        # whether a node is one number of a row, and may have any length
+        self.single: list[bool] = []
+        self.of_arrays: dict[Key, int] = {}  # their levels; ROW without
         self.parts: dict[Any, int] = {}
         self.cuts = cuts  # where the columns of each array begin, but the first
         self.wanted: dict[Key, set[int]] = defaultdict(set)  # cuts that are not there
@@ -43,13 +49,19 @@ class Graph:
         if name not in self.known:
             self.known[name] = len(self.nodes)
             self.nodes.append(key)
-            leaf = kind in ("at", "constant")
-            uniform = kind == "constant" if leaf else all(self.uniform[a] for a in rest)
-            self.uniform.append(uniform)
+            level, single = CONSTANT, kind != "at"
+            if kind == "at":
+                level = self.of_arrays.get(rest[0], ROW)
+            elif kind != "constant":
+                level = max(self.levels[a] for a in rest)
+                single = kind == "spread" or all(self.single[a] for a in rest)
+            self.levels.append(level)
+            self.single.append(single)
         return self.known[name]
 
-    def array(self, key: Key, width: int) -> Value:
+    def array(self, key: Key, width: int, level: int = ROW) -> Value:
         """All of an array, in its columns."""
+        self.of_arrays.setdefault(key, level)
         edges = [0, *sorted(self.cuts.get(key, ())), width]
         pairs = pairwise(edges)
         return [Piece(self.node("at", key, a, b - a), b - a) for a, b in pairs]
@@ -63,7 +75,7 @@ class Graph:
 
     def is_uniform(self, value: Value) -> bool:
         """Whether it is one number, known now, for all elements of all rows."""
-        return len(value) == 1 and self.uniform[value[0].node]
+        return len(value) == 1 and self.levels[value[0].node] == CONSTANT
 
     def operate(self, op: str, *args: Value) -> Value:
         """An operation, element by element, of values of one width."""
@@ -108,7 +120,7 @@ class Graph:
     def part(self, piece: Piece, first: int, length: int) -> int:
         """The node of some elements of a piece."""
         op, *args = self.nodes[piece.node]
-        if length == piece.length or self.uniform[piece.node]:
+        if length == piece.length or self.single[piece.node]:
             return piece.node
         if op == "at":
             key, start, _ = args

@@ -129,8 +129,7 @@ def _run(commands: list[list[str]], folder: Path) -> None:
             said, _ = process.communicate(timeout=LIMIT_S)
             if process.returncode:
                 text = f"{' '.join(map(str, process.args))}\n{said}"  # pyright: ignore
-                reason = f"{Path(commands[0][0]).name} failed ({process.returncode})"
-                raise BuildError(f"{reason}; it has to be {OLDEST}", text)
+                raise BuildError(_reason(commands[0][0], process.returncode), text)
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"the compiler took more than {LIMIT_S} s") from error
     except BuildError:
@@ -142,3 +141,12 @@ def _run(commands: list[list[str]], folder: Path) -> None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+def _reason(program: str, code: int) -> str:
+    """Why a compiler with this exit code, or ended by this signal, made nothing."""
+    name = Path(program).name
+    if code > 0:
+        return f"{name} failed ({code}); it has to be {OLDEST}"
+    signals = {s.value: s.name for s in signal.Signals}
+    return f"{name} was ended by signal {signals.get(-code, -code)}"

@@ -15,7 +15,7 @@ OPS = (
     " round_even rem pow cbrt exp2 sin cos tan asin acos atan atan2 sinh cosh asinh"
     " acosh atanh erf erfc bfloat16 float16"
     " iadd isub imul idiv irem udiv urem imax imin ieq ilt shl shr sar int_of"
-    " unsigned_of number_of number_of_unsigned"
+    " unsigned_of number_of number_of_unsigned spread"
 ).split()
 INTEGERS = frozenset("int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
 SAME = {name: name for name in OPS[: OPS.index("iadd")]} | {
@@ -85,9 +85,13 @@ def pointwise(graph: Graph, dtype: Any, e: Any, args: list[Value]) -> Value:
         rest = graph.operate("sub", args[0], args[0])
         return graph.operate("eq", rest, number(0.0))
     if name == "reduce_precision":
+        own = e.invars[0].aval.dtype
+        bits, info = (p["exponent_bits"], p["mantissa_bits"]), jnp.finfo(own)
+        if bits[0] >= info.nexp and bits[1] >= info.nmant:
+            return rounded(graph, own, args[0])
         # with fewer exponents, what would be subnormal becomes zero
-        if (p["exponent_bits"], p["mantissa_bits"]) != (8, 7):
-            raise Unknown(f"the kernel has no {name} but that of bfloat16")
+        if bits != (8, 7) or own != jnp.float32:
+            raise Unknown(f"the kernel has no {name} of {own} to {bits}")
         return rounded(graph, jnp.bfloat16, args[0])
     if name not in SAME or (name in MADE and name != "select_n"):
         raise Unknown(f"the kernel has no {name}")

@@ -16,7 +16,7 @@ from jaxseq._kernels.cpu.joins import side_by_side
 from jaxseq._kernels.cpu.moves import View, spread, whole
 
 # along a row, in the order of src/fold.h, and the same of two numbers
-FOLDS = "sum", "max", "min", "mul", "or", "iadd", "imax", "imin", "imul"
+FOLDS = "sum", "max", "min", "mul", "iadd", "imax", "imin", "imul"
 OF_NONE = {"sum": 0.0, "max": -math.inf, "min": math.inf, "mul": 1.0}
 FOLDED = {"reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min"}
 FOLDED |= {"reduce_prod": "mul", "reduce_and": "min", "reduce_or": "max"}

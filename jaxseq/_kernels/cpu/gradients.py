@@ -1,42 +1,16 @@
 """Gradients of the terms of sums of products over all steps, by the native kernels."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.export import is_symbolic_dim
 
-from jaxseq._engine.types import Before, Devices, Spec, to_batch_first, to_time_first
-from jaxseq._kernels.call import mesh_of
+from jaxseq._base.dtypes import state_dtype
+from jaxseq._engine.types import Before, Spec, to_batch_first, to_time_first
 from jaxseq._kernels.cpu import build, spread
 from jaxseq._kernels.cpu import call as native
 from jaxseq._kernels.cpu.blocks import Blocks, blocks_of, in_blocks
-
-FEW = 64  # rows, for which XLA is faster: nothing is packed
-
-
-def why_not(devices: Devices, factors: Any, terms: Any, d: Array) -> str | None:
-    """The limit of the kernel that these would pass, or None."""
-    if build.switch() == "0":
-        return f"{build.SWITCH} is 0"
-    if devices.exported:
-        return "an exported program runs without jaxseq"
-    if mesh_of(devices)[1]:
-        return "it is for several devices"
-    if d.dtype not in (jnp.float32, jnp.float64):
-        return f"{d.dtype} is neither float32 nor float64"
-    for a in jax.tree.leaves((d, factors)):
-        if any(map(is_symbolic_dim, a.shape)):
-            return f"the shape {a.shape} is not known yet"
-        if 0 in a.shape:
-            return f"an array of shape {a.shape} is empty"
-    if math.prod(d.shape[:-1]) < FEW:
-        return "there are few rows"
-    if any(w.dtype != d.dtype for w in (*factors.w, *terms.w)):
-        return "a matrix is of another dtype"
-    return build.limit()
 
 
 def gradients(spec: Spec, factors: Any, terms: Any, d: Array) -> Any:
@@ -48,7 +22,8 @@ def gradients(spec: Spec, factors: Any, terms: Any, d: Array) -> Any:
     d = d.reshape(T, -1, N)
     sides = [_side(spec, a, spec.turned) for a in factors.x]
     sides += [_side(spec, a, isinstance(a, Before)) for a in factors.lefts]
-    d_x = [_of_input(spec, d, w, batch) for w in factors.w]
+    pairs = zip(factors.w, terms.x, strict=True)
+    d_x = [_of_input(spec, d, w, batch, like.dtype) for w, like in pairs]
     whole = [i for i, w in enumerate(terms.w) if w.ndim == 2]
     d_w: list[Any] = [None] * len(terms.w)
     d_b: list[Array] = []
@@ -77,21 +52,24 @@ def _side(spec: Spec, a: Any, last: bool) -> Side:
     """Batch first if the input was, which cancels its transposition."""
     before = isinstance(a, Before)
     turned = last and spec.turned
-    y = a.y if before else a
+    y = native.narrow(spec, a.y if before else a)
     T, F = len(y), y.shape[-1]
     y = to_batch_first(y).reshape(-1, T, F) if turned else y.reshape(T, -1, F)
-    return Side((y, a.first.reshape(-1, F)) if before else (y,), turned, before)
+    if not before:
+        return Side((y,), turned, before)
+    return Side((y, a.first.astype(y.dtype).reshape(-1, F)), turned, before)
 
 
-def _of_input(spec: Spec, d: Array, w: Array, batch: list[int]) -> Array:
+def _of_input(spec: Spec, d: Array, w: Array, batch: list[int], dtype: Any) -> Array:
     """The gradient of what a matrix was applied to."""
     T, B, _ = d.shape
     lead = (B, T) if spec.turned else (T, B)
     how = {"turned": int(spec.turned), "before": 0, "lefts": 0}
 
     def one(d: Array, w: Array) -> Array:
-        return _call(spec, [d, w], [(*lead, len(w))], **how)[0]
+        return _call(spec, [d, w], [(*lead, len(w))], dtype, **how)[0]
 
+    w = native.narrow(spec, w)
     if w.ndim == 2:
         d_x = one(d, w)
     else:
@@ -106,15 +84,15 @@ def _of_input(spec: Spec, d: Array, w: Array, batch: list[int]) -> Array:
 def _sums(spec: Spec, sides: list[Side], bias: bool, d: Array) -> list[Array]:
     """The gradients of matrices, then that of the bias if it is asked for."""
     bits = lambda some: sum(2**i for i, yes in enumerate(some) if yes)
-    N, dtype = d.shape[-1], d.dtype
+    N, dtype = d.shape[-1], state_dtype(d.dtype)
     shapes = [(side.arrays[0].shape[-1], N) for side in sides]
     how = {
         "lefts": len(sides),
         "turned": bits(side.turned for side in sides),
         "before": bits(side.before for side in sides),
     }
-    args = [d, *(a.astype(dtype) for side in sides for a in side.arrays)]
-    return _call(spec, args, [*shapes, *[(N,)] * bias], **how)
+    args = [d, *(a for side in sides for a in side.arrays)]
+    return _call(spec, args, [*shapes, *[(N,)] * bias], dtype, **how)
 
 
 def _of_blocks(spec: Spec, side: Side, w: Any, d: Array) -> Array:
@@ -135,9 +113,10 @@ def _cut(a: Array, blocks: Blocks) -> Array:
     return a.reshape(*a.shape[:-2], P * I)
 
 
-def _call(spec: Spec, args: list[Array], shapes: Any, **how: int) -> list[Array]:
+def _call(
+    spec: Spec, args: list[Array], shapes: Any, dtype: Any, **how: int
+) -> list[Array]:
     """One call; under `vmap`, of all members."""
-    dtype = args[0].dtype
     how |= {"reverse": int(spec.reverse), "vectors": native.VECTORS}
 
     def run(own: list[bool], args: list[Array]) -> list[Array]:

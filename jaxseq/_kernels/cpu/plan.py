@@ -14,7 +14,9 @@ from jaxseq._kernels.cpu.runs import Fold
 
 # what a reset does to a state, as in src/plan.h
 CLEARED, STARTED, KEPT, LOST = range(4)
-KINDS: Any = "input product state extra between output".split()  # as in src/plan.h
+KINDS: Any = (
+    "input product state extra between output shared".split()
+)  # as in src/plan.h
 
 
 class Flags(NamedTuple):
@@ -123,10 +125,10 @@ def numbered(
 
     code: list[int] = []
     values: list[float] = []
-    plan.append(len(program.actions))
+    plan += [len(program.actions), program.before]
     for a in program.actions:
         if isinstance(a, Run):
-            sizes = len(a.constants), a.temporaries, len(a.code)
+            sizes = len(a.constants), a.fixed, a.temporaries, len(a.code)
             plan += [1, len(a.places), *places(a.places), *sizes]
             code += [n for line in a.code for n in line]
             values += a.constants

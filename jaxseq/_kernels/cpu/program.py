@@ -13,11 +13,21 @@ from jaxseq._engine.chain import product_p
 from jaxseq._engine.step import Step
 from jaxseq._kernels.cpu.blocks import Blocks
 from jaxseq._kernels.cpu.code import Run
-from jaxseq._kernels.cpu.columns import Graph, Key, Value, edges_of
+from jaxseq._kernels.cpu.columns import (
+    FIXED,
+    ROW,
+    STEP,
+    Graph,
+    Key,
+    Piece,
+    Value,
+    edges_of,
+)
 from jaxseq._kernels.cpu.counts import COUNTS, counts_of
 from jaxseq._kernels.cpu.elements import Unknown, as_number, as_truth, rounded
+from jaxseq._kernels.cpu.folds import FOLDS
 from jaxseq._kernels.cpu.rows import Rows, check
-from jaxseq._kernels.cpu.runs import Fold, Multiply, Runs
+from jaxseq._kernels.cpu.runs import Break, Fold, Multiply, Runs
 from jaxseq._kernels.cpu.trace import Part, Tracer
 
 MOST_COLUMNS = 1024
@@ -29,39 +39,46 @@ class Program(NamedTuple):
     columns: dict[Key, list[int]]  # the lengths of each array's columns
     actions: list[Run | Multiply | Fold]
     sums: dict[int, int]  # of products that are added to an input map, which one
+    before: int  # of the actions, how many come before all steps
 
 
 Made = WeakKeyDictionary[Step, dict[Any, Any]]
 _programs: Made = WeakKeyDictionary()
 
 
-def program_of(step: Step, blocks: tuple[Blocks, ...]) -> Program | str:
-    """The program of a step for such matrices, or why there is none."""
-    return made(_programs, step, blocks, _build)
+def program_of(
+    step: Step, blocks: tuple[Blocks, ...], alike: bool = False
+) -> Program | str:
+    """The program of a step for such matrices, or why there is none.
+
+    If rows are `alike`, they all have the same of what has no rows in a step.
+    """
+    return made(_programs, step, (blocks, alike), _build)
 
 
-def made(known: Made, step: Step, blocks: Any, build: Callable[..., Any]) -> Any:
+def made(known: Made, step: Step, how: Any, build: Callable[..., Any]) -> Any:
     of_step = known.setdefault(step, {})
-    if blocks not in of_step:
+    if how not in of_step:
         try:
-            of_step[blocks] = build(step, blocks)
+            of_step[how] = build(step, *how)
         except Unknown as reason:
-            of_step[blocks] = str(reason)
+            of_step[how] = str(reason)
         except RecursionError:
-            of_step[blocks] = "the update is too long"
-    return of_step[blocks]
+            of_step[how] = "the update is too long"
+    return of_step[how]
 
 
-def _build(step: Step, blocks: tuple[Blocks, ...]) -> Program:
+def _build(step: Step, blocks: tuple[Blocks, ...], alike: bool) -> Program:
     rows = check(step)
-    return _scheduled(step, settled(lambda cuts: _Traced(step, rows, blocks, cuts)))
+    make = lambda cuts: _Traced(step, rows, blocks, alike, cuts)
+    return _scheduled(step, settled(make))
 
 
 def limited(program: Program, *kinds: Any) -> Program:
     """A program that src/read_actions.h takes: it has room for so many and no more."""
     widths: dict[bool, int] = {True: 0, False: 0}
     for (kind, _), lengths in program.columns.items():
-        widths[kind == "between"] += sum(lengths)
+        widths[kind in ("between", "shared")] += sum(lengths)
     columns = sum(map(len, program.columns.values()))
     for name, number, most in (
         ("arrays of a kind", max(map(len, kinds)), 256),
@@ -81,31 +98,44 @@ class Traced:
 
     tracer: Tracer
 
-    def __init__(self, graph: Graph, rows: Rows):
+    def __init__(self, graph: Graph, rows: Rows, alike: bool):
         self.graph, self.rows = graph, rows
+        self.alike = alike
         self.folds: dict[Any, Value] = {}
         self.widths: dict[Key, int] = {}
-        self.breaks: list[tuple[Any, Value]] = []  # products, folds, of what
+        self.breaks: list[Break] = []
 
-    def array(self, key: Key, width: int) -> Value:
+    def array(self, key: Key, width: int, level: int = ROW) -> Value:
         self.widths[key] = width
-        return self.graph.array(key, width)
+        return self.graph.array(key, width, level)
 
-    def fold(self, op: int, a: Value, width: int) -> Value:
-        name = op, tuple(a), width
-        if name not in self.folds:
-            key = "between", len(self.folds)
-            self.breaks.append((lambda places: Fold(op, key, places), a))
-            self.folds[name] = self.array(key, width)
-        return self.folds[name]
+    def fold(self, name: str, a: Value, width: int) -> Value:
+        graph, known = self.graph, (name, tuple(a))
+        level = max(FIXED, *(graph.levels[p.node] for p in a))
+        if name == "spread":
+            if known not in self.folds:
+                self.folds[known] = a
+                self.breaks.append((None, a, level, None))
+            return [Piece(graph.node("spread", a[0].node), width)]
+        if known not in self.folds:
+            n, op = len(self.folds), FOLDS.index(name)
+            key = ("between", n) if level == ROW else ("shared", n + 1)
+            self.breaks.append((lambda places: Fold(op, key, places), a, level, key))
+            self.folds[known] = self.array(key, width, level)
+        return self.folds[known]
 
     def count(self, n: int) -> Value:
-        return self.array(("extra", COUNTS + n), n)
+        return self.array(("extra", COUNTS + n), n, FIXED)
 
-    def given(self, key: Key, like: Any, has_rows: bool | None = None) -> Part:
-        """What the step is given."""
+    def given(
+        self, key: Key, like: Any, has_rows: bool | None = None, alike: bool = True
+    ) -> Part:
+        """What the step is given; not `alike` if each row has its own anyhow."""
         width = math.prod(like.shape) if has_rows is False else self.rows.width(like)
-        value = self.array(key, width)
+        level = FIXED if key[0] == "extra" else ROW
+        if self.alike and alike and level == ROW and not self.rows.has(like):
+            level = STEP
+        value = self.array(key, width, level)
         if like.dtype == jnp.dtype(bool):
             value = as_truth(self.graph, value)
         has_rows = self.rows.has(like) if has_rows is None else has_rows
@@ -132,7 +162,7 @@ class Traced:
             ends = [((p * how.N + n) * how.I, how.I) for p in range(how.P)]
             parts = [part for a, I in ends for part in graph.slice(left, a, a + I)]
             multiply = partial(Multiply, first + n, adds)
-            self.breaks.append((multiply, parts))
+            self.breaks.append((multiply, parts, ROW, key))
         width = how.Q * how.N * how.O
         graph.wanted[key] |= set(range(how.O, width, how.O))
         return self.array(key, width)
@@ -176,8 +206,8 @@ def settled(make: Callable[[dict[Key, set[int]]], Any]) -> Any:
 class _Traced(Traced):
     """The values of a step, for columns that are cut in some places."""
 
-    def __init__(self, step: Step, rows: Rows, blocks: Any, cuts: dict[Key, set[int]]):
-        super().__init__(Graph(cuts), rows)
+    def __init__(self, step: Step, rows: Rows, blocks: Any, alike: bool, cuts: Any):
+        super().__init__(Graph(cuts), rows, alike)
         self.sums = {k: i for i, k in enumerate(step.sums) if k is not None}
 
         def product(k: int, left: Value) -> Value:
@@ -228,16 +258,10 @@ def _joined(step: Step) -> Any:
 
 def _scheduled(step: Step, traced: _Traced) -> Program:
     runs = Runs(traced.graph, len(traced.folds))
-    for action, value in traced.breaks:
-        runs.end(action(runs.places_of(value)))
-    for p, value in enumerate(traced.new):
-        runs.store(("state", p), value, True)
-    for j, value in enumerate(traced.ys):
-        if value is not None:
-            runs.store(("output", j), value, False)
-    runs.end(None)
-    columns = traced.columns()
-    columns |= {place.key: [length] for place, length in runs.kept}
-    program = Program(columns, runs.actions(), traced.sums)
+    ys = [(("output", j), a, False) for j, a in enumerate(traced.ys) if a is not None]
+    new = [(("state", p), value, True) for p, value in enumerate(traced.new)]
+    before = runs.run(traced.breaks, [*new, *ys])
+    columns = {**traced.columns(), **runs.columns()}
+    program = Program(columns, runs.actions(), traced.sums, before)
     extra = *step.extra, *counts_of(columns)
     return limited(program, step.z_x, step.called, extra, step.state, step.ys)

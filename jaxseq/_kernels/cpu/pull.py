@@ -6,18 +6,16 @@ of the gradients of weights that the update has; its outputs are the gradients o
 products and of the input maps; its matrices are transposed.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax
 from jax.extend.core import Literal
 
-from jaxseq._base.dtypes import floats, is_float
+from jaxseq._base.dtypes import is_float
 from jaxseq._engine.chain import needed
-from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.step import Step
-from jaxseq._engine.steps import product_back, pull, reads
+from jaxseq._engine.steps import pulled_back, reads
 from jaxseq._kernels.cpu.blocks import Blocks
 from jaxseq._kernels.cpu.columns import Graph, Key, Value, width_of
 from jaxseq._kernels.cpu.elements import Unknown
@@ -43,21 +41,22 @@ class Back(NamedTuple):
 _backs: Made = WeakKeyDictionary()
 
 
-def back_of(step: Step, blocks: tuple[Blocks, ...]) -> Back | str:
+def back_of(step: Step, blocks: tuple[Blocks, ...], alike: bool = False) -> Back | str:
     """The way back through a step with such matrices, or why there is none."""
-    return made(_backs, step, blocks, _build)
+    return made(_backs, step, (blocks, alike), _build)
 
 
-def _build(step: Step, blocks: tuple[Blocks, ...]) -> Back:
+def _build(step: Step, blocks: tuple[Blocks, ...], alike: bool) -> Back:
     rows = check(step)
-    return _scheduled(settled(lambda cuts: _TracedBack(step, rows, blocks, cuts)))
+    make = lambda cuts: _TracedBack(step, rows, blocks, alike, cuts)
+    return _scheduled(settled(make))
 
 
 class _TracedBack(Traced):
     """The values of a step on its way back, for columns that are cut in some places."""
 
-    def __init__(self, step: Step, rows: Rows, blocks: Any, cuts: dict[Key, set[int]]):
-        super().__init__(Graph(cuts), rows)
+    def __init__(self, step: Step, rows: Rows, blocks: Any, alike: bool, cuts: Any):
+        super().__init__(Graph(cuts), rows, alike)
         jaxpr, d = _jaxpr_of(step)
         told = enumerate(zip(step.ys, step.tells, strict=True))
         other = [j for j, (y, p) in told if p is None and is_float(y)]
@@ -77,7 +76,9 @@ class _TracedBack(Traced):
         behind = len(moving) + len(self.sums)
 
         def inputs(kind: str, numbers: Any, like: Any) -> list[Part]:
-            return [self.given(("input", number[kind, i]), like[i]) for i in numbers]
+            alike = kind != "y"  # gradients are those of each row
+            keys = ((i, ("input", number[kind, i])) for i in numbers)
+            return [self.given(key, like[i], alike=alike) for i, key in keys]
 
         def of_all_rows(part: Part) -> Part:
             """The gradient of what all rows share is the sum of what each row has."""
@@ -85,7 +86,7 @@ class _TracedBack(Traced):
 
         def incoming(key: Key, p: int, like: Any) -> Part:
             """The gradient of the new state, with that of outputs that are the same."""
-            part = of_all_rows(self.given(key, like))
+            part = of_all_rows(self.given(key, like, alike=False))
             if p not in joined:
                 return part
             (more,) = inputs("y", [joined[p]], step.ys)
@@ -158,14 +159,8 @@ class _TracedBack(Traced):
 
 def _jaxpr_of(step: Step) -> tuple[Any, Any]:
     """Of a step on its way back, and which variable is the gradient of what."""
-    ys = zip(step.ys, step.tells, strict=True)
-    d_ys = floats(tuple(a if p is None else None for a, p in ys))
-    args = step.z_x, step.z, step.state, step.extra, floats(step.state), d_ys
-    f = partial(pull, step, 0, product_back(step))
-    with jax.sharding.use_abstract_mesh(NO_MESH):
-        closed, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
+    closed, d = pulled_back(step)
     jaxpr = closed.jaxpr
-    d: Any = jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.outvars)
     parts = zip(d.extra, reads(step).parts, strict=True)
     d = d._replace(extra=tuple(a if part is None else None for a, part in parts))
     if closed.consts:
@@ -215,24 +210,20 @@ def _scheduled(traced: _TracedBack) -> Back:
         for p in value:
             runs.homes[p] = Place(("output", j), first, False)
             first += p.length
-    for action, value in traced.breaks:
-        runs.end(action(runs.places_of(value)))
-    for p, value in enumerate(traced.new):
-        runs.store(("state", p), value, True)
-    for j, value in enumerate(traced.ys):
-        runs.store(("output", j), value, False)
-    runs.end(None)
+    ys = [(("output", j), value, False) for j, value in enumerate(traced.ys)]
+    new = [(("state", p), value, True) for p, value in enumerate(traced.new)]
+    before = runs.run(traced.breaks, [*new, *ys])
     actions = runs.actions()
     places = [p for a in actions for p in a.places]
     read = {p.key for p in places} | {a.out for a in actions if isinstance(a, Fold)}
     kept = lambda key: key in read or key[0] in ("state", "output", "product")
     columns = {k: n for k, n in traced.columns().items() if kept(k)}
-    columns |= {place.key: [length] for place, length in runs.kept}
+    columns |= runs.columns()
     of = lambda kind: sorted(i for k, i in columns if k == kind)
     if not of("input"):
         raise Unknown("the way back reads nothing of a step")
     inputs = [traced.names[i] for i in of("input")]
-    program = Program(columns, actions, {})
+    program = Program(columns, actions, {}, before)
     lists = inputs, traced.called, of("extra"), traced.sums
     lists = *lists, traced.given_rows, traced.outputs
     return Back(limited(program, *lists, traced.new), *lists)

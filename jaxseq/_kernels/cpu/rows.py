@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseq._base.dtypes import FLOATS, is_float, state_dtype
+from jaxseq._base.masks import Masks
 from jaxseq._engine.step import Step
 from jaxseq._kernels.cpu.elements import Unknown, is_computed_in, is_held
 
@@ -75,6 +76,13 @@ def check(step: Step) -> Rows:
             text = f"{a.dtype} of shape {a.shape}"
             raise Unknown(f"{text} in extra is empty, or of another dtype")
     return rows
+
+
+def are_alike(step: Step, batch: tuple[int, ...], masks: Masks) -> bool:
+    """Whether there is what has no rows in a step, and all rows have the same of it."""
+    rows = rows_of(step)
+    some = not all(map(rows.has, (*step.z_x, *step.state)))
+    return some and batch == () and masks.valid is None and masks.keep is None
 
 
 class Batch(NamedTuple):

@@ -16,7 +16,7 @@ from jaxseq._kernels.cpu.elements import (
     pointwise,
     unrounded,
 )
-from jaxseq._kernels.cpu.folds import FOLDED, FOLDS, PLACES, RUNNING, along, folded
+from jaxseq._kernels.cpu.folds import FOLDED, PLACES, RUNNING, along, folded
 from jaxseq._kernels.cpu.integers import Integers
 from jaxseq._kernels.cpu.joins import counted, joined
 from jaxseq._kernels.cpu.moves import MOVES, View, keeps_rows, moved, spread, whole
@@ -62,7 +62,8 @@ class Tracer:
         self.integers = Integers(graph, dtype)
         self.sums = sums  # of variables that a sum takes the place of: what it is
         self.product = product
-        # (name, value, width): a row of one number, of all elements of the value
+        # (name, value, width): a row of one number, of all elements of the value; with
+        # "spread" of the only one
         self.fold = fold
         self.count = count  # the numbers 0 to n - 1, as floats
 
@@ -74,7 +75,7 @@ class Tracer:
         def read(v: Any) -> Part:
             return self.literal(v) if type(v) is Literal else env[v]
 
-        for e in jaxpr.eqns:
+        for e in filter(lambda e: e.outvars, jaxpr.eqns):
             out = self.equation(e, [read(v) for v in e.invars])
             env.update(zip(e.outvars, out, strict=True))
         return [read(v) for v in jaxpr.outvars]
@@ -173,12 +174,12 @@ class Tracer:
         """A number, or what is the same everywhere, for each element of a row."""
         if width_of(a) == width:
             return a
-        if self.graph.is_uniform(a):
+        if len(a) == 1 and self.graph.single[a[0].node]:
             return [a[0]._replace(length=width)] if width else []
-        return self.reduce("or", a, width)
+        return self.reduce("spread", a, width)
 
     def reduce(self, name: str, a: Value, width: int) -> Value:
-        return self.fold(FOLDS.index(name), a, width) if width else []
+        return self.fold(name, a, width) if width else []
 
     def moved(self, e: Any, a: Part) -> list[Part]:
         """Elements in another order, some of them or some more than once."""

@@ -34,12 +34,44 @@ class Block {
       const int64_t steps = least(L.steps, call.T - t0);
       project(t0, steps, {}, own);
       for (int64_t t = t0; t < t0 + steps; ++t) {
+        look_ahead(t, t - t0);
         reset(t);
-        for (int64_t a = 0; a < call.actions; a = L.until[a]) step({t, t - t0, a}, {}, own);
-        if (call.actions == 0) step({t, t - t0, 0}, {}, own);
+        for (int64_t a = call.before; a < call.actions; a = L.until[a]) step({t, t - t0, a}, {}, own);
+        if (call.actions == call.before) step({t, t - t0, call.actions}, {}, own);
       }
     }
     end();
+  }
+
+  // What later steps read and write of arrays of the call. That of a map of inputs is
+  // needed before the steps that it is of begin.
+  void look_ahead(int64_t t, int64_t slot) {
+    ahead.clear();
+    if (!L.far) return;
+    const int64_t size = sizeof(T);
+    auto add = [&](int64_t array, int64_t t, int64_t slot) {
+      const jaxseq::Strided& a = L.room[array].outside;
+      const Turn turn{t, slot, 0};
+      if (a.data && t < call.T)
+        ahead.add(at(array, false, turn), n, (is_at_end(a, turn) ? call.array[array].width : a.row) * size,
+                  call.array[array].width * size);
+    };
+    auto rows = [&](Ref a, int64_t width, int64_t t, bool batch_first) {
+      if (!a || t >= call.T) return;
+      const int64_t bytes = width * jaxseq::bytes_of(a.type);
+      ahead.add(a.at(L.at(row0, L.time(t), batch_first) * width).data, n, (batch_first ? call.T : 1) * bytes, bytes);
+    };
+    for (int64_t i = 0; i < call.inputs; ++i) {
+      const auto& input = call.input[i];
+      const int64_t next = input.has_w ? t + L.steps : t + 1;
+      add(input.array, next, slot);
+      if (!L.room[input.array].outside.data) rows(input.saved, call.array[input.array].width, next, false);
+    }
+    for (int64_t i = 0; i < call.products; ++i)
+      if (call.array[call.product[i].array].kind == jaxseq::PRODUCT) add(call.product[i].array, t + 1, 0);
+    for (int64_t i = 0; i < call.states; ++i) rows(call.state[i].saved, call.state[i].width, t + 1, false);
+    for (int64_t i = 0; i < call.outputs; ++i)
+      rows(call.output[i].y, call.array[call.output[i].array].width, t + 1, call.batch_first);
   }
 
   static int64_t rows_of_products(const Layout<T>& L) { return L.rows * L.steps; }
@@ -59,6 +91,7 @@ class Block {
       }
     }
     constants(own);
+    for (int64_t i = 0; i < call.before; ++i) act(i, {}, {}, own);
   }
   void constants(const Own<T>& own) const {
     for (int64_t i = 0; i < call.actions; ++i)
@@ -97,7 +130,7 @@ class Block {
       }
       if (input.has_w) {
         const Packed<T>& P = weights.input[i];
-        product<T>(P, piece.i, 0, P.K, steps * n, own.row, input.b ? BIAS : ZERO, weights.bias[i]);
+        product<T>(P, piece.i, 0, P.K, steps * n, own.row, input.b ? BIAS : ZERO, weights.bias[i], false, &ahead);
       }
       if (input.saved && !outside)
         for (int64_t t = 0; t < steps; ++t)
@@ -117,17 +150,12 @@ class Block {
     int64_t t, slot, first;
   };
   void step(const Turn& turn, Piece piece, const Own<T>& own) {
-    const int64_t t = turn.t, time = L.time(t), last = call.actions ? L.until[turn.first] : 0;
-    for (int64_t i = 0; turn.first == 0 && i < call.states; ++i) {
+    const int64_t t = turn.t, time = L.time(t), last = turn.first < call.actions ? L.until[turn.first] : call.actions;
+    for (int64_t i = 0; turn.first == call.before && i < call.states; ++i) {
       const auto& s = call.state[i];
       if (s.saved) put(s.array, at(s.array, t % 2), s.saved, time, piece);
     }
-    for (int64_t i = turn.first; i < last; ++i) {
-      const Action& a = call.action[i];
-      if (a.is_run) pointwise(a.run, own.registers + L.scratch[i], turn, piece);
-      else if (a.is_fold) fold(a.fold, turn);
-      else multiply(a.multiply, own, turn, piece);
-    }
+    for (int64_t i = turn.first; i < last; ++i) act(i, turn, piece, own);
     if (last < call.actions) return;
     for (int64_t i = 0; i < call.products; ++i) {
       const auto& p = call.product[i];
@@ -138,11 +166,19 @@ class Block {
   }
 
  private:
+  void act(int64_t i, const Turn& turn, Piece piece, const Own<T>& own) {
+    const Action& a = call.action[i];
+    if (a.is_run) pointwise(a.run, own.registers + L.scratch[i], turn, piece);
+    else if (a.is_fold) fold(a.fold, turn);
+    else multiply(a.multiply, own, turn, piece);
+  }
+
   const Layout<T>& L;
   const Call& call;
   const Weights<T>& weights;
   T* memory;
   const int64_t row0, n;
+  Ahead ahead;
 
   T* at(int64_t array, int64_t slot) const {
     return memory + L.room[array].base + slot * L.room[array].size;
@@ -213,11 +249,11 @@ class Block {
     return at(p.array, p.fresh, turn) + L.room[p.array].column[p.column].at;
   }
   bool is_at_end(const jaxseq::Strided& a, const Turn& turn) const { return a.end && turn.t + 1 == call.T; }
-  // how far apart rows are; those of an extra are all the same
+  // how far apart rows are; those of an extra, say, are all the same
   int64_t pitch_of(const Place& p, const Turn& turn) const {
     const Array& a = call.array[p.array];
     const Room& room = L.room[p.array];
-    if (a.kind == jaxseq::EXTRA) return 0;
+    if (jaxseq::is_shared(a.kind)) return 0;
     return is_at_end(room.outside, turn) ? a.width : room.column[p.column].pad;
   }
 
@@ -259,28 +295,27 @@ class Block {
 
   void pointwise(const Run& run, T* registers, const Turn& turn, Piece piece) {
     Operand<T> io[MOST_REGISTERS];
-    const Column& c = L.room[run.place[0].array].column[run.place[0].column];
+    const Column c{0, run.length};
     const int64_t u = L.first_of(c, piece), last = L.last_of(c, piece);
-    for (int64_t i = 0; i < run.places; ++i) io[i] = {at(run.place[i], turn) + u, pitch_of(run.place[i], turn)};
-    if (u < last) execute<T>(run, io, n, over(last - u, L.W) * L.W, registers);
+    for (int64_t i = 0; i < run.places; ++i) {
+      const bool one = column_of(run.place[i]).length < run.length;
+      io[i] = {at(run.place[i], turn) + (one ? 0 : u), pitch_of(run.place[i], turn), one};
+    }
+    if (u < last) execute<T>(run, io, run.is_shared ? 1 : n, over(last - u, L.W) * L.W, registers);
   }
 
   template <int64_t op = 0>
   void fold(const jaxseq::Fold& f, const Turn& turn) {
     if constexpr (op + 1 < FOLDS)
       if (f.op != op) return fold<op + 1>(f, turn);
-    // what has one element is only spread
-    const bool is_one = f.places == 1 && column_of(f.place[0]).length == 1;
-    const Room& to = L.room[f.out];
-    for (int64_t r = 0; r < n; ++r) {
+    const Column& to = L.room[f.out].column[0];
+    for (int64_t r = 0; r < (f.is_shared ? 1 : n); ++r) {
       V<T> y = everywhere<T>(start_of<T>(op));
-      for (int64_t i = 0; i < f.places && !is_one; ++i) {
+      for (int64_t i = 0; i < f.places; ++i) {
         const Place& p = f.place[i];
         y = folded<op, T>(y, at(p, turn) + r * pitch_of(p, turn), column_of(p).length);
       }
-      const T x = is_one ? at(f.place[0], turn)[r * pitch_of(f.place[0], turn)] : across<op, T>(y);
-      for (int64_t j = 0; j < to.columns; ++j)
-        spread<T>(x, at(f.out, 0) + to.column[j].at + r * to.column[j].pad, to.column[j].pad);
+      store<T>(at(f.out, 0) + to.at + r * to.pad, across<op, T>(y));
     }
   }
   const Column& column_of(const Place& p) const { return L.room[p.array].column[p.column]; }
@@ -304,7 +339,7 @@ class Block {
       if (P.pairs) memset(row.at(k).data, 0, k % 2 * 2);
       own.row[r] = {(const T*)row, to, r};
     }
-    product<T>(P, piece.i, 0, P.K, n, own.row, m.adds ? ADD : ZERO, nullptr, turn.t % 2);
+    product<T>(P, piece.i, 0, P.K, n, own.row, m.adds ? ADD : ZERO, nullptr, turn.t % 2, &ahead);
   }
 
   void multiply(const jaxseq::Multiply& m, const Own<T>& own, const Turn& turn, Piece piece) {
@@ -317,7 +352,7 @@ class Block {
       const Column& c = L.room[p.array].column[p.column];
       const T* a = at(p, turn);
       for (int64_t r = 0; r < n; ++r) row[r] = {a + r * pitch_of(p, turn), to, r};
-      product<T>(P, piece.i, k, c.length, n, row, m.adds || i ? ADD : ZERO, nullptr, turn.t % 2);
+      product<T>(P, piece.i, k, c.length, n, row, m.adds || i ? ADD : ZERO, nullptr, turn.t % 2, &ahead);
       k += c.length;
     }
   }

@@ -1,12 +1,14 @@
 // One number of all elements of a row.
 #pragma once
+#include <utility>
+
 #include "integers.h"
 
 namespace {
 
 using jaxseq::FOLDS;
 
-enum { SUM, LARGEST, LEAST, PRODUCT_OF, ALL_BITS, INT_SUM, INT_LARGEST, INT_LEAST, INT_PRODUCT };
+enum { SUM, LARGEST, LEAST, PRODUCT_OF, INT_SUM, INT_LARGEST, INT_LEAST, INT_PRODUCT };
 static_assert(INT_PRODUCT + 1 == FOLDS, "plan.h counts them");
 
 // What changes nothing; -0 and not 0, to which -0 would be added in vain.
@@ -21,7 +23,7 @@ inline T start_of(int64_t op) {
     case INT_LARGEST: return with_bits<T>(-LARGEST_INT<T> - 1);
     case INT_LEAST: return with_bits<T>(LARGEST_INT<T>);
     case INT_PRODUCT: return with_bits<T>(1);
-    default: return with_bits<T>(0);
+    default: return T(0);
   }
 }
 
@@ -34,8 +36,7 @@ inline V<T> joined(V<T> a, V<T> b) {
   else if constexpr (OP == INT_SUM) return (V<T>)((Bits<T>)a + (Bits<T>)b);
   else if constexpr (OP == INT_LARGEST) return integer_maximum<T>(a, b);
   else if constexpr (OP == INT_LEAST) return integer_minimum<T>(a, b);
-  else if constexpr (OP == INT_PRODUCT) return (V<T>)((Bits<T>)a * (Bits<T>)b);
-  else return (V<T>)((I<T>)a | (I<T>)b);
+  else return (V<T>)((Bits<T>)a * (Bits<T>)b);
 }
 
 // `y` with n more elements, each of them in a lane. The operation is known to the
@@ -51,20 +52,22 @@ inline V<T> folded(V<T> y, const T* p, int64_t n) {
   return joined<op, T>(y, load(rest));
 }
 
-// All lanes: halves of them, again and again, so that few wait for each other.
-template <int64_t op, class T>
-inline T across(V<T> y) {
-  constexpr int W = Vector<T>::W;
-  T lane[W];
-  store<T>(lane, y);
-  for (int k = W / 2; k; k /= 2)
-    for (int i = 0; i < k; ++i) lane[i] = joined<op, T>(everywhere<T>(lane[i]), everywhere<T>(lane[i + k]))[0];
-  return lane[0];
+// Lane i has what lane i + BY had.
+template <int BY, class T, int... LANES>
+inline V<T> turned(V<T> y, std::integer_sequence<int, LANES...>) {
+  constexpr int W = sizeof...(LANES);
+#ifdef __clang__
+  return __builtin_shufflevector(y, y, ((LANES + BY) % W)...);
+#else
+  return __builtin_shuffle(y, I<T>{((LANES + BY) % W)...});
+#endif
 }
 
-template <class T>
-inline void spread(T x, T* to, int64_t n) {
-  for (int64_t j = 0; j < n; j += Vector<T>::W) store<T>(to + j, everywhere<T>(x));
+// All lanes, in each of them: first halves are joined, then quarters.
+template <int64_t op, class T, int BY = Vector<T>::W / 2>
+inline V<T> across(V<T> y) {
+  if constexpr (BY == 0) return y;
+  else return across<op, T, BY / 2>(joined<op, T>(y, turned<BY, T>(y, std::make_integer_sequence<int, Vector<T>::W>())));
 }
 
 }  // namespace

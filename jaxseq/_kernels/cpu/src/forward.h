@@ -73,7 +73,7 @@ void run_pieces(Whole<T>& w, const Workers& workers) {
     workers.all(workers.context, L.pieces, project_piece<T>, &w);
     for (int64_t t = t0; t < t0 + w.steps; ++t) {
       block.reset(t);
-      for (int64_t a = 0; a < call.actions; a = L.until[a]) {
+      for (int64_t a = call.before; a < call.actions; a = L.until[a]) {
         w.turn = {t, t - t0, a};
         workers.all(workers.context, L.pieces, run_piece<T>, &w);
       }

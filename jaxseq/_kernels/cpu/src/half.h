@@ -3,6 +3,10 @@
 #pragma once
 #include "plan.h"
 #include "vector.h"
+#if defined(__F16C__) && VECTOR_BYTES > 16
+#define HAS_FLOAT16
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -24,6 +28,19 @@ inline Words words(const void* halves) { return __builtin_convertvector(*(const 
 inline Words chosen(Truths m, Words a, Words b) { return (Words(m) & a) | (~Words(m) & b); }
 
 inline V<float> widened(Bfloat16, Words h) { return (V<float>)(h << 16); }
+#ifdef HAS_FLOAT16
+inline V<float> wide(const Float16* p) {
+#if VECTOR_BYTES == 64
+  return (V<float>)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+#else
+  return (V<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+#endif
+}
+inline V<float> widened(Float16, Words h) {
+  const Halves some = __builtin_convertvector(h, Halves);
+  return wide((const Float16*)&some);
+}
+#else
 inline V<float> widened(Float16, Words h) {
   const Words body = (h & 0x7fff) << 13, exponent = body & (0x7c00u << 13);
   Words f = body + (112u << 23);  // the exponent counts from 15 there, from 127 here
@@ -33,11 +50,22 @@ inline V<float> widened(Float16, Words h) {
   f = chosen((Truths)(exponent == 0), (Words)least, f);
   return (V<float>)(f | (h & 0x8000) << 16);
 }
+#endif
 
 inline Words narrowed(Bfloat16, V<float> x) {
   const Words f = (Words)x, h = (f + 0x7fff + (f >> 16 & 1)) >> 16;
   return chosen((Truths)(x != x), f >> 16 | 0x40, h);
 }
+#ifdef HAS_FLOAT16
+inline Words narrowed(Float16, V<float> x) {
+#if VECTOR_BYTES == 64
+  const auto h = _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const auto h = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+#endif
+  return __builtin_convertvector((Halves)h, Words);
+}
+#else
 inline Words narrowed(Float16, V<float> x) {
   const Words sign = (Words)x & 0x80000000u, f = (Words)x ^ sign;
   Words h = (f - (112u << 23) + 0xfff + (f >> 13 & 1)) >> 13;
@@ -47,6 +75,7 @@ inline Words narrowed(Float16, V<float> x) {
   h = chosen((Truths)(f >= (143u << 23)), chosen((Truths)(x != x), Words{} + 0x7e00, Words{} + 0x7c00), h);
   return h | sign >> 16;
 }
+#endif
 
 template <class S>
 inline V<float> rounded(V<float> x) {

@@ -29,6 +29,8 @@ struct Piece {
   int64_t i = 0, n = 1;
 };
 
+constexpr int64_t FAR_BYTES = 1 << 22, FAR_PRODUCTS = 8192;
+
 // Rows are split over threads, in blocks, or if there are few the columns, in pieces.
 template <class T>
 struct Layout {
@@ -41,6 +43,7 @@ struct Layout {
   int64_t* scratch;  // of each action, where its registers are
   int64_t* until;    // of each action, where what needs all that it and others gave begins
   int64_t rest;      // a row of zeros, for x of a step that is not valid
+  bool far = false;  // whether what steps read and write is worth to be fetched ahead
   int64_t pitch;     // of rows of the left side of a product, where they are not taken as they lie
   Column* column;
 
@@ -60,9 +63,9 @@ struct Layout {
   // in time. An estimate.
   int64_t pieces_for(int64_t B) const {
     int64_t size = 0, widest = 0;
-    for (int64_t i = 0; i < call.actions; ++i) {
+    for (int64_t i = call.before; i < call.actions; ++i) {
       const Action& a = call.action[i];
-      if (a.is_fold) return 1;  // it needs a whole row
+      if (a.is_fold || (a.is_run && a.run.has_one)) return 1;  // it needs a whole row
       if (a.is_run) continue;
       const jaxseq::Matrix& w = call.product[a.multiply.matrix].w;
       size += w.rows * w.columns;
@@ -98,11 +101,16 @@ struct Layout {
       for (int64_t j = 0, first = 0; j < a.columns; ++j, ++c) {
         *c = {first, a.lengths[j], r.size, pad_of(a.lengths[j])};
         if (r.outside.data) c->at = first, c->pad = r.outside.row;
-        else r.size += c->pad * (a.kind == jaxseq::EXTRA ? 1 : rows);
+        else r.size += c->pad * (jaxseq::is_shared(a.kind) ? 1 : rows);
         first += a.lengths[j];
       }
       total += r.slots * r.size;
     }
+    int64_t row = 0, products = 0;
+    for (int64_t i = 0; i < call.arrays; ++i)
+      if (room[i].outside.data || call.array[i].kind == jaxseq::OUTPUT) row += call.array[i].width;
+    for (int64_t i = 0; i < call.products; ++i) products += call.product[i].w.rows * call.product[i].w.columns;
+    far = call.T * call.B * row * sizeof(T) > FAR_BYTES && products >= FAR_PRODUCTS;
     for (int64_t i = 0; i < call.actions; ++i) {
       scratch[i] = registers;
       if (call.action[i].is_run) registers += scratch_of<T>(call.action[i].run);
@@ -123,7 +131,7 @@ struct Layout {
     return true;
   }
 
-  static bool is_half(const jaxseq::Matrix& w) { return jaxseq::bytes_of(w.data.type) == 2; }
+  static bool is_half(const jaxseq::Matrix& w) { return ::is_half(w.data); }
 
   // Whether an action has to wait until some before it, from the first on, have been done
   // for all columns: one of them gives what a product reads, or the other way round.

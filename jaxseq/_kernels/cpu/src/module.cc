@@ -14,7 +14,7 @@ KERNEL(jaxseq_plain)
 #ifdef __x86_64__
 KERNEL(jaxseq_avx2)
 KERNEL(jaxseq_avx512)
-__attribute__((visibility("hidden"))) extern const jaxseq::Pairs jaxseq_pairs;
+__attribute__((visibility("hidden"))) extern const jaxseq::OfPairs jaxseq_pairs;
 #endif
 #undef KERNEL
 }
@@ -31,12 +31,12 @@ inline const Kernel& kernel_for(int64_t most) {
   return jaxseq_plain;
 }
 
-inline Pairs pairs_for(int64_t most) {
+inline OfPairs pairs_for(int64_t most) {
 #ifdef __x86_64__
   static const int64_t best = processor();
   if (most >= 3 && best >= 3) return jaxseq_pairs;
 #endif
-  return nullptr;
+  return {};
 }
 
 inline Type type_of(ffi::DataType type) {
@@ -88,7 +88,7 @@ ffi::Error run_steps(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Re
   auto make = [](const Arrays& a) { return Request(a.arguments, a.results); };
   auto one = [](const Request& request, auto& crew, int64_t threads) {
     const int64_t most = request.vectors();
-    return request.run(kernel_for(most), crew, threads, pairs_for(most));
+    return request.run(kernel_for(most), crew, threads, pairs_for(most).products);
   };
   return run(pool, arguments, results, all, make, one);
 }
@@ -99,7 +99,8 @@ ffi::Error run_gradients(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi
   const Said said{lefts, turned, before, reverse, vectors};
   auto make = [&](const Arrays& a) { return GradientsRequest(a.arguments, a.results, said); };
   auto one = [](const GradientsRequest& request, auto& crew, int64_t threads) {
-    return request.run(kernel_for(request.vectors()), crew, threads);
+    const int64_t most = request.vectors();
+    return request.run(kernel_for(most), crew, threads, pairs_for(most).sums);
   };
   return run(pool, arguments, results, {members, own}, make, one);
 }

@@ -2,7 +2,7 @@
 // processor has it.
 #include <immintrin.h>
 
-#include "product.h"
+#include "tiles.h"
 
 namespace {
 
@@ -20,15 +20,21 @@ struct Paired {
 
 void product_of_pairs(int64_t n, int64_t K, int64_t M, const Row<float>* rows, const float* b,
                       const Slot* slot, Begin begin, const float* bias) {
+  constexpr int W = Vector<float>::W;
   const int64_t parts = most(1, over(K, BLOCK)), each = over(K, parts);
   for (int64_t k = 0; k < K; k += each)
-    strip<float, Paired>(n, least(each, K - k), k, M, rows, b + k * n * Vector<float>::W, slot,
-                         k ? ADD : begin, bias, 0);
+    strip<float, Paired>(n, least(each, K - k), k, M, rows, b + k * n * W, n * W, slot, k ? ADD : begin, bias);
+}
+
+void sums_of_pairs(int64_t n, int64_t K, const Side<float>& side, const float* b, float* c, int64_t pitch,
+                   bool adds) {
+  if (side.packed) tile_of_width<float, true, Paired>(n, K, side, b, c, pitch, adds);
+  else tile_of_width<float, false, Paired>(n, K, side, b, c, pitch, adds);
 }
 
 }  // namespace
 
 extern "C" {
-__attribute__((visibility("hidden"))) extern const jaxseq::Pairs jaxseq_pairs;
-const jaxseq::Pairs jaxseq_pairs = product_of_pairs;
+__attribute__((visibility("hidden"))) extern const jaxseq::OfPairs jaxseq_pairs;
+const jaxseq::OfPairs jaxseq_pairs = {product_of_pairs, sums_of_pairs};
 }

@@ -31,7 +31,9 @@ struct Ref {
 };
 
 // What an array of one step holds.
-enum Kind : int64_t { INPUT, PRODUCT, STATE, EXTRA, BETWEEN, OUTPUT };
+// What is shared has one row for all rows of a block, as have extras.
+enum Kind : int64_t { INPUT, PRODUCT, STATE, EXTRA, BETWEEN, OUTPUT, SHARED };
+inline bool is_shared(int64_t kind) { return kind == EXTRA || kind == SHARED; }
 
 // A row of `width` elements in columns; all rows of a column lie together.
 struct Array {
@@ -47,9 +49,12 @@ struct Place {
 constexpr int MOST_REGISTERS = 256;  // a run has fewer
 
 // Instructions over columns of one length: op, result, and up to three operands, which
-// are registers: places, then constants, then temporaries.
+// are registers: places, then constants, then what the first `fixed` instructions compute
+// of those, once, then temporaries. A place may have one element for a whole row. What
+// writes to shared rows runs for one row, which is the same as all others.
 struct Run {
-  int64_t length, places, constants, temporaries, instructions;
+  int64_t length, places, constants, fixed, temporaries, instructions;
+  bool is_shared, has_one;
   const Place* place;
   const double* value;
   const int32_t* code;
@@ -61,14 +66,14 @@ struct Multiply {
   const Place* place;
 };
 
-// The sum, largest, least, product (0 to 3) of what stands at some places of a row, all its
-// bits (4), or the first four of integers (5 to 8), put into every element of a row of an
-// array.
+// The sum, largest, least, product (0 to 3) of what stands at some places of a row, or the
+// same of integers (4 to 7), as a row of one element.
 struct Fold {
   int64_t op, out, places;
+  bool is_shared;
   const Place* place;
 };
-constexpr int FOLDS = 9;  // operations of folds
+constexpr int FOLDS = 8;  // operations of folds
 
 struct Action {
   bool is_run, is_fold;  // else it is a product
@@ -142,15 +147,33 @@ struct Slot {
 
 enum Begin { ZERO, ADD, BIAS };  // what the sums begin with
 
-// M rows of pairs of bfloat16 times n vectors of K pairs of a matrix, by instructions
-// that not all processors have; see pairs.cc.
+// The left side of a tile of tiles.h: packed, as many elements for each k as a tile has
+// rows, or rows as they lie, and then what is fetched for later, so many bytes further at
+// each k.
+template <class T>
+struct Side {
+  const T* packed;
+  const T* row[8];
+  const char* ahead;
+  int64_t apart;
+};
+
+// Products of pairs of bfloat16, by instructions that not all processors have; see pairs.cc.
+// M rows times n vectors of K pairs of a matrix, and a tile as tiles.h has it.
 typedef void (*Pairs)(int64_t n, int64_t K, int64_t M, const Row<float>* rows, const float* b,
                       const Slot* slot, Begin begin, const float* bias);
+typedef void (*PairSums)(int64_t n, int64_t K, const Side<float>& side, const float* b, float* c,
+                         int64_t pitch, bool adds);
+struct OfPairs {
+  Pairs products;
+  PairSums sums;
+};
 
 struct Call {
   int64_t B, T, rows;  // at most so many rows of the batch run together
   bool batch_first, reverse;  // of outputs; time goes from the last step to the first
-  int64_t arrays, actions, inputs, states, extras, outputs, products;
+  int64_t arrays, actions, before;  // of the actions, how many come before all steps
+  int64_t inputs, states, extras, outputs, products;
   const Array* array;
   const Action* action;
   const Input* input;
@@ -178,7 +201,7 @@ Workers workers_of(Crew& crew, int64_t threads) {
 // Rows of some width at T steps of B rows, by time or by row of the batch; those of step t
 // may be what an array had before it, and `first` (B, width) before the first one.
 struct Rows {
-  const void *data, *first;
+  Ref data, first;
   int64_t width;
   bool batch_first;
 };
@@ -190,18 +213,20 @@ struct Left {
   void* dw;
 };
 struct Right {
-  const void* w;
+  Ref w;
   Rows dx;
 };
 
-// What is asked of the gradient d (T, B, width) of sums of products.
+// What is asked of the gradient d (T, B, width) of sums of products. With pairs, d is rounded
+// to bfloat16 in sums of products with left sides of that type.
 struct Gradients {
   int64_t T, B, width, lefts, rights;
   bool reverse;  // whether step t comes after t + 1
-  const void* d;
+  Ref d;
   const Left* left;
   void* db;  // (width), or null
   const Right* right;
+  PairSums pairs;  // or null
 };
 
 constexpr const char* NO_MEMORY = "jaxseq: there is no memory for what a call computes";

@@ -1,5 +1,6 @@
 // Products of a few rows with a matrix that has been packed.
 #pragma once
+#include "ahead.h"
 #include "half.h"
 
 namespace {
@@ -127,36 +128,35 @@ struct Bare {
 };
 
 template <class T>
-using Tile = void (*)(int64_t, const Row<T>*, int64_t, const void*, const Slot*, Begin, const T*, const void*);
+using Tile = void (*)(int64_t, const Row<T>*, int64_t, const void*, int64_t, const Slot*, Begin, const T*, const void*);
 
-// MR rows, from element k0 on, times NV vectors of a panel, some of the next of which is
-// fetched, or of a bare matrix, whose rows are `next` apart.
+// MR rows, from element k0 on, times NV vectors of a matrix, whose rows are `apart`. The
+// slots have one pad. Of a panel some of the next is fetched.
 template <class T, int MR, int NV, class How>
-void tile(int64_t K, const Row<T>* rows, int64_t k0, const void* matrix, const Slot* slot, Begin begin,
-          const T* bias, const void* next) {
+void tile(int64_t K, const Row<T>* rows, int64_t k0, const void* matrix, int64_t apart, const Slot* slot,
+          Begin begin, const T* bias, const void* next) {
   constexpr int W = Vector<T>::W;
   V<T> sum[MR][NV];
   const T* a[MR];
+  T* c[MR];
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) {
     a[m] = rows[m].a + k0;
+    c[m] = rows[m].c + rows[m].row * slot[0].pad;
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
-      const T* from = begin == BIAS ? bias + v * W : rows[m].c + slot[v].at + rows[m].row * slot[v].pad;
-      sum[m][v] = begin == ZERO ? V<T>{} : load(from);
-    }
+    for (int v = 0; v < NV; ++v)
+      sum[m][v] = begin == ZERO ? V<T>{} : load(begin == BIAS ? bias + v * W : c[m] + slot[v].at);
   }
   if constexpr (How::BARE) {
     typedef typename How::Element S;
-    const int64_t pitch = (int64_t)next;
     const S* w[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) w[v] = (const S*)matrix + slot[v].first;
-    for (int64_t k = 0, at = 0; k < K; ++k, at += pitch)
+    for (int64_t k = 0, at = 0; k < K; ++k, at += apart)
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) {
         const V<T> x = load_wide(w[v] + at);
-        if (MR <= 2) __builtin_prefetch(w[v] + at + FAR * pitch);
+        if (MR <= 2) __builtin_prefetch(w[v] + at + FAR * apart);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m][v] += a[m][k] * x;
       }
@@ -164,7 +164,7 @@ void tile(int64_t K, const Row<T>* rows, int64_t k0, const void* matrix, const S
     const T* b = (const T*)matrix;
     const char* fetched = (const char*)next;
 #pragma GCC unroll 2
-    for (int64_t k = 0; k < K; ++k, b += NV * W) {
+    for (int64_t k = 0; k < K; ++k, b += apart) {
       V<T> w[NV];
       if (MR > 1) __builtin_prefetch(fetched + 64 * k, 0, 2);
 #pragma GCC unroll 8
@@ -180,8 +180,7 @@ void tile(int64_t K, const Row<T>* rows, int64_t k0, const void* matrix, const S
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v)
-      store<T>(rows[m].c + slot[v].at + rows[m].row * slot[v].pad, sum[m][v]);
+    for (int v = 0; v < NV; ++v) store<T>(c[m] + slot[v].at, sum[m][v]);
 }
 
 // sums of a tile that are held in registers: of 32 where vectors have 64 bytes, else of 16
@@ -216,16 +215,22 @@ inline int64_t width_for(int64_t M) {
 #define BLOCK 256  // rows of a panel that are used for all rows before the next ones
 #endif
 
-// Rows, from element k0 on, times K rows of n vectors of a matrix.
+// Rows, from element k0 on, times K rows of n vectors of a matrix, which are `apart`.
 template <class T, class How>
-void strip(int64_t n, int64_t K, int64_t k0, int64_t M, const Row<T>* rows, const void* matrix,
-           const Slot* slot, Begin begin, const T* bias, int64_t pitch) {
+void strip(int64_t n, int64_t K, int64_t k0, int64_t M, const Row<T>* rows, const void* matrix, int64_t apart,
+           const Slot* slot, Begin begin, const T* bias, Ahead* ahead = nullptr) {
+  constexpr int W = Vector<T>::W;
   const int64_t high = least(How::BARE ? BARE_ROWS : MOST_ROWS, SUMS / n), tiles = over(M, high);
   const char* next = (const char*)matrix + K * n * VECTOR_BYTES;
   for (int64_t i = 0, m = 0; i < tiles; ++i) {
     const int64_t mr = over(M - m, tiles - i);
-    const void* more = How::BARE ? (const void*)pitch : (const void*)(next + i * K * 64);
-    TILES<T, How>[mr - 1][n - 1](K, rows + m, k0, matrix, slot, begin, bias, more);
+    if (ahead) ahead->fetch(K / 4);
+    for (int64_t v = 0, some; v < n; v += some) {
+      for (some = 1; v + some < n && slot[v + some].pad == slot[v].pad;) ++some;
+      const void* own = How::BARE ? matrix : (const T*)matrix + v * W;
+      TILES<T, How>[mr - 1][some - 1](K, rows + m, k0, own, apart, slot + v, begin, bias ? bias + v * W : nullptr,
+                                      next + i * K * 64);
+    }
     m += mr;
   }
 }
@@ -245,12 +250,12 @@ void bare(const Packed<T>& P, const Slot* slot, int64_t n, int64_t k0, int64_t K
     }
   by_type<T>(P.type, [&](auto s) {
     const void* from = w.data.at(k0 * w.columns).data;
-    strip<T, Bare<decltype(s)>>(n, whole, 0, M, rows, from, slot, begin, bias, w.columns);
+    strip<T, Bare<decltype(s)>>(n, whole, 0, M, rows, from, w.columns, slot, begin, bias);
   });
   for (int64_t k = whole; k < K; ++k) {
     alignas(64) T last[MOST_VECTORS * W];
     P.pack(slot, w, n, k0 + k, k0 + k + 1, last);
-    strip<T, Panel>(n, 1, k, M, rows, last, slot, ADD, nullptr, 0);
+    strip<T, Panel>(n, 1, k, M, rows, last, n * W, slot, ADD, nullptr);
   }
 }
 
@@ -259,7 +264,7 @@ void bare(const Packed<T>& P, const Slot* slot, int64_t n, int64_t k0, int64_t K
 // still there if each step begins with those that the one before ended with.
 template <class T>
 void product(const Packed<T>& P, int64_t piece, int64_t k0, int64_t K, int64_t M, const Row<T>* rows,
-             Begin begin, const T* bias = nullptr, bool last_first = false) {
+             Begin begin, const T* bias, bool last_first, Ahead* ahead) {
   constexpr int W = Vector<T>::W;
   const int64_t first = P.begin[piece], end = P.begin[piece + 1];
   for (int64_t i = first; i < end; ++i) {
@@ -273,29 +278,35 @@ void product(const Packed<T>& P, int64_t piece, int64_t k0, int64_t K, int64_t M
     }
     if constexpr (sizeof(T) == 4)
       if (P.pairs) {
+        ahead->fetch(over(M, MOST_ROWS) * K / 4);
         P.pairs(n, P.depth(), M, rows, P.panel(p), slot, begin, own);
         continue;
       }
     const int64_t parts = most(1, over(K, BLOCK)), each = over(K, parts);
     for (int64_t k = 0; k < K; k += each)
-      strip<T, Panel>(n, least(each, K - k), k, M, rows, P.panel(p) + (k0 + k) * n * W, slot,
-                      k ? ADD : begin, own, 0);
+      strip<T, Panel>(n, least(each, K - k), k, M, rows, P.panel(p) + (k0 + k) * n * W, n * W, slot,
+                      k ? ADD : begin, own, ahead);
   }
+}
+
+inline bool is_half(Ref a) { return jaxseq::bytes_of(a.type) == 2; }
+
+// K elements as pairs of bfloat16, in `to` or where they lie.
+template <class T>
+const T* as_pairs(Ref from, int64_t K, T* to) {
+  if (is_half(from) && K % 2 == 0) return (const T*)from;
+  if (is_half(from)) memcpy(to, from.data, K * 2);
+  else write((const T*)from, Ref{to, jaxseq::BFLOAT16}, K);
+  if (K % 2) ((uint16_t*)to)[K] = 0;
+  return to;
 }
 
 // The left side of a product as its matrix needs it, of K elements in `to`, or where it
 // lies: rounded to the type of the matrix, and pairs of that, or wide.
 template <class T>
 const T* left(const Packed<T>& P, Ref from, int64_t K, T* to) {
-  const bool is_wide = from.type != jaxseq::BFLOAT16 && from.type != jaxseq::FLOAT16;
-  if (P.pairs) {
-    if (!is_wide && K % 2 == 0) return (const T*)from;
-    if (is_wide) write((const T*)from, Ref{to, jaxseq::BFLOAT16}, K);
-    else memcpy(to, from.data, K * 2);
-    if (K % 2) ((uint16_t*)to)[K] = 0;
-    return to;
-  }
-  if (!is_wide) read(from, to, K);
+  if (P.pairs) return as_pairs(from, K, to);
+  if (is_half(from)) read(from, to, K);
   else if (P.type == from.type) return (const T*)from;
   else round_to(P.type, (const T*)from, to, K);
   return to;

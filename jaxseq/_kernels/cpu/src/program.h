@@ -1,8 +1,14 @@
 // Runs instructions over columns, a strip at a time: its registers are in the nearest
 // cache.
 #pragma once
+#include "angles.h"
+#include "arcs.h"
+#include "erf.h"
+#include "hyperbolic.h"
 #include "integers.h"
 #include "plan.h"
+#include "power.h"
+#include "rounding.h"
 
 namespace {
 
@@ -19,11 +25,13 @@ enum {
   OPERATIONS
 };
 
-// Rows of some elements: where the first begins, and how far apart they are.
+// Rows of some elements: where the first begins, how far apart they are, and whether each
+// has but one.
 template <class T>
 struct Operand {
   T* p;
   int64_t pitch;
+  bool one;
 };
 
 // One instruction over rows of n elements, a multiple of a vector. A call of a function for
@@ -51,12 +59,16 @@ __attribute__((always_inline)) inline void instruct(const int32_t* code, const O
 
 template <class T>
 int64_t scratch_of(const Run& run) {
-  return (run.constants + run.temporaries) * STRIP<T>;
+  return (run.constants + run.fixed + run.temporaries) * STRIP<T>;
 }
+// Constants, and what is computed of them.
 template <class T>
 void fill(const Run& run, T* scratch) {
   for (int64_t i = 0; i < run.constants; ++i)
     for (int64_t j = 0; j < STRIP<T>; ++j) scratch[i * STRIP<T> + j] = T(run.value[i]);
+  Operand<T> r[MOST_REGISTERS];
+  for (int64_t i = 0; i < run.constants + run.fixed; ++i) r[run.places + i] = {scratch + i * STRIP<T>, 0};
+  for (int64_t i = 0; i < run.fixed; ++i) instruct<T>(run.code + 5 * i, r, 1, STRIP<T>);
 }
 
 // A run over rows of n elements, a multiple of a vector.
@@ -64,17 +76,18 @@ template <class T>
 void execute(const Run& run, const Operand<T>* io, int64_t rows, int64_t n, T* scratch) {
   Operand<T> r[MOST_REGISTERS];
   bool is_one = true;  // rows that lie together everywhere are one long row
-  for (int64_t i = 0; i < run.places; ++i) is_one &= io[i].pitch == n;
+  for (int64_t i = 0; i < run.places; ++i) is_one &= io[i].pitch == n && !io[i].one;
   if (is_one) n *= rows, rows = 1;
   const int64_t group = most(1, STRIP<T> / n);
-  for (int64_t i = 0; i < run.constants + run.temporaries; ++i)
-    r[run.places + i] = {scratch + i * STRIP<T>, i < run.constants ? 0 : n};
+  const int64_t known = run.constants + run.fixed;
+  for (int64_t i = 0; i < known + run.temporaries; ++i)
+    r[run.places + i] = {scratch + i * STRIP<T>, i < known ? 0 : n};
   const int32_t* end = run.code + 5 * run.instructions;
   for (int64_t row = 0; row < rows; row += group)
     for (int64_t s = 0; s < n; s += STRIP<T>) {
       const int64_t some = least(group, rows - row), length = least(STRIP<T>, n - s);
-      for (int64_t i = 0; i < run.places; ++i) r[i] = {io[i].p + row * io[i].pitch + s, io[i].pitch};
-      for (const int32_t* i = run.code; i < end; i += 5)
+      for (int64_t i = 0; i < run.places; ++i) r[i] = {io[i].p + row * io[i].pitch + (io[i].one ? 0 : s), io[i].pitch};
+      for (const int32_t* i = run.code + 5 * run.fixed; i < end; i += 5)
         instruct<T>(i, r, some, length);
     }
 }

@@ -6,11 +6,12 @@ namespace jaxseq {
 
 constexpr int64_t MOST_COLUMNS = 4096;
 
-#define OP(name, value) +1
-constexpr int64_t OPERATIONS = 0
+enum Operation : int64_t {
+#define OP(name, value) OP_##name,
 #include "ops.h"
-    ;
 #undef OP
+  OPERATIONS
+};
 
 // The code of runs and their constants, of which each run takes the next ones.
 struct Instructions {
@@ -28,7 +29,8 @@ struct ActionReader {
   std::vector<Action> actions{};
   std::vector<std::vector<Place>> places{};
 
-  void read(int64_t number) {
+  // The first ones, `before` all steps, read and write what steps have in common only.
+  void read(int64_t number, int64_t before) {
     for (int64_t i = 0; i < number; ++i) {
       Action a{};
       const int64_t kind = n.below(3);
@@ -36,6 +38,11 @@ struct ActionReader {
       if (a.is_run) read_run(a.run);
       else if (a.is_fold) read_fold(a.fold);
       else read_multiply(a.multiply);
+      if (i < before) {
+        require(a.is_run || a.is_fold, "a product before all steps");
+        for (const Place& p : places.back()) require(is_shared(arrays[p.array].kind), "it is before all steps");
+        require(a.is_run || a.fold.is_shared, "it is before all steps");
+      }
       actions.push_back(a);
     }
   }
@@ -52,8 +59,8 @@ struct ActionReader {
 
   void read_run(Run& r) {
     r.places = n.below(MOST_REGISTERS), r.place = read_places(r.places);
-    r.constants = n.below(MOST_REGISTERS), r.temporaries = n.below(MOST_REGISTERS);
-    const int64_t registers = r.places + r.constants + r.temporaries;
+    r.constants = n.below(MOST_REGISTERS), r.fixed = n.below(MOST_REGISTERS), r.temporaries = n.below(MOST_REGISTERS);
+    const int64_t own = r.places + r.constants, registers = own + r.fixed + r.temporaries;
     require(registers < MOST_REGISTERS, "there are too many registers");
     r.instructions = n.next();
     require(r.instructions >= 0 && r.instructions <= left.codes / 5, "there is too little code");
@@ -64,23 +71,47 @@ struct ActionReader {
       require(r.code[i] >= 0 && r.code[i] < (i % 5 ? registers : OPERATIONS), "an instruction is out of range");
     left.code += words, left.codes -= words, left.value += r.constants, left.constants -= r.constants;
     require(r.places > 0, "a run without places");
-    r.length = arrays[r.place[0].array].lengths[r.place[0].column];
-    for (int64_t i = 0; i < r.places; ++i)
-      require(arrays[r.place[i].array].lengths[r.place[i].column] == r.length, "columns differ in length");
-    for (int64_t i = 0; i < r.instructions; ++i) {
-      const int64_t to = r.code[5 * i + 1];
-      require(to >= r.places + r.constants || (to < r.places && written(r.place[to])),
-              "an instruction writes what is only read");
+    require(r.fixed <= r.instructions, "there is too little code");
+    for (int64_t i = 0; i < r.places; ++i) r.length = r.length > length(r.place[i]) ? r.length : length(r.place[i]);
+    for (int64_t i = 0; i < r.places; ++i) {
+      require(length(r.place[i]) == r.length || length(r.place[i]) == 1, "columns differ in length");
+      r.has_one |= length(r.place[i]) < r.length;
     }
+    int64_t shared = 0, others = 0;
+    for (int64_t i = 0; i < r.instructions; ++i) {
+      const int32_t* c = r.code + 5 * i;
+      const int64_t to = c[1];
+      for (int64_t k = 2; k < 5; ++k) {
+        if (i < r.fixed) require(c[k] >= r.places && c[k] < own + i, "it is not computed of constants");
+        // what has one element is only spread
+        const bool one = c[k] < r.places && length(r.place[c[k]]) < r.length;
+        require(!one || c[0] == OP_spread, "columns differ in length");
+      }
+      if (i < r.fixed) {
+        require(to == own + i, "it is not computed of constants");
+      } else if (to < r.places) {
+        const Place& p = r.place[to];
+        require(written(p) && length(p) == r.length, "an instruction writes what is only read");
+        ++(arrays[p.array].kind == SHARED ? shared : others);
+      } else {
+        require(to >= own + r.fixed, "an instruction writes what is only read");
+      }
+    }
+    require(!shared || !others, "a run writes to shared rows and to others");
+    r.is_shared = shared;
   }
+  int64_t length(const Place& p) const { return arrays[p.array].lengths[p.column]; }
   bool written(const Place& p) const {
     const int64_t kind = arrays[p.array].kind;
-    return kind == BETWEEN || kind == OUTPUT || (kind == STATE && p.fresh);
+    return kind == BETWEEN || kind == SHARED || kind == OUTPUT || (kind == STATE && p.fresh);
   }
 
   void read_fold(Fold& f) {
     f.op = n.below(FOLDS), f.out = n.below(arrays.size());
-    require(arrays[f.out].kind == BETWEEN, "an array is of another kind");
+    const Array& out = arrays[f.out];
+    require(out.kind == BETWEEN || out.kind == SHARED, "an array is of another kind");
+    require(out.columns == 1 && out.width == 1, "a sum is more than one number");
+    f.is_shared = out.kind == SHARED;
     f.places = n.below(MOST_COLUMNS), f.place = read_places(f.places);
     require(f.places > 0, "a sum of nothing");
   }

@@ -51,7 +51,7 @@ class Plan {
     arrays.resize(n.below(512));
     int64_t columns = 0;
     for (Array& a : arrays) {
-      a.kind = n.below(6), a.columns = n.below(MOST_COLUMNS), a.width = 0;
+      a.kind = n.below(7), a.columns = n.below(MOST_COLUMNS), a.width = 0;
       a.lengths = n.some(a.columns);
       for (int64_t i = 0; i < a.columns; ++i) {
         require(a.lengths[i] > 0 && a.lengths[i] < 1 << 24, "a column has no elements, or too many");
@@ -66,7 +66,7 @@ class Plan {
   // plan asks for much more memory than a call has already.
   void check_widths() {
     int64_t given = 0, between = 0, others = 0;
-    for (const Array& a : arrays) (a.kind == BETWEEN ? between : others) += a.width;
+    for (const Array& a : arrays) (a.kind == BETWEEN || a.kind == SHARED ? between : others) += a.width;
     for (const auto& a : inputs) given += arrays[a.array].width;
     for (const auto& a : products) given += arrays[a.array].width;
     for (const auto& a : extras) given += arrays[a.array].width;
@@ -189,7 +189,9 @@ class Plan {
 
   void read_actions() {
     ActionReader reader{n, instructions, arrays, products};
-    reader.read(n.below(1024));
+    const int64_t number = n.below(1024);
+    call.before = n.below(number + 1);
+    reader.read(number, call.before);
     actions = std::move(reader.actions), places = std::move(reader.places);
     call.actions = actions.size(), call.action = actions.data();
   }
