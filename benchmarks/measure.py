@@ -90,8 +90,8 @@ def prepare_all(
         except Exception as error:  # of a library, which must not end the run
             return error_text(error)
 
-    # PyTorch has a pool of threads for each thread that calls it; those of two pools
-    # sleep where those of one would spin: it is called by this thread alone
+    # PyTorch has a pool of threads for each thread that calls it. With two pools their
+    # threads sleep between calls instead of spinning, so only this thread calls it.
     in_pool = [n for n in contenders if not repeats and n != "torch"]
     with ThreadPoolExecutor(4) as pool:
         done = dict(zip(in_pool, pool.map(prepare, in_pool), strict=True))

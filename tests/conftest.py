@@ -172,7 +172,7 @@ def native_library():
 
 @pytest.fixture
 def ran(monkeypatch):
-    """ "forward" and "backward", for each pass that is traced as a native kernel's."""
+    """Lists "forward" or "backward" for each pass that is traced for the kernels."""
     from jaxseq._kernels.cpu import back, call
 
     found = []

@@ -80,12 +80,35 @@ DERIVATIVES = {
     "mapped": lambda f: (
         lambda w, x: jax.vmap(GRAD(f), (None, 0))(w, jnp.stack([x, -x]))
     ),
+    "mapped twice": lambda f: (
+        lambda w, x: jax.vmap(jax.vmap(GRAD(f), (1, None)), (None, 0))(
+            jnp.stack([w, w / 2, -w], 1), jnp.stack([x, -x])
+        )
+    ),
+    "constants mapped": lambda f: (
+        lambda w, x: jax.vmap(GRAD(f), (0, None))(jnp.stack([w, w / 2]), x)
+    ),
+    "second, mapped": lambda f: (
+        lambda w, x: jax.vmap(jax.jacfwd(GRAD(f), (0, 1)), (0, None))(
+            jnp.stack([w, w / 2]), x
+        )
+    ),
+    "second of what is computed again": lambda f: jax.jacfwd(
+        GRAD(jax.checkpoint(f)), (0, 1)
+    ),
 }
 
 
 @pytest.mark.parametrize("of", DERIVATIVES.values(), ids=DERIVATIVES)
 def test_derivatives_of_all_orders(of, arrays):
     mine, theirs = (jax.jit(of(loss(run)))(*arrays) for run in (rule(1.0), plain))
+    assert_trees_all_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 1], ids=["end", "all"])
+def test_one_result_alone(k, arrays):
+    of = lambda run: GRAD(lambda w, x: jnp.sin(run(w, x)[k]).sum())
+    mine, theirs = (of(run)(*arrays) for run in (rule(1.0), plain))
     assert_trees_all_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 

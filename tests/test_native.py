@@ -58,7 +58,7 @@ def test_empty(B, T):
 )
 def test_masks(op, names, reverse):
     B, T, D, H = 6, 7, 4, 9
-    options = masks_of(names, B, T)
+    options = masks_of(names)
     f, params = built_in(op, D, H, jnp.float64)
     x = only_valid(normal(1, B, T, D), options)
     check(values(f, params, x, state_of(op, B, H), reverse=reverse, **options))

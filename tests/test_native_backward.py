@@ -63,7 +63,7 @@ def test_every_instruction_set(vectors, ran):
 )  # fmt: skip
 def test_masks(op, names, reverse, D, H, ran):
     B, T = 6, 7
-    options = masks_of(names, B, T)
+    options = masks_of(names)
     f, params = built_in(op, D, H, jnp.float64)
     x = only_valid(normal(1, B, T, D), options)
     check(gradients(f, params, x, state_of(op, B, H), reverse=reverse, **options))

@@ -41,16 +41,21 @@ def test_by_default(native_library, monkeypatch):
 
 
 def test_a_single_step(native_library):
-    """Without a gradient and for few rows, unless it is asked for."""
+    """Without a gradient, for few rows and wide matrices, or if it is asked for."""
+    params = jaxseq.lstm_init(jax.random.key(0), 3, 64, dtype=jnp.float64)
     native = {"implementation": "native"}
-    assert is_native(jaxseq.lstm, PARAMS, x(32, 1))
-    assert not is_native(jaxseq.lstm, PARAMS, x(33, 1))
-    assert is_native(jaxseq.lstm, PARAMS, x(33, 1), **native)
-    assert is_native(jaxseq.lstm, PARAMS, x(33, 2))
-    assert not is_native(gradient, PARAMS, x(2, 1))
-    assert is_native(gradient, PARAMS, x(2, 1), **native)
+    assert is_native(jaxseq.lstm, params, x(32, 1))
+    assert not is_native(jaxseq.lstm, params, x(33, 1))
+    assert is_native(jaxseq.lstm, params, x(33, 1), **native)
+    assert is_native(jaxseq.lstm, params, x(33, 2))
+    assert is_native(jaxseq.lstm, params, x(4, 1))
+    assert not is_native(jaxseq.lstm, params, x(3, 1))
+    assert is_native(jaxseq.lstm, params, x(3, 1), **native)
+    assert is_native(jaxseq.lstm, params, x(3, 2))
+    assert not is_native(gradient, params, x(20, 1))
+    assert is_native(gradient, params, x(20, 1), **native)
     # time first, under vmap
-    mapped = jax.vmap(partial(jaxseq.lstm, PARAMS), 1)
+    mapped = jax.vmap(partial(jaxseq.lstm, params), 1)
     assert is_native(mapped, x(1, 33)[0][:, None])
     assert not is_native(mapped, jnp.swapaxes(x(33, 1), 0, 1))
 

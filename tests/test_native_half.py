@@ -168,7 +168,7 @@ def test_gradients_by_each_kernel(dtype, vectors, ran):
 @pytest.mark.parametrize("names", ["lengths", "mask", "resets", "mask lengths resets"])
 def test_masks(names, reverse, dtype, ran):
     B, T, D, H = 6, 7, 5, 9
-    options = masks_of(names, B, T)
+    options = masks_of(names)
     f, params = built_in("lstm", D, H, dtype)
     x = only_valid(normal(1, B, T, D, dtype=dtype), options)
     state = jax.tree.map(lambda a: a.astype(jnp.float32), state_of("lstm", B, H))

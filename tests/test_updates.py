@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.extend.core import jaxprs_in_params
 
 import jaxseq
 from jaxseq._engine import widths
@@ -971,6 +972,33 @@ REFUSED = {
     ),
     "an update without a derivative in reverse mode": halved,
 }
+
+
+def equations(jaxpr):
+    for e in jaxpr.eqns:
+        yield e
+        for inner in jaxprs_in_params(e.params):
+            yield from equations(inner)
+
+
+def test_effects_are_those_of_gradients_too(given):
+    """So that `jax.effects_barrier` waits for them, with `remat` as well."""
+    seen = []
+
+    def update(z, h, w, _):
+        jax.debug.callback(lambda: seen.append(1))
+        return jnp.tanh(z + w(h))
+
+    def loss(x):
+        params, state = given["params"], given["state"]
+        return jaxseq.cell(update, params, x, state, remat=2)[1].sum()
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(given["x"]).jaxpr
+    back = [e for e in equations(jaxpr) if e.primitive.name == "jaxseq_linear"]
+    assert back and all(e.effects for e in back)
+    jax.grad(loss)(given["x"])
+    jax.effects_barrier()
+    assert len(seen) >= T
 
 
 @pytest.mark.parametrize("why", REFUSED)

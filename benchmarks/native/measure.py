@@ -56,7 +56,8 @@ def measure(
             for name, found in times.items():
                 ms, iqr = median_iqr(found)
                 rows[name] = rows[name] | {"median_ms": ms, "iqr_ms": iqr}
-                rows[name] |= wanted.after(name, right[name]) if name != AGAIN else {}
+                if name != AGAIN:
+                    rows[name] |= wanted.after(name, right[name])
     shared |= {"rounds": rounds, "part": part, "gflop": gflop(asked)}
     shared["versions"] = {name: version(name) for name in PACKAGES}
     empty = dict.fromkeys(EMPTY)

@@ -46,7 +46,7 @@ def bandwidths(
 def compiled(name: str) -> Iterator[Path]:
     command = compilers.compiler()
     if command is None:
-        raise UsageError("no C++ compiler was found, which measures the peak rate")
+        raise UsageError("no C++ compiler was found to measure the peak rate")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / name
         flags = "-O2 -march=native -ffp-contract=fast -pthread -std=c++17".split()

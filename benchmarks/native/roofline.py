@@ -1,4 +1,4 @@
-"""Tables of the part `products`: what bounds each shape, and where gradients stay."""
+"""Tables of the part `products`: what bounds each shape, and the parts of gradients."""
 
 from statistics import median
 
@@ -25,9 +25,9 @@ GRADIENT_BOUNDS = (
     "counts in every call of the engine that is given it or returns it."
 )
 REACH = (
-    "PyTorch's time over that of the products is what `lstm` could reach if its "
-    "functions cost nothing: {mode}, the median over the shapes is {median:.2f}, and "
-    "the lowest {lowest:.2f}, at {at}."
+    "If its functions cost nothing, `lstm` could be {median:.2f} times as fast as "
+    "PyTorch ({mode}, the median over the shapes), and {lowest:.2f} times at {at}, the "
+    "lowest."
 )
 PARTS = (
     "**Where gradients spend their time**, in milliseconds, by JAX's profiler, and the "

@@ -26,6 +26,7 @@ def with_transpose(
     constants: Any,
     b: Any,
     out: Any,
+    side_effects: frozenset[Any] = frozenset(),
     **options: Any,
 ) -> Any:
     """`f(constants, b)` for an `f` that is linear in `b`.
@@ -33,11 +34,12 @@ def with_transpose(
     Its transpose is `transpose(constants, like, d)`: `like` has the types of `b`, and
     `d` are cotangents of `out`, which is like what `f` gives. Both functions are given
     the options too. These are hashable, and like the functions hold no arrays.
+    `side_effects` are those of the functions, such as that of `jax.debug.print`.
 
     For rules of derivatives: `b` are tangents, `constants` the primal values that both
     functions depend on. Forward mode, and derivatives of derivatives, go through `f`;
-    reverse mode goes through `transpose`, which is never differentiated. A function is
-    traced where it runs: for a gradient `f` is not.
+    reverse mode goes through `transpose`, which is never differentiated. Each function
+    is traced only where it runs, so a gradient does not trace `f`.
 
     >>> from jaxseq._engine.linear import with_transpose
     >>> def f(a, b):
@@ -65,22 +67,26 @@ def with_transpose(
         types=tuple(tuple(map(jax.typeof, some)) for some in leaves[1:]),
         turned=False,
         members=(),
+        side_effects=side_effects,
         **options,
     )
     return trees[2].unflatten(found)
 
 
-# From the constants and b to `out`; if `turned`, from them and d to what is like b.
-# `members` has for each `vmap` the axes of the constants; all else has it in front.
+# Maps the constants and b to `out`; if `turned`, the constants and d to what is like
+# b. `members` has the axes of the constants for each `vmap`; everything else has the
+# mapped axis in front.
 linear_p = Primitive("jaxseq_linear")
 linear_p.multiple_results = True
 
 
-@linear_p.def_abstract_eval
-def _(*avals: Any, types: Any, turned: bool, members: Any, **_: Any) -> list[Any]:
+@linear_p.def_effectful_abstract_eval
+def _(
+    *avals: Any, types: Any, turned: bool, members: Any, side_effects: Any, **_: Any
+) -> tuple[list[Any], Any]:
     axes = _with_all(members, len(avals))
     placed, (_shapes, lead) = placing(avals), of_one_member(avals, axes)
-    return [placed((*lead, *a.shape), a.dtype) for a in types[not turned]]
+    return [placed((*lead, *a.shape), a.dtype) for a in types[not turned]], side_effects
 
 
 def _run(
@@ -91,10 +97,16 @@ def _run(
     types: Any,
     turned: bool,
     members: Any,
+    side_effects: Any,
     by_jax: bool = False,
     **options: Any,
 ) -> list[Array]:
-    """What it gives; `by_jax` in a form that has derivatives by the constants."""
+    """Runs the map or its transpose.
+
+    With `by_jax` the transpose is derived by JAX from `f`, so that it has derivatives
+    by the constants.
+    """
+    del side_effects
     n, like = trees[0].num_leaves, trees[1].unflatten(types[0])
 
     def one(*leaves: Array) -> list[Array]:

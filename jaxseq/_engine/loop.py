@@ -25,7 +25,7 @@ from jaxseq._engine.types import (
     Spec,
     Weights,
     batch_of,
-    kept,
+    is_saved,
     out_dtype,
     room,
     to_batch_first,
@@ -48,7 +48,7 @@ def forward(
 ) -> tuple[tuple[Array, ...], tuple[Array, ...], Saved | None]:
     """The state, the outputs, and what the backward pass needs if `spec.save`."""
     step, save = spec.step, spec.save
-    keep_x, keep_state = kept(spec, weights) if save else ([], [])
+    keep_x, keep_state = is_saved(spec, weights) if save else ([], [])
     # with no bias a map is what it was made as
     put_x = [k and b is not None for k, b in zip(keep_x, weights.b, strict=save)]
     x, state, start, masks = inputs

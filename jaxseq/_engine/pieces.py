@@ -26,7 +26,7 @@ from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._base.masks import Masks
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import batch_first_plain
-from jaxseq._engine.primitive import bare, spec_of
+from jaxseq._engine.primitive import as_params, spec_of
 from jaxseq._engine.slices import at, put
 from jaxseq._engine.types import Inputs, Spec, Weights, as_written
 
@@ -56,7 +56,10 @@ def _derivative(piece: Piece, spec: Spec, primals: Any, tangents: Any) -> Any:
         tangents,
         is_leaf=is_none,
     )
-    known, options = (primals, kept), {"piece": piece, **bare(spec)}
+    # only the transpose reads the states before pieces, and it is never differentiated
+    known = primals, jax.lax.stop_gradient(kept)
+    effects = frozenset(spec.step.jaxpr.effects)
+    options = {"piece": piece, "side_effects": effects, **as_params(spec)}
     out = end, y
     return out, with_transpose(_tangent, _transpose, known, b, out, **options)
 

@@ -22,13 +22,13 @@ def bind(leaves: Any, params: Any) -> list[Array]:
     return run_p.bind(*leaves, **params)
 
 
-def bare(spec: Spec) -> dict[str, Any]:
+def as_params(spec: Spec) -> dict[str, Any]:
     """A spec as parameters of a primitive; see `jaxpr_of`."""
     return {"update": jaxpr_of(spec.step), "spec": spec._replace(step=None)}  # pyright: ignore
 
 
 def spec_of(params: Any) -> Spec:
-    """That of parameters which `bare` gave."""
+    """The spec whose parameters `as_params` gave."""
     return params["spec"]._replace(step=step_by(params["update"]))
 
 

@@ -9,7 +9,7 @@ from jax.interpreters import batching
 from jaxseq._engine.backends import chosen
 from jaxseq._engine.lowering import register
 from jaxseq._engine.mesh import NO_MESH
-from jaxseq._engine.primitive import bare, bind, run_p, spec_of
+from jaxseq._engine.primitive import as_params, bind, run_p, spec_of
 from jaxseq._engine.recall import recalled
 from jaxseq._engine.shapes import outputs
 from jaxseq._engine.types import (
@@ -36,7 +36,7 @@ def backward(spec: Spec, *args: Any) -> Gradients:
 def _bind(kind: str, spec: Spec, args: Any) -> Any:
     leaves, tree = jax.tree.flatten(args)
     out = jax.tree.structure(outputs(kind, spec, args))
-    params = {"kind": kind, "tree": tree, "members": (), **bare(spec)}
+    params = {"kind": kind, "tree": tree, "members": (), **as_params(spec)}
     return out.unflatten(bind(leaves, params))
 
 

@@ -11,7 +11,7 @@ import jax
 from jaxseq._base.dtypes import is_float
 from jaxseq._engine.recall import only_recalled
 from jaxseq._engine.steps import reads
-from jaxseq._engine.types import Gradients, Inputs, Saved, Spec, kept, out_dtype
+from jaxseq._engine.types import Gradients, Inputs, Saved, Spec, is_saved, out_dtype
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def outputs(kind: str, spec: Spec, args: Any) -> Any:
         ys = tuple(ys)
         if not spec.save:
             return state, ys, None, None
-        keep_x, keep_state = kept(spec, weights)
+        keep_x, keep_state = is_saved(spec, weights)
         saved = Saved(
             some(over_time, keep_x, step.z_x),
             z,

@@ -186,7 +186,7 @@ _pulled_back: WeakKeyDictionary[Step, tuple[ClosedJaxpr, Pulled]] = WeakKeyDicti
 
 
 def pulled_back(step: Step) -> tuple[ClosedJaxpr, Pulled]:
-    """The jaxpr of `pull` of one row, and which of its variables is which gradient."""
+    """The jaxpr of `pull` for one row, and which of its outputs is which gradient."""
     if step not in _pulled_back:
         f = partial(pull, step, 0, product_back(step))
         ys = zip(step.ys, step.tells, strict=True)

@@ -17,7 +17,7 @@ from jaxseq._base.dtypes import floats, with_floats
 from jaxseq._engine.extras import is_total, summed_part
 from jaxseq._engine.linear import with_transpose
 from jaxseq._engine.plain import plain
-from jaxseq._engine.primitive import bare, spec_of
+from jaxseq._engine.primitive import as_params, spec_of
 from jaxseq._engine.products import project
 from jaxseq._engine.run import backward
 from jaxseq._engine.step import Step
@@ -30,7 +30,7 @@ class Known(NamedTuple):
     """What L depends on."""
 
     weights: Weights
-    inputs: Inputs  # zero in steps that are not valid
+    inputs: Inputs  # x is zero in steps that are not valid
     saved: Saved
     factors: tuple[Factors, ...]  # of the products, then of the input maps
 
@@ -49,7 +49,7 @@ def tangents_of(
     spec: Spec, known: Known, b: Moving, out: tuple[Any, Any], precisions: Any
 ) -> Any:
     """Those of the state and the outputs, which are `out`, with the transpose Lᵀ."""
-    options = {**bare(spec), "precisions": precisions}
+    options = {**as_params(spec), "precisions": precisions}
     return with_transpose(_map, _transpose, known, b, floats(out), **options)
 
 

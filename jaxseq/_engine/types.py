@@ -95,7 +95,7 @@ class Devices(NamedTuple):
     exported: bool = False  # by `jax.export`, for a process that may lack jaxseq
 
 
-def kept(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:
+def is_saved(spec: Spec, weights: Weights) -> tuple[list[bool], list[bool]]:
     """Which input maps and which parts of the old state are saved."""
     step, needs = spec.step, reads(spec.step)
     z_x = [

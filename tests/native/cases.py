@@ -23,7 +23,7 @@ from tests.native.problems import normal, random_weights
 
 # B, T, D, H: rows in one block and in several, odd widths, a width of one, matrices
 # that are packed and, for few steps, that are not, no rows, no steps, and few rows with
-# steps that are worth to be shared by threads
+# steps that are worth sharing among threads
 SHAPES = [(3, 4, 5, 37), (70, 3, 4, 24), (2, 3, 1, 1), (5, 1, 3, 8), (0, 3, 2, 3)]
 SHAPES += [(3, 0, 2, 3), (1, 9, 16, 33), (33, 12, 3, 17), (1, 2, 7, 251)]
 SHAPES += [(3, 4, 6, 203)]
@@ -218,6 +218,19 @@ def shared(B: int, dtype: Any) -> list[Call]:
     return calls_of(lambda *args: there_and_back(run, *args), *args)
 
 
+def shared_in_pieces(dtype: Any) -> list[Call]:
+    """What is computed of weights alone, in steps that threads share."""
+    H = 203
+    w, a = normal(1, H, H, dtype=dtype) / 9, normal(2, H, dtype=dtype)
+
+    def run(w: Any, a: Any, h: Any, xs: Any) -> Any:
+        step = lambda h, x: (jnp.tanh((h @ w) * jax.nn.softplus(a) + x),) * 2
+        return jaxseq.scan(step, h, xs)
+
+    args = w, a, normal(3, 2, H, dtype=dtype), normal(4, 5, 2, H, dtype=dtype)
+    return calls_of(lambda *args: there_and_back(run, *args), *args)
+
+
 def cases() -> dict[str, Callable[[], list[Call]]]:
     """The calls of each case."""
     found: dict[str, Callable[[], list[Call]]] = {}
@@ -240,6 +253,7 @@ def cases() -> dict[str, Callable[[], list[Call]]]:
     for i, dtype in enumerate(dtypes):
         found[f"integers-{i}"] = lambda a=(5, dtype): integers(*a)
         found[f"shared-{i}"] = lambda a=(37, dtype): shared(*a)
+        found[f"shared-pieces-{i}"] = lambda a=dtype: shared_in_pieces(a)
     for i, shape in enumerate(SHAPES):
         a = "gru", shape, (jnp.bfloat16, jnp.float16)[i % 2]
         found[f"half-{i}"] = lambda a=a: layer(*a)
@@ -259,7 +273,7 @@ def cases() -> dict[str, Callable[[], list[Call]]]:
 
 
 # a width of one, no rows, no steps, integers, and members
-ALWAYS = "rnn-2-0", "gru-4-0", "rnn-5-0", "integers-0", "ensemble-2"
+ALWAYS = "rnn-2-0", "gru-4-0", "rnn-5-0", "integers-0", "ensemble-2", "shared-pieces-0"
 
 
 def write_all(folder: Path, every: int = 1) -> list[Path]:

@@ -44,7 +44,7 @@ def normal(seed: int, *shape: int, dtype: Any = jnp.float64) -> Any:
 def random_weights(
     init: Callable[..., Any], *args: Any, dtype: Any = jnp.float64, **options: Any
 ) -> Any:
-    """What `init(key, *args)` gives, with numbers of which none is zero or equal."""
+    """What `init(key, *args)` gives, with all numbers random, so that none is zero."""
     like = jax.eval_shape(
         lambda: init(jax.random.key(0), *args, dtype=dtype, **options)
     )
@@ -79,9 +79,9 @@ def state_of(op: str, B: int, H: int) -> Any:
     return jaxseq.LSTMState(*parts) if op == "lstm" else parts[0]
 
 
-def masks_of(names: str, B: int, T: int) -> dict[str, Any]:
+def masks_of(names: str) -> dict[str, Any]:
     """The options of these names, for 6 rows and 7 steps, the same each time."""
-    rng = np.random.default_rng(5)
+    rng, B, T = np.random.default_rng(5), 6, 7
     every = {
         "lengths": jnp.asarray([0, 1, 3, 7, 6, 2]),
         "mask": jnp.asarray(rng.random((B, T)) < 0.6),
@@ -91,7 +91,7 @@ def masks_of(names: str, B: int, T: int) -> dict[str, Any]:
 
 
 def only_valid(x: Any, options: dict[str, Any]) -> Any:
-    """`x`, with NaN in the steps behind its lengths, which nothing may read."""
+    """`x`, with NaN in the steps past its lengths, which nothing may read."""
     if "lengths" not in options:
         return x
     steps = np.arange(x.shape[1])[:, None]

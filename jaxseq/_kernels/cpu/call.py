@@ -16,7 +16,7 @@ from jaxseq._engine.types import (
     Spec,
     Weights,
     batch_of,
-    kept,
+    is_saved,
     out_dtype,
     to_batch_first,
     to_time_first,
@@ -46,7 +46,7 @@ def forward(
     assert not isinstance(program, str)
     keep_x, keep_state = [False] * len(x), [False] * len(state)
     if spec.save:
-        keep_x, keep_state = kept(spec, weights)
+        keep_x, keep_state = is_saved(spec, weights)
     weights, x = _in_blocks_projected(step, weights, x)
     start = start if masks.keep is not None else None
     flags = Flags(start is not None, keep_x, keep_state, ROWS)

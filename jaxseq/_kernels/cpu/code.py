@@ -18,7 +18,7 @@ class Run(NamedTuple):
     constants: list[float]
     temporaries: int
     code: list[tuple[int, int, int, int, int]]  # op, result, operands
-    fixed: int  # of the first instructions, which are run once, of constants
+    once: int  # how many of the first instructions are run once, of constants
 
 
 def run_of(
@@ -49,10 +49,10 @@ def run_of(
     first = len(places)
     register |= {n: first + i for i, n in enumerate(constants)}
     first += len(constants)
-    fixed = [n for n in nodes if once and graph.levels[n] == CONSTANT]
-    register |= {n: first + i for i, n in enumerate(fixed)}
-    first += len(fixed)
-    nodes = {n: nodes[n] for n in fixed} | nodes
+    first_ones = [n for n in nodes if once and graph.levels[n] == CONSTANT]
+    register |= {n: first + i for i, n in enumerate(first_ones)}
+    first += len(first_ones)
+    nodes = {n: nodes[n] for n in first_ones} | nodes
     to: dict[int, int] = {}
     copies = []
     for i, (n, _) in enumerate(roots):
@@ -71,7 +71,7 @@ def run_of(
         for a in set(args):
             if last[a] == t and register[a] >= first:
                 free.append(register[a])
-        if n in register:
+        if n in register:  # what is computed once has a register already
             pass
         elif n in to:
             register[n] = to[n]
@@ -85,11 +85,11 @@ def run_of(
     for i, n in copies:
         code.append((CODE["copy"], i, *[register[n]] * 3))
     if first + temporaries > MOST_REGISTERS:
-        if fixed:
+        if first_ones:
             return run_of(graph, length, roots, computed, place, False)
         raise Unknown(f"the update needs {first + temporaries} registers")
     values = [graph.nodes[n][1] for n in constants]
-    return Run(length, places, values, temporaries, code, len(fixed))
+    return Run(length, places, values, temporaries, code, len(first_ones))
 
 
 def fused(graph: Graph, nodes: dict[int, Any], kept: set[int]) -> dict[int, Any]:

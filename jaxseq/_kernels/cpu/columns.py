@@ -21,8 +21,8 @@ Value = list[Piece]
 Key = tuple[str, int]  # what an array is, such as ("state", 0)
 
 HALVES = "bfloat16", "float16"
-# How often a node has another value: never; in no row of no step, but it is computed of
-# weights of the update; at each step, in no row; in each row.
+# How often the value of a node changes: never; once a call, with the weights of the
+# update; at every step, for all rows alike; in every row.
 CONSTANT, FIXED, STEP, ROW = range(4)
 ORDERLESS = frozenset(
     "add mul max min and or xor eq ne iadd imul imax imin ieq".split()

@@ -144,7 +144,7 @@ def _run(commands: list[list[str]], folder: Path) -> None:
 
 
 def _reason(program: str, code: int) -> str:
-    """Why a compiler with this exit code, or ended by this signal, made nothing."""
+    """Why the compiler failed, by its exit code or the signal that ended it."""
     name = Path(program).name
     if code > 0:
         return f"{name} failed ({code}); it has to be {OLDEST}"

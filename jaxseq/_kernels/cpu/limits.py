@@ -18,9 +18,10 @@ from jaxseq._kernels.cpu.program import program_of
 from jaxseq._kernels.cpu.pull import back_of
 from jaxseq._kernels.cpu.rows import are_alike, dtype_of
 
-STEP_ROWS = 32  # up to which a single step is not slower than XLA's, without a gradient
+# A single step is faster than XLA's with no gradient, few rows and so many products.
+STEP_ROWS, STEP_PRODUCTS = 32, 1 << 16
 FASTER = "a single step is faster without it"
-FEW = 64  # rows of a product over all steps, for which XLA is faster: nothing is packed
+FEW = 64  # rows over all steps; with fewer XLA, which packs nothing, is faster
 EXPORTED = "an exported program runs without jaxseq, and so without its engine"
 
 
@@ -31,7 +32,7 @@ def why_not(
     limit = (
         _of_arrays(devices, spec, weights, inputs)
         or _of_devices(devices, spec, inputs.state)
-        or _of_one_step(spec, inputs)
+        or _of_one_step(spec, weights, inputs)
     )
     if limit is not None:
         return limit
@@ -124,12 +125,18 @@ def _of_devices(devices: Devices, spec: Spec, state: Any) -> str | None:
     return spread.limit(devices, math.prod(batch_of(spec.step, state)))
 
 
-def _of_one_step(spec: Spec, inputs: Inputs) -> str | None:
+def _of_one_step(spec: Spec, weights: Weights, inputs: Inputs) -> str | None:
     """What is faster without the kernel, if nobody has asked for it."""
     x, state = inputs.x[0], inputs.state[0]
-    T = x.shape[state.ndim - 1 if spec.batch_first else 0]
-    many = spec.save or math.prod(state.shape[:-1]) > STEP_ROWS
-    return FASTER if spec.implementation is None and T == 1 and many else None
+    T, rows = (
+        x.shape[state.ndim - 1 if spec.batch_first else 0],
+        math.prod(state.shape[:-1]),
+    )
+    if spec.implementation is not None or T > 1:
+        return None
+    matrices = jax.tree.leaves((weights.w_x, weights.w_h))
+    few = rows * sum(w.size for w in matrices) < STEP_PRODUCTS
+    return FASTER if spec.save or rows > STEP_ROWS or few else None
 
 
 def _of_dtype(spec: Spec, arrays: Any) -> str | None:

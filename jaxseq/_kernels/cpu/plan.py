@@ -10,7 +10,7 @@ from jaxseq._kernels.cpu.columns import Key
 from jaxseq._kernels.cpu.counts import counts_of
 from jaxseq._kernels.cpu.program import Program
 from jaxseq._kernels.cpu.rows import rows_of
-from jaxseq._kernels.cpu.runs import Fold
+from jaxseq._kernels.cpu.schedule import Fold
 
 # what a reset does to a state, as in src/plan.h
 CLEARED, STARTED, KEPT, LOST = range(4)
@@ -128,7 +128,7 @@ def numbered(
     plan += [len(program.actions), program.before]
     for a in program.actions:
         if isinstance(a, Run):
-            sizes = len(a.constants), a.fixed, a.temporaries, len(a.code)
+            sizes = len(a.constants), a.once, a.temporaries, len(a.code)
             plan += [1, len(a.places), *places(a.places), *sizes]
             code += [n for line in a.code for n in line]
             values += a.constants

@@ -27,7 +27,8 @@ from jaxseq._kernels.cpu.counts import COUNTS, counts_of
 from jaxseq._kernels.cpu.elements import Unknown, as_number, as_truth, rounded
 from jaxseq._kernels.cpu.folds import FOLDS
 from jaxseq._kernels.cpu.rows import Rows, check
-from jaxseq._kernels.cpu.runs import Break, Fold, Multiply, Runs
+from jaxseq._kernels.cpu.runs import Runs
+from jaxseq._kernels.cpu.schedule import Break, Fold, Multiply
 from jaxseq._kernels.cpu.trace import Part, Tracer
 
 MOST_COLUMNS = 1024
@@ -115,12 +116,13 @@ class Traced:
         if name == "spread":
             if known not in self.folds:
                 self.folds[known] = a
-                self.breaks.append((None, a, level, None))
+                self.breaks.append(Break(None, a, level, None))
             return [Piece(graph.node("spread", a[0].node), width)]
         if known not in self.folds:
             n, op = len(self.folds), FOLDS.index(name)
             key = ("between", n) if level == ROW else ("shared", n + 1)
-            self.breaks.append((lambda places: Fold(op, key, places), a, level, key))
+            fold = lambda places: Fold(op, key, places)
+            self.breaks.append(Break(fold, a, level, key))
             self.folds[known] = self.array(key, width, level)
         return self.folds[known]
 
@@ -130,7 +132,7 @@ class Traced:
     def given(
         self, key: Key, like: Any, has_rows: bool | None = None, alike: bool = True
     ) -> Part:
-        """What the step is given; not `alike` if each row has its own anyhow."""
+        """An argument of the step; `alike=False` for one that always differs by row."""
         width = math.prod(like.shape) if has_rows is False else self.rows.width(like)
         level = FIXED if key[0] == "extra" else ROW
         if self.alike and alike and level == ROW and not self.rows.has(like):
@@ -162,7 +164,7 @@ class Traced:
             ends = [((p * how.N + n) * how.I, how.I) for p in range(how.P)]
             parts = [part for a, I in ends for part in graph.slice(left, a, a + I)]
             multiply = partial(Multiply, first + n, adds)
-            self.breaks.append((multiply, parts, ROW, key))
+            self.breaks.append(Break(multiply, parts, ROW, key))
         width = how.Q * how.N * how.O
         graph.wanted[key] |= set(range(how.O, width, how.O))
         return self.array(key, width)

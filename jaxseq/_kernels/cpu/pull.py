@@ -22,7 +22,8 @@ from jaxseq._kernels.cpu.elements import Unknown
 from jaxseq._kernels.cpu.folds import folded
 from jaxseq._kernels.cpu.program import Made, Program, Traced, limited, made, settled
 from jaxseq._kernels.cpu.rows import Rows, check
-from jaxseq._kernels.cpu.runs import Fold, Place, Runs
+from jaxseq._kernels.cpu.runs import Runs
+from jaxseq._kernels.cpu.schedule import Fold, Place
 from jaxseq._kernels.cpu.trace import CALLS, Part, Tracer
 
 

@@ -79,7 +79,7 @@ def check(step: Step) -> Rows:
 
 
 def are_alike(step: Step, batch: tuple[int, ...], masks: Masks) -> bool:
-    """Whether there is what has no rows in a step, and all rows have the same of it."""
+    """Whether some arguments of the step have no rows, and are alike for all rows."""
     rows = rows_of(step)
     some = not all(map(rows.has, (*step.z_x, *step.state)))
     return some and batch == () and masks.valid is None and masks.keep is None

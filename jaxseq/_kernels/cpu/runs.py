@@ -1,7 +1,6 @@
 """What a program does: runs of instructions between products and sums over rows."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxseq._kernels.cpu.code import Run, run_of
 from jaxseq._kernels.cpu.columns import (
@@ -14,28 +13,18 @@ from jaxseq._kernels.cpu.columns import (
     Piece,
     Value,
 )
+from jaxseq._kernels.cpu.schedule import (
+    Break,
+    Fold,
+    Multiply,
+    Place,
+    Stored,
+    Waiting,
+    shared_of,
+    waiting_of,
+)
 
 SHARED = "shared", 0  # what is the same in all rows, and is computed once for them
-
-
-class Place(NamedTuple):
-    key: Key
-    first: int  # element of a row that the column begins with
-    fresh: bool  # whether it is of the new state
-
-
-class Multiply(NamedTuple):
-    matrix: int  # of those that are called
-    adds: bool
-    places: tuple[Place, ...]
-
-
-class Fold(NamedTuple):
-    """One number of all elements of a row, in every element of another."""
-
-    op: int  # of FOLDS
-    out: Key
-    places: tuple[Place, ...]
 
 
 class Runs:
@@ -94,10 +83,10 @@ class Runs:
         self.owner[piece].append((piece.node, place))
         return place
 
-    def store_all(self, stored: "Waiting", breaks: int) -> None:
+    def store(self, waiting: Waiting, breaks: int) -> None:
         """Has results stored that need no more than so many breaks before them."""
-        for i in [i for i in stored if i <= breaks]:
-            for piece, place in stored.pop(i):
+        for i in [i for i in waiting if i <= breaks]:
+            for piece, place in waiting.pop(i):
                 if self.places.get(piece) != place:
                     self.wanted.setdefault(piece.length, []).append((piece.node, place))
 
@@ -173,88 +162,23 @@ class Runs:
             made.append(run_of(self.graph, length, roots, computed, Place))
         return made
 
-    def run(self, breaks: list["Break"], results: list["Stored"]) -> int:
-        """All of a program, after what comes before its steps, and how much that is."""
+    def run(self, breaks: list[Break], results: list[Stored]) -> int:
+        """Schedules the program; returns how many actions come before all steps."""
         shared, before = shared_of(self.graph, breaks, results), 0
-        stored = waiting_of(self.graph, breaks, results)
-        for self.level in (FIXED, STEP, ROW):
-            for i, (action, value, level, _) in enumerate(breaks):
-                if level == self.level:
-                    places = self.places_of(value)
+        waiting = waiting_of(self.graph, breaks, results)
+        for level in (FIXED, STEP, ROW):
+            self.level = level
+            for i, b in enumerate(breaks):
+                if b.level == level:
+                    places = self.places_of(b.value)
                     if level == ROW:
-                        self.store_all(stored, i)
-                    self.end(action and action(places))
-            for piece in shared.get(self.level, ()):
+                        self.store(waiting, i)
+                    self.end(b.action and b.action(places))
+            for piece in shared.get(level, ()):
                 self.keep(piece)
-            if self.level == ROW:
-                self.store_all(stored, len(breaks))
+            if level == ROW:
+                self.store(waiting, len(breaks))
             self.end(None)
-            if self.level == FIXED:
+            if level == FIXED:
                 before = len(self.done)
         return before
-
-
-# A product or a fold, made of the places of a value, or None where that is only to be
-# computed by then; how often there is another one; and the array that it gives.
-Break = tuple[Callable[[Any], Multiply | Fold] | None, Value, int, Key | None]
-# Where a value is written to: the key of an array, and whether it is of the new state.
-Stored = tuple[Key, Value, bool]
-
-
-def shared_of(
-    graph: Graph, breaks: list[Break], results: list[Stored]
-) -> dict[int, dict[Piece, None]]:
-    """What rows have in common that is read where there are more of them, by level."""
-    found: dict[int, dict[Piece, None]] = {FIXED: {}, STEP: {}}
-    seen: set[Piece] = set()
-
-    def visit(piece: Piece, reader: int) -> None:
-        op, *args = graph.nodes[piece.node]
-        level = graph.levels[piece.node]
-        if op in ("at", "constant") or level == CONSTANT:
-            return
-        if level < reader:
-            found[level][piece] = None
-        if piece not in seen:
-            seen.add(piece)
-            for a in args:
-                visit(Piece(a, 1 if op == "spread" else piece.length), level)
-
-    for _, value, level, _ in breaks:
-        for piece in value:
-            visit(piece, level)
-    for _, value, _ in results:
-        for piece in value:
-            visit(piece, ROW)
-    return found
-
-
-# Results and where they go, by how many breaks come before them.
-Waiting = dict[int, list[tuple[Piece, Place]]]
-
-
-def waiting_of(graph: Graph, breaks: list[Break], results: list[Stored]) -> Waiting:
-    """Results, each to be stored as soon as what it is computed of is at hand."""
-    given = {key: i + 1 for i, (*_, key) in enumerate(breaks)}
-    # what breaks without an action have computed, which is then spread
-    computed = {
-        a.node: i + 1
-        for i, (act, value, *_) in enumerate(breaks)
-        if not act
-        for a in value
-    }
-    after: list[int] = []  # of nodes, which come after their operands
-    for node, (op, *args) in enumerate(graph.nodes):
-        if op == "at":
-            own = given.get(args[0], 0)
-        else:
-            own = 0 if op == "constant" else max(after[a] for a in args)
-        after.append(max(own, computed.get(node, 0)))
-    found: Waiting = {}
-    for key, value, fresh in results:
-        first = 0
-        for p in value:
-            place = Place(key, first, fresh)
-            found.setdefault(after[p.node], []).append((p, place))
-            first += p.length
-    return found

@@ -75,7 +75,9 @@ class Tracer:
         def read(v: Any) -> Part:
             return self.literal(v) if type(v) is Literal else env[v]
 
-        for e in filter(lambda e: e.outvars, jaxpr.eqns):
+        for e in jaxpr.eqns:
+            if not e.outvars:  # updates with effects do not come here
+                continue
             out = self.equation(e, [read(v) for v in e.invars])
             env.update(zip(e.outvars, out, strict=True))
         return [read(v) for v in jaxpr.outvars]

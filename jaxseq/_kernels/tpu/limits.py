@@ -13,7 +13,7 @@ from jaxseq._base.dtypes import is_float
 from jaxseq._engine.chain import product_p
 from jaxseq._engine.mesh import NO_MESH
 from jaxseq._engine.steps import evaluate, product_back, pull
-from jaxseq._engine.types import Devices, Spec, Weights, kept
+from jaxseq._engine.types import Devices, Spec, Weights, is_saved
 from jaxseq._kernels.call import Operands
 from jaxseq._kernels.tpu.steps import Marks, backward_step, forward_step, own_extra
 from jaxseq._kernels.tpu.tiles import LANES, ROWS, Bytes, chip, count, tiles
@@ -135,7 +135,7 @@ def _sizes(spec: Spec, weights: Weights) -> list[Bytes]:
     d_extra = _rows([a for a, yes in zip(step.extra, own, strict=True) if yes])
     given = iter(d_extra)
     d_extra = tuple(next(given) if yes else None for yes in own)
-    keep_state = tuple(kept(spec, weights)[1])
+    keep_state = tuple(is_saved(spec, weights)[1])
     there = Operands((w_h, extra), state, state, (z_x, bits))
     d_start = state if spec.starts else None
     x = z_x, z, state, y, bits

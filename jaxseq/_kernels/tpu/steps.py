@@ -15,7 +15,15 @@ from jax import Array, lax
 from jaxseq._base.masks import Masks, select
 from jaxseq._engine.products import project
 from jaxseq._engine.steps import Product, evaluate, pull, reads
-from jaxseq._engine.types import Devices, Gradients, Inputs, Saved, Spec, Weights, kept
+from jaxseq._engine.types import (
+    Devices,
+    Gradients,
+    Inputs,
+    Saved,
+    Spec,
+    Weights,
+    is_saved,
+)
 from jaxseq._kernels.call import Operands, call
 from jaxseq._kernels.tpu.scan import scan
 from jaxseq._kernels.tpu.tiles import chip
@@ -41,7 +49,7 @@ def forward(
         narrow=spec.dtype,
         alone=devices.number == 1,
     )
-    keep_x, keep_state = kept(spec, weights)
+    keep_x, keep_state = is_saved(spec, weights)
     operands = Operands(
         for_kernel(spec, weights),
         flat(start),

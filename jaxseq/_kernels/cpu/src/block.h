@@ -43,11 +43,11 @@ class Block {
     end();
   }
 
-  // What later steps read and write of arrays of the call. That of a map of inputs is
-  // needed before the steps that it is of begin.
+  // What later steps read and write of arrays of the call: the next one, and of maps of
+  // inputs, which are computed for some steps at a time, those after that.
   void look_ahead(int64_t t, int64_t slot) {
     ahead.clear();
-    if (!L.far) return;
+    if (!L.looks_ahead) return;
     const int64_t size = sizeof(T);
     auto add = [&](int64_t array, int64_t t, int64_t slot) {
       const jaxseq::Strided& a = L.room[array].outside;
@@ -90,11 +90,12 @@ class Block {
         read(call.extra[i].data.at(c.first), memory + room.base + c.at, c.length);
       }
     }
-    constants(own);
+    constants(own, 0, call.actions);
     for (int64_t i = 0; i < call.before; ++i) act(i, {}, {}, own);
   }
-  void constants(const Own<T>& own) const {
-    for (int64_t i = 0; i < call.actions; ++i)
+  // those of some actions
+  void constants(const Own<T>& own, int64_t first, int64_t end) const {
+    for (int64_t i = first; i < end; ++i)
       if (call.action[i].is_run) fill<T>(call.action[i].run, own.registers + L.scratch[i]);
   }
 

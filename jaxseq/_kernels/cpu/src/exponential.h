@@ -4,6 +4,8 @@
 
 namespace {
 
+template <class T>
+constexpr T LN2 = T(0.693147180559945309);
 // log(2) in two parts, the first with zeros at its end
 template <class T>
 constexpr T LN2_HIGH = sizeof(T) == 4 ? T(0.693359375) : T(0x1.62e42feep-1);
@@ -21,7 +23,7 @@ inline V<T> whole(V<T> x, V<T>* bits, int more) {
 template <class T>
 inline V<T> reduced(V<T> x, V<T>* bits, int more) {
   const V<T> n = whole<T>(x, bits, more);
-  return (x - n * LN2_HIGH<T>)-n * LN2_LOW<T>;
+  return (x - n * LN2_HIGH<T>) - n * LN2_LOW<T>;
 }
 // the lowest bits where a float has its exponent
 template <class T>
@@ -83,7 +85,7 @@ inline V<T> exponential_less_1(V<T> x) {
 template <class T>
 inline V<T> power_of_2(V<T> x) {
   const V<T> least = all<T>(T(1 - Of<T>::BIAS)), end = all<T>(T(Of<T>::BIAS + 1)), n = x + ROUNDER<T>;
-  const V<T> p = series((x - (n - ROUNDER<T>)) * T(0.693147180559945309)) + T(1);
+  const V<T> p = series((x - (n - ROUNDER<T>)) * LN2<T>) + T(1);
   const V<T> e = (V<T>)((typename Vector<T>::U)p + exponent<T>(n));
   return blend<T>((I<T>)(x < end), blend<T>((I<T>)(x < least), V<T>{}, e), x + T(__builtin_inf()));
 }
@@ -99,7 +101,7 @@ inline V<T> tangent(V<T> x) {  // hyperbolic: (1 - e) / (1 + e) of e = exp(-2|x|
   V<T> bits, a = absolute<T>(x), b = -(a + a);
   const V<T> n = whole<T>(b, &bits, Of<T>::BIAS);
   // one part of log(2) is enough: the larger n is, the less e matters
-  const V<T> e = series(b - n * T(0.693147180559945309)), s = (V<T>)exponent<T>(bits);
+  const V<T> e = series(b - n * LN2<T>), s = (V<T>)exponent<T>(bits);
   V<T> y = ((T(1) - s) - e * s) / (e * s + (s + T(1)));  // 1 - s is exact near 0
   y = blend<T>((I<T>)(a > all<T>(T(20))), all<T>(T(1)), y);
   return with_sign<T>(y, x);

@@ -54,7 +54,7 @@ inline V<T> folded(V<T> y, const T* p, int64_t n) {
 
 // Lane i has what lane i + BY had.
 template <int BY, class T, int... LANES>
-inline V<T> turned(V<T> y, std::integer_sequence<int, LANES...>) {
+inline V<T> rotated(V<T> y, std::integer_sequence<int, LANES...>) {
   constexpr int W = sizeof...(LANES);
 #ifdef __clang__
   return __builtin_shufflevector(y, y, ((LANES + BY) % W)...);
@@ -67,7 +67,7 @@ inline V<T> turned(V<T> y, std::integer_sequence<int, LANES...>) {
 template <int64_t op, class T, int BY = Vector<T>::W / 2>
 inline V<T> across(V<T> y) {
   if constexpr (BY == 0) return y;
-  else return across<op, T, BY / 2>(joined<op, T>(y, turned<BY, T>(y, std::make_integer_sequence<int, Vector<T>::W>())));
+  else return across<op, T, BY / 2>(joined<op, T>(y, rotated<BY, T>(y, std::make_integer_sequence<int, Vector<T>::W>())));
 }
 
 }  // namespace

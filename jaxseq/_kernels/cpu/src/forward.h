@@ -51,7 +51,7 @@ void run_piece(void* whole, int64_t i) {
   auto& w = *(Whole<T>*)whole;
   Own<T> own;
   if (!w.own(own, w.layout.rows)) return;
-  w.block->constants(own);
+  w.block->constants(own, w.turn.first, w.layout.until[w.turn.first]);
   w.block->step(w.turn, {i, w.layout.pieces}, own);
 }
 

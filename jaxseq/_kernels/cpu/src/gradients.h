@@ -18,7 +18,8 @@ const char* gradients(const Gradients& call, const Workers& workers) {
     for (int64_t i = 0; i < call.lefts; ++i)
       widen(call.left[i].dw, call.left[i].a.width * call.width * sizeof(T));
     Sums<T> s{call, 1, 1};
-    if (rows * tiles * panels >= 4096) split(panels, tiles, workers.threads, s.across, s.down);
+    const int64_t most_tiles = most(1, tiles);  // a bias alone has none
+    if (rows * most_tiles * panels >= 4096) split(panels, most_tiles, workers.threads, s.across, s.down);
     auto run = run_sums<T, 1>;
     if constexpr (sizeof(T) == 4 && VECTOR_BYTES == 64)
       if (by_pairs(call)) run = run_sums<T, 2>;

@@ -7,7 +7,7 @@ namespace {
 // `y`, but infinite where |x| = a is too large for it, and NaN where x is
 template <class T>
 inline V<T> limited_by_half(V<T> a, V<T> y) {
-  const V<T> most = all<T>(EXP_MOST<T> + T(0.693147180559945309));
+  const V<T> most = all<T>(EXP_MOST<T> + LN2<T>);
   return blend<T>((I<T>)(a <= most), y, a + T(__builtin_inf()));
 }
 template <class T>
@@ -30,7 +30,7 @@ inline V<T> hyperbolic_arc_sine(V<T> x) {
   const V<T> a = absolute<T>(x), q = a * a;
   const I<T> is_large = (I<T>)(a > all<T>(LARGE<T>));
   const V<T> more = blend<T>(is_large, V<T>{}, q / (T(1) + root<T>(q + T(1))));
-  const V<T> rest = blend<T>(is_large, all<T>(T(0.693147180559945309)), V<T>{});
+  const V<T> rest = blend<T>(is_large, all<T>(LN2<T>), V<T>{});
   return with_sign<T>(logarithm_of_1_plus<T>(a + more) + rest, x);
 }
 template <class T>
@@ -38,7 +38,7 @@ inline V<T> hyperbolic_arc_cosine(V<T> x) {
   const V<T> t = x - T(1);
   const I<T> is_large = (I<T>)(x > all<T>(LARGE<T>));
   const V<T> more = blend<T>(is_large, V<T>{}, root<T>(t * (t + T(2))));
-  const V<T> rest = blend<T>(is_large, all<T>(T(0.693147180559945309)), V<T>{});
+  const V<T> rest = blend<T>(is_large, all<T>(LN2<T>), V<T>{});
   const V<T> y = logarithm_of_1_plus<T>(t + more) + rest;
   return blend<T>((I<T>)(x < all<T>(T(1))), all<T>(T(__builtin_nan(""))), y);
 }

@@ -52,7 +52,8 @@ struct Back {
     const int64_t apart = over(more, tiles * depth());
     const char* next = (const char*)call.d.at((first + (more ? n : 0)) * call.width).data;
     const bool is_own = right.dx.data.type != type_of<T>();
-    T* own = memory.take<T>(CHUNK * (depth() + WIDE * W), false);
+    const bool is_read = pairs || is_half(call.d);  // not where it lies
+    T* own = memory.take<T>(CHUNK * (WIDE * W + is_read * depth()), false);
     if (!own) return false;
     const T* from[CHUNK];
     Ref to[CHUNK];

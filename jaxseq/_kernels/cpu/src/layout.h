@@ -29,7 +29,9 @@ struct Piece {
   int64_t i = 0, n = 1;
 };
 
-constexpr int64_t FAR_BYTES = 1 << 22, FAR_PRODUCTS = 8192;
+// What steps read and write is fetched ahead if all of it has more bytes than this, and
+// if the matrices of a step have as many elements.
+constexpr int64_t AHEAD_BYTES = 1 << 22, AHEAD_WEIGHTS = 8192;
 
 // Rows are split over threads, in blocks, or if there are few the columns, in pieces.
 template <class T>
@@ -43,7 +45,7 @@ struct Layout {
   int64_t* scratch;  // of each action, where its registers are
   int64_t* until;    // of each action, where what needs all that it and others gave begins
   int64_t rest;      // a row of zeros, for x of a step that is not valid
-  bool far = false;  // whether what steps read and write is worth to be fetched ahead
+  bool looks_ahead = false;  // whether what steps read and write is worth fetching ahead
   int64_t pitch;     // of rows of the left side of a product, where they are not taken as they lie
   Column* column;
 
@@ -58,7 +60,7 @@ struct Layout {
     steps = most(1, least(call.T, over(64, rows)));
   }
 
-  // Into how many pieces a step is worth to be split, of 32 units or more. In n pieces it
+  // Into how many pieces a step is worth splitting, of 32 units or more. In n pieces it
   // takes time / n and about n times 500 ns for threads to meet: least with n * n of them
   // in time. An estimate.
   int64_t pieces_for(int64_t B) const {
@@ -106,11 +108,11 @@ struct Layout {
       }
       total += r.slots * r.size;
     }
-    int64_t row = 0, products = 0;
+    int64_t row = 0, weights = 0;
     for (int64_t i = 0; i < call.arrays; ++i)
       if (room[i].outside.data || call.array[i].kind == jaxseq::OUTPUT) row += call.array[i].width;
-    for (int64_t i = 0; i < call.products; ++i) products += call.product[i].w.rows * call.product[i].w.columns;
-    far = call.T * call.B * row * sizeof(T) > FAR_BYTES && products >= FAR_PRODUCTS;
+    for (int64_t i = 0; i < call.products; ++i) weights += call.product[i].w.rows * call.product[i].w.columns;
+    looks_ahead = call.T * call.B * row * sizeof(T) > AHEAD_BYTES && weights >= AHEAD_WEIGHTS;
     for (int64_t i = 0; i < call.actions; ++i) {
       scratch[i] = registers;
       if (call.action[i].is_run) registers += scratch_of<T>(call.action[i].run);
@@ -124,7 +126,7 @@ struct Layout {
     int64_t widest = 0;
     for (int64_t i = 0; i < call.inputs; ++i) widest = most(widest, call.input[i].width);
     total += over(widest, W) * W;
-    for (int64_t i = 0, j; i < call.actions; i = j) {
+    for (int64_t i = call.before, j; i < call.actions; i = j) {
       for (j = i + 1; j < call.actions && !waits(i, j); ++j) {}
       until[i] = j;
     }

@@ -28,7 +28,7 @@ inline V<T> absolute(V<T> x) {
   const I<T> sign = (I<T>)all<T>(T(-0.0));
   return (V<T>)((I<T>)x & ~sign);
 }
-// `a`, which has no sign, with that of x
+// `a`, which has no sign or that of x, with that of x
 template <class T>
 inline V<T> with_sign(V<T> a, V<T> x) {
   return (V<T>)((I<T>)a | ((I<T>)x & (I<T>)all<T>(T(-0.0))));

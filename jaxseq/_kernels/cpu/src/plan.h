@@ -49,11 +49,11 @@ struct Place {
 constexpr int MOST_REGISTERS = 256;  // a run has fewer
 
 // Instructions over columns of one length: op, result, and up to three operands, which
-// are registers: places, then constants, then what the first `fixed` instructions compute
-// of those, once, then temporaries. A place may have one element for a whole row. What
+// are registers: places, then constants, then what the first instructions, `once`, compute
+// of those before all steps, then temporaries. A place may have one element for a whole row. What
 // writes to shared rows runs for one row, which is the same as all others.
 struct Run {
-  int64_t length, places, constants, fixed, temporaries, instructions;
+  int64_t length, places, constants, once, temporaries, instructions;
   bool is_shared, has_one;
   const Place* place;
   const double* value;

@@ -9,7 +9,8 @@ inline V<T> power(V<T> x, V<T> y) {
   if constexpr (sizeof(T) == 4) {
     typedef float Half __attribute__((vector_size(VECTOR_BYTES / 2)));
     const V<T> end = all<T>(T(__builtin_inf()));
-    const I<T> is_usual = (I<T>)(x > V<T>{}) & (I<T>)(x < end) & (I<T>)(absolute<T>(y) < end);
+    const I<T> is_zero = (I<T>)((I<T>)x == 0) & (I<T>)(y != V<T>{});  // as padding is
+    const I<T> is_usual = ((I<T>)(x > V<T>{}) | is_zero) & (I<T>)(x < end) & (I<T>)(absolute<T>(y) < end);
     if (!any<T>(~is_usual)) {
       Half a[2], b[2];
       memcpy(a, &x, sizeof x), memcpy(b, &y, sizeof y);

@@ -59,7 +59,7 @@ __attribute__((always_inline)) inline void instruct(const int32_t* code, const O
 
 template <class T>
 int64_t scratch_of(const Run& run) {
-  return (run.constants + run.fixed + run.temporaries) * STRIP<T>;
+  return (run.constants + run.once + run.temporaries) * STRIP<T>;
 }
 // Constants, and what is computed of them.
 template <class T>
@@ -67,19 +67,19 @@ void fill(const Run& run, T* scratch) {
   for (int64_t i = 0; i < run.constants; ++i)
     for (int64_t j = 0; j < STRIP<T>; ++j) scratch[i * STRIP<T> + j] = T(run.value[i]);
   Operand<T> r[MOST_REGISTERS];
-  for (int64_t i = 0; i < run.constants + run.fixed; ++i) r[run.places + i] = {scratch + i * STRIP<T>, 0};
-  for (int64_t i = 0; i < run.fixed; ++i) instruct<T>(run.code + 5 * i, r, 1, STRIP<T>);
+  for (int64_t i = 0; i < run.constants + run.once; ++i) r[run.places + i] = {scratch + i * STRIP<T>, 0};
+  for (int64_t i = 0; i < run.once; ++i) instruct<T>(run.code + 5 * i, r, 1, STRIP<T>);
 }
 
 // A run over rows of n elements, a multiple of a vector.
 template <class T>
 void execute(const Run& run, const Operand<T>* io, int64_t rows, int64_t n, T* scratch) {
   Operand<T> r[MOST_REGISTERS];
-  bool is_one = true;  // rows that lie together everywhere are one long row
-  for (int64_t i = 0; i < run.places; ++i) is_one &= io[i].pitch == n && !io[i].one;
-  if (is_one) n *= rows, rows = 1;
+  bool is_long = true;  // rows that lie together everywhere are one long row
+  for (int64_t i = 0; i < run.places; ++i) is_long &= io[i].pitch == n && !io[i].one;
+  if (is_long) n *= rows, rows = 1;
   const int64_t group = most(1, STRIP<T> / n);
-  const int64_t known = run.constants + run.fixed;
+  const int64_t known = run.constants + run.once;
   for (int64_t i = 0; i < known + run.temporaries; ++i)
     r[run.places + i] = {scratch + i * STRIP<T>, i < known ? 0 : n};
   const int32_t* end = run.code + 5 * run.instructions;
@@ -87,7 +87,7 @@ void execute(const Run& run, const Operand<T>* io, int64_t rows, int64_t n, T* s
     for (int64_t s = 0; s < n; s += STRIP<T>) {
       const int64_t some = least(group, rows - row), length = least(STRIP<T>, n - s);
       for (int64_t i = 0; i < run.places; ++i) r[i] = {io[i].p + row * io[i].pitch + (io[i].one ? 0 : s), io[i].pitch};
-      for (const int32_t* i = run.code + 5 * run.fixed; i < end; i += 5)
+      for (const int32_t* i = run.code + 5 * run.once; i < end; i += 5)
         instruct<T>(i, r, some, length);
     }
 }

@@ -40,8 +40,8 @@ struct ActionReader {
       else read_multiply(a.multiply);
       if (i < before) {
         require(a.is_run || a.is_fold, "a product before all steps");
-        for (const Place& p : places.back()) require(is_shared(arrays[p.array].kind), "it is before all steps");
-        require(a.is_run || a.fold.is_shared, "it is before all steps");
+        for (const Place& p : places.back()) require(is_shared(arrays[p.array].kind), "an action before all steps has rows");
+        require(a.is_run || a.fold.is_shared, "an action before all steps has rows");
       }
       actions.push_back(a);
     }
@@ -59,8 +59,8 @@ struct ActionReader {
 
   void read_run(Run& r) {
     r.places = n.below(MOST_REGISTERS), r.place = read_places(r.places);
-    r.constants = n.below(MOST_REGISTERS), r.fixed = n.below(MOST_REGISTERS), r.temporaries = n.below(MOST_REGISTERS);
-    const int64_t own = r.places + r.constants, registers = own + r.fixed + r.temporaries;
+    r.constants = n.below(MOST_REGISTERS), r.once = n.below(MOST_REGISTERS), r.temporaries = n.below(MOST_REGISTERS);
+    const int64_t own = r.places + r.constants, registers = own + r.once + r.temporaries;
     require(registers < MOST_REGISTERS, "there are too many registers");
     r.instructions = n.next();
     require(r.instructions >= 0 && r.instructions <= left.codes / 5, "there is too little code");
@@ -71,7 +71,7 @@ struct ActionReader {
       require(r.code[i] >= 0 && r.code[i] < (i % 5 ? registers : OPERATIONS), "an instruction is out of range");
     left.code += words, left.codes -= words, left.value += r.constants, left.constants -= r.constants;
     require(r.places > 0, "a run without places");
-    require(r.fixed <= r.instructions, "there is too little code");
+    require(r.once <= r.instructions, "there is too little code");
     for (int64_t i = 0; i < r.places; ++i) r.length = r.length > length(r.place[i]) ? r.length : length(r.place[i]);
     for (int64_t i = 0; i < r.places; ++i) {
       require(length(r.place[i]) == r.length || length(r.place[i]) == 1, "columns differ in length");
@@ -82,19 +82,20 @@ struct ActionReader {
       const int32_t* c = r.code + 5 * i;
       const int64_t to = c[1];
       for (int64_t k = 2; k < 5; ++k) {
-        if (i < r.fixed) require(c[k] >= r.places && c[k] < own + i, "it is not computed of constants");
+        if (i < r.once) require(c[k] >= r.places && c[k] < own + i, "an instruction that runs once reads more than constants");
         // what has one element is only spread
         const bool one = c[k] < r.places && length(r.place[c[k]]) < r.length;
         require(!one || c[0] == OP_spread, "columns differ in length");
+        require(one || c[0] != OP_spread || k > 2 || i < r.once, "more than one element is spread");
       }
-      if (i < r.fixed) {
-        require(to == own + i, "it is not computed of constants");
+      if (i < r.once) {
+        require(to == own + i, "an instruction that runs once reads more than constants");
       } else if (to < r.places) {
         const Place& p = r.place[to];
         require(written(p) && length(p) == r.length, "an instruction writes what is only read");
         ++(arrays[p.array].kind == SHARED ? shared : others);
       } else {
-        require(to >= own + r.fixed, "an instruction writes what is only read");
+        require(to >= own + r.once, "an instruction writes what is only read");
       }
     }
     require(!shared || !others, "a run writes to shared rows and to others");

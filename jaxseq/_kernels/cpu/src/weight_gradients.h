@@ -42,10 +42,10 @@ class Piecewise {
     static thread_local Memory memory;
     const int64_t some = least(over(TALL, HIGH), m1 - m0), own = panels.first(p1) - panels.first(p0);
     const int64_t size = panels.at(p1, DEEP) - panels.at(p0, DEEP);
-    T* data = memory.take<T>(size + (some + 4) * DEEP * HIGH + own * W + GROUP * some * HIGH, false);
+    T* data = memory.take<T>(size + some * DEEP * HIGH + own * W + GROUP * some * HIGH, false);
     if (!data) return false;
     right = data - panels.at(p0, DEEP), left = data + size;
-    total = left + (some + 4) * DEEP * HIGH - panels.first(p0) * W;
+    total = left + some * DEEP * HIGH - panels.first(p0) * W;
     wide = total + panels.first(p1) * W;
     memset(total + panels.first(p0) * W, 0, own * W * sizeof(T));
     const int64_t rows = call.T * call.B;
@@ -74,13 +74,15 @@ class Piecewise {
   void look_ahead(int64_t k0, int64_t K) {
     ahead.clear();
     if (K < 1) return;
-    const int64_t first = panels.first(p0) * W, end = least(panels.first(p1) * W, call.width);
-    const int64_t bytes = jaxseq::bytes_of(call.d.type);
-    ahead.add(call.d.at(k0 * call.width + first).data, K, call.width * bytes, (end - first) * bytes);
+    const int64_t column = panels.first(p0) * W, columns = least(panels.first(p1) * W, call.width) - column;
+    const int64_t size = jaxseq::bytes_of(call.d.type);
+    ahead.add(call.d.at(k0 * call.width + column).data, K, call.width * size, columns * size);
     each(m0, m1, [&](const jaxseq::Left& l, int64_t first, int64_t last) {
       const int64_t own = least(last * HIGH, l.a.width) - first * HIGH, bytes = jaxseq::bytes_of(l.a.data.type);
       for (int64_t k = k0, some; k < k0 + K; k += some) {
-        some = least(call.B - k % call.B, k0 + K - k);  // those of one step are evenly apart
+        // those of one step are evenly apart, or those of all steps
+        const bool all = !l.a.first && (!l.a.batch_first || call.B == 1);
+        some = least(all ? K : call.B - k % call.B, k0 + K - k);
         const Ref row = row_of(call, l.a, k), next = row_of(call, l.a, k + (some > 1));
         ahead.add(row.at(first * HIGH).data, some, (char*)next.data - (char*)row.data, own * bytes);
       }
