@@ -9,14 +9,8 @@
 #include <thread>
 #include <vector>
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64;
-#elif defined(__AVX__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;
-#endif
-typedef float V __attribute__((vector_size(BYTES)));
+#include "vector.h"
+
 constexpr int64_t EACH = 8, LEAST = 1 << 22;  // vectors in flight; bytes between clocks
 
 std::atomic<int> waiting;

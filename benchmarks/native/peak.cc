@@ -7,14 +7,8 @@
 #include <thread>
 #include <vector>
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64;
-#elif defined(__AVX__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;
-#endif
-typedef float V __attribute__((vector_size(BYTES)));
+#include "vector.h"
+
 constexpr int SUMS = 12, TIMES = 100000;  // more sums than an addition takes cycles
 
 // keeps values in registers, and from being known

@@ -72,9 +72,10 @@ def why_not_gradients(
         return limit
     if mesh_of(devices)[1]:
         return "it is for several devices"
+    limit = _of_shapes(d, factors)
+    if limit is not None:
+        return limit
     for a in jax.tree.leaves((d, factors)):
-        if any(map(is_symbolic_dim, a.shape)):
-            return f"the shape {a.shape} is not known yet"
         if 0 in a.shape:
             return f"an array of shape {a.shape} is empty"
     if math.prod(d.shape[:-1]) < FEW:
@@ -98,16 +99,20 @@ def _of_program(devices: Devices) -> str | None:
     return EXPORTED if devices.exported else None
 
 
+def _of_shapes(*arrays: Any) -> str | None:
+    for a in jax.tree.leaves(arrays):
+        if any(map(is_symbolic_dim, a.shape)):
+            return f"the shape {a.shape} is not known yet"
+    return None
+
+
 def _of_arrays(
     devices: Devices, spec: Spec, weights: Weights, others: Any
 ) -> str | None:
-    limit = _of_program(devices)
+    limit = _of_program(devices) or _of_shapes(weights, others)
     if limit is not None:
         return limit
     step = spec.step
-    for a in jax.tree.leaves((weights, others)):
-        if any(map(is_symbolic_dim, a.shape)):
-            return f"the shape {a.shape} is not known yet"
     if step.on_mesh or step.has_effects:
         return "the update has an effect, or holds arrays of a mesh"
     dtype = dtype_of(step)
